@@ -1,0 +1,1 @@
+"""Segmentation networks of medical imaging and microscopy, one family per module."""

@@ -1,1 +1,5 @@
 """Segmentation networks of medical imaging and microscopy, one family per module."""
+
+from networks.swin_unet import SwinUnet
+
+__all__ = ["SwinUnet"]

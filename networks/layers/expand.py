@@ -1,0 +1,165 @@
+"""Ways back up from a token map to a finer one, and to logits.
+
+Patch expanding is Swin-Unet's (Cao et al., https://arxiv.org/abs/2105.05537); bilinear interpolation and transposed
+convolution are the alternatives of that paper's ablation, whose details it leaves open. Written from the paper.
+
+Token maps are (B, H, W, C); heads return (B, out_channels, scale * H, scale * W).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchExpand(nn.Module):
+    """A linear layer whose outputs become a scale x scale cell of tokens, then a norm.
+
+    Args:
+        dim: channels of the input tokens.
+        out_dim: channels of the output tokens.
+        scale: enlargement of the map.
+    """
+
+    def __init__(self, dim: int, out_dim: int, scale: int = 2) -> None:
+        super().__init__()
+        self.scale = scale
+        self.expand = nn.Linear(dim, scale * scale * out_dim, bias=False)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to (B, scale * H, scale * W, out_dim)."""
+        batch, height, width, _ = x.shape
+        x = self.expand(x).view(batch, height, width, self.scale, self.scale, -1).transpose(2, 3)
+        return self.norm(x.reshape(batch, height * self.scale, width * self.scale, -1))
+
+
+class BilinearUpsample(nn.Module):
+    """A linear layer to the new width, bilinear interpolation (half-pixel centres) and a norm.
+
+    The linear layer comes first because it commutes with the interpolation and is cheaper on the small map.
+
+    Args:
+        dim: channels of the input tokens.
+        out_dim: channels of the output tokens.
+        scale: enlargement of the map.
+    """
+
+    def __init__(self, dim: int, out_dim: int, scale: int = 2) -> None:
+        super().__init__()
+        self.scale = scale
+        self.reduction = nn.Linear(dim, out_dim, bias=False)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to (B, scale * H, scale * W, out_dim)."""
+        x = self.reduction(x).permute(0, 3, 1, 2)
+        x = F.interpolate(x, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
+        return self.norm(x.permute(0, 2, 3, 1))
+
+
+class TransposedUpsample(nn.Module):
+    """An overlapping transposed convolution and a norm.
+
+    The kernel is twice the stride: with kernel and stride equal this would be patch expanding.
+
+    Args:
+        dim: channels of the input tokens.
+        out_dim: channels of the output tokens.
+        scale: enlargement of the map; even.
+    """
+
+    def __init__(self, dim: int, out_dim: int, scale: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(dim, out_dim, 2 * scale, stride=scale, padding=scale // 2, bias=False)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to (B, scale * H, scale * W, out_dim)."""
+        return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+class ExpandHead(nn.Module):
+    """Patch expanding without change of width, then a 1 x 1 convolution to logits.
+
+    Computes what `PatchExpand(dim, dim, scale)` and a convolution would, but on the coarse map and without ever holding
+    the dim x (scale * H) x (scale * W) features. The norm's mean is taken out of the expanding weights beforehand. Then
+    expanding, norm and convolution are one small linear layer but for the norm's variance, and only that needs the wide
+    features, a few sub-positions at a time.
+
+    Args:
+        dim: channels of the input tokens.
+        out_channels: classes.
+        scale: enlargement of the map.
+    """
+
+    def __init__(self, dim: int, out_channels: int, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+        self.expand = nn.Linear(dim, scale * scale * dim, bias=False)
+        self.norm = nn.LayerNorm(dim)
+        self.output = nn.Conv2d(dim, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to (B, out_channels, scale * H, scale * W)."""
+        batch, height, width, dim = x.shape
+        cells = self.scale * self.scale
+        expand = self.expand.weight.view(cells, dim, dim)
+        expand = expand - expand.mean(1, keepdim=True)
+        output = self.output.weight.flatten(1)
+        variances = []
+        # One row of the cell at a time: all of them take 77 MB at batch 4, and from 32 MB on the C library maps
+        # fresh pages for every tensor, which costs as much as the arithmetic.
+        for i in range(0, cells, self.scale):
+            features = F.linear(x, expand[i : i + self.scale].flatten(0, 1)).view(batch, height, width, -1, dim)
+            variances.append(torch.linalg.vector_norm(features, dim=-1).square() / dim)
+        rstd = (torch.cat(variances, -1) + self.norm.eps).rsqrt()
+        classes = (output * self.norm.weight) @ expand
+        logits = F.linear(x, classes.flatten(0, 1)).view(batch, height, width, cells, -1)
+        logits = logits * rstd.unsqueeze(-1) + output @ self.norm.bias
+        logits = logits.view(batch, height, width, self.scale, self.scale, -1).permute(0, 5, 1, 3, 2, 4)
+        return logits.reshape(batch, -1, height * self.scale, width * self.scale)
+
+
+class BilinearHead(nn.Module):
+    """A 1 x 1 convolution to logits and bilinear interpolation, in this order because they commute.
+
+    Args:
+        dim: channels of the input tokens.
+        out_channels: classes.
+        scale: enlargement of the map.
+    """
+
+    def __init__(self, dim: int, out_channels: int, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+        self.output = nn.Conv2d(dim, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to (B, out_channels, scale * H, scale * W)."""
+        x = self.output(x.permute(0, 3, 1, 2))
+        return F.interpolate(x, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
+
+
+class TransposedHead(nn.Module):
+    """An overlapping transposed convolution straight to logits; a 1 x 1 convolution after it would be redundant.
+
+    Args:
+        dim: channels of the input tokens.
+        out_channels: classes.
+        scale: enlargement of the map; even.
+    """
+
+    def __init__(self, dim: int, out_channels: int, scale: int = 4) -> None:
+        super().__init__()
+        self.output = nn.ConvTranspose2d(dim, out_channels, 2 * scale, stride=scale, padding=scale // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to (B, out_channels, scale * H, scale * W)."""
+        return self.output(x.permute(0, 3, 1, 2))
+
+
+UPSAMPLERS = {
+    "expand": (PatchExpand, ExpandHead),
+    "bilinear": (BilinearUpsample, BilinearHead),
+    "transpose": (TransposedUpsample, TransposedHead),
+}

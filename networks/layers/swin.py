@@ -1,0 +1,363 @@
+"""Swin Transformer stages over token maps of any height and width.
+
+Paper: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
+https://arxiv.org/abs/2103.14030. Authors' code: https://github.com/microsoft/Swin-Transformer (MIT licence); parameter
+names follow it so that its checkpoints map by prefix. Written from the paper and from timm's API, not copied.
+
+Token maps are (B, H, W, C) throughout. The authors accept only grids that are multiples of the window; here a block
+pads the grid up to one and hides the padded tokens from the attention. For grids the authors accept nothing changes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, trunc_normal_
+from torch import Tensor, nn
+
+
+def relative_position_index(height: int, width: int, window_size: int, device: torch.device) -> Tensor:
+    """Rows of a bias table for every (query, key) pair of a height x width window, flattened to (N * N,).
+
+    The table has (2 * window_size - 1)^2 rows whatever the window's actual size: smaller windows use its centre.
+    """
+    rows = torch.arange(height, device=device).repeat_interleave(width)
+    cols = torch.arange(width, device=device).repeat(height)
+    rows = rows[:, None] - rows[None, :] + (window_size - 1)
+    cols = cols[:, None] - cols[None, :] + (window_size - 1)
+    return (rows * (2 * window_size - 1) + cols).flatten()
+
+
+def window_mask(
+    height: int, width: int, window: tuple[int, int], shift: tuple[int, int], device: torch.device
+) -> Tensor:
+    """Additive attention mask (windows, N, N) for a height x width grid that is padded to whole windows, then rolled.
+
+    A query sees a key unless the roll brought them together from opposite borders or the key is padding.
+    """
+    wh, ww = window
+    nh, nw = (height + wh - 1) // wh, (width + ww - 1) // ww
+    rows, cols = torch.arange(nh * wh, device=device), torch.arange(nw * ww, device=device)
+    wrapped = 2 * (rows >= nh * wh - shift[0]).int()[:, None] + (cols >= nw * ww - shift[1]).int()[None, :]
+    real = ((rows + shift[0]) % (nh * wh) < height)[:, None] & ((cols + shift[1]) % (nw * ww) < width)[None, :]
+    wrapped = wrapped.view(nh, wh, nw, ww).transpose(1, 2).reshape(nh * nw, wh * ww)
+    real = real.view(nh, wh, nw, ww).transpose(1, 2).reshape(nh * nw, wh * ww)
+    visible = (wrapped[:, :, None] == wrapped[:, None, :]) & real[:, None, :]
+    return (~visible).float() * -100.0  # the authors' value; finite, so that fully hidden windows stay free of NaN
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside windows, with a relative position bias.
+
+    Args:
+        dim: channels of a token.
+        num_heads: attention heads; must divide `dim`.
+        window_size: largest window side, which sets the size of the bias table.
+        qkv_bias: whether queries, keys and values have a bias.
+        attn_drop: dropout rate of the attention weights.
+        proj_drop: dropout rate of the output.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: int,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide {dim} channels: choose heads that do.")
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.attn_drop = attn_drop
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, num_heads))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, x: Tensor, index: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend within windows.
+
+        Args:
+            x: tokens (B, windows, N, C).
+            index: rows of the bias table, (N * N,).
+            mask: additive mask (windows, N, N).
+        """
+        batch, windows, tokens, dim = x.shape
+        qkv = self.qkv(x).view(batch * windows, tokens, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.relative_position_bias_table.index_select(0, index).t().reshape(1, -1, tokens, tokens)
+        if mask is not None:
+            bias = bias + mask.unsqueeze(1)
+        if self.training and not x.is_cuda:
+            # CPU kernels of fused attention give no gradient to the bias; the fallback is slower than this.
+            scores = (q * self.scale) @ k.transpose(-2, -1)
+            scores = (scores.view(batch, windows, self.num_heads, tokens, tokens) + bias).view_as(scores)
+            x = F.dropout(scores.softmax(-1), self.attn_drop) @ v
+        else:
+            if mask is not None:
+                bias = bias.expand(batch, windows, self.num_heads, tokens, tokens).flatten(0, 1)
+            dropout = self.attn_drop if self.training else 0.0
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
+        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(batch, windows, tokens, dim)))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them.
+
+    Args:
+        dim: channels of a token.
+        hidden: channels in between.
+        drop: dropout rate after each linear layer.
+    """
+
+    def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class SwinBlock(nn.Module):
+    """Window attention and an MLP, each pre-normalised and residual.
+
+    Args:
+        dim: channels of a token.
+        num_heads: attention heads.
+        window_size: window side; an axis no longer than it becomes one unshifted window.
+        shifted: whether the windows are moved by half a window.
+        grid: token map for which masks are prepared in advance; others work too.
+        mlp_ratio: hidden channels of the MLP relative to `dim`.
+        qkv_bias: whether queries, keys and values have a bias.
+        drop: dropout rate after the projections.
+        attn_drop: dropout rate of the attention weights.
+        drop_path: rate of dropping a whole residual branch of a sample.
+        mlp: builds the MLP from (dim, hidden, drop).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: int,
+        shifted: bool,
+        grid: tuple[int, int],
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        mlp: Callable[[int, int, float], nn.Module] = Mlp,
+    ) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.shift_size = window_size // 2 if shifted else 0
+        self.grid = grid
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, num_heads, window_size, qkv_bias, attn_drop, drop)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = mlp(dim, int(dim * mlp_ratio), drop)
+        self.drop_path = DropPath(drop_path)
+        index, mask = self.tables(grid[0], grid[1], torch.device("cpu"))
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def windows(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Window height, window width, row shift and column shift on a grid."""
+        row_shift = self.shift_size if height > self.window_size else 0
+        col_shift = self.shift_size if width > self.window_size else 0
+        return min(self.window_size, height), min(self.window_size, width), row_shift, col_shift
+
+    def tables(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Bias index and, where shift or padding call for one, mask of a grid."""
+        wh, ww, row_shift, col_shift = self.windows(height, width)
+        index = relative_position_index(wh, ww, self.window_size, device)
+        if row_shift == 0 and col_shift == 0 and height % wh == 0 and width % ww == 0:
+            return index, None
+        return index, window_mask(height, width, (wh, ww), (row_shift, col_shift), device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, dim = x.shape
+        wh, ww, row_shift, col_shift = self.windows(height, width)
+        if height == self.grid[0] and width == self.grid[1]:
+            index, mask = self.index, self.mask
+        else:
+            index, mask = self.tables(height, width, x.device)
+
+        # Attention and MLP both run in window order: one reordering in, one out.
+        pad_rows, pad_cols = -height % wh, -width % ww
+        if pad_rows or pad_cols:
+            x = F.pad(x, (0, 0, 0, pad_cols, 0, pad_rows))
+        if row_shift or col_shift:
+            x = torch.roll(x, (-row_shift, -col_shift), (1, 2))
+        nh, nw = x.shape[1] // wh, x.shape[2] // ww
+        x = x.view(batch, nh, wh, nw, ww, dim).transpose(2, 3).reshape(batch, nh * nw, wh * ww, dim)
+
+        x = x + self.drop_path(self.attn(self.norm1(x), index, mask))
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+
+        x = x.view(batch, nh, nw, wh, ww, dim).transpose(2, 3).reshape(batch, nh * wh, nw * ww, dim)
+        if row_shift or col_shift:
+            x = torch.roll(x, (row_shift, col_shift), (1, 2))
+        return x[:, :height, :width]
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches of an image to normalised tokens.
+
+    Args:
+        in_channels: channels of the image.
+        dim: channels of a token.
+        patch_size: side of a patch in pixels; images are zero-padded at the bottom and right to a multiple of it.
+    """
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int = 4) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, ceil(H / patch_size), ceil(W / patch_size), dim)."""
+        pad_rows, pad_cols = -x.shape[2] % self.patch_size, -x.shape[3] % self.patch_size
+        if pad_rows or pad_cols:
+            x = F.pad(x, (0, pad_cols, 0, pad_rows))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class PatchMerging(nn.Module):
+    """Halve a token map, double its channels: norm and linear layer over 2 x 2 neighbours.
+
+    Args:
+        dim: channels of the input tokens.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to (B, ceil(H / 2), ceil(W / 2), 2 * dim)."""
+        if x.shape[1] % 2 or x.shape[2] % 2:
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        batch, height, width, dim = x.shape
+        # The authors' channel order: column offset outermost, then row offset.
+        x = x.view(batch, height // 2, 2, width // 2, 2, dim).permute(0, 1, 3, 4, 2, 5)
+        return self.reduction(self.norm(x.reshape(batch, height // 2, width // 2, 4 * dim)))
+
+
+class SwinStage(nn.Sequential):
+    """Blocks of one resolution, alternately unshifted and shifted, as `SwinStage.{j}`.
+
+    Args:
+        dim: channels of a token.
+        num_heads: attention heads.
+        window_size: window side in tokens.
+        grid: token map for which masks are prepared in advance.
+        drop_path: one rate per block; their number is the depth.
+        **kwargs: further arguments of `SwinBlock`.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, window_size: int, grid: tuple[int, int], drop_path: Sequence[float], **kwargs
+    ) -> None:
+        super().__init__(
+            *(
+                SwinBlock(dim, num_heads, window_size, bool(j % 2), grid, drop_path=rate, **kwargs)
+                for j, rate in enumerate(drop_path)
+            )
+        )
+
+
+class SwinEncoderStage(nn.Module):
+    """Blocks of one resolution and the merging that follows them.
+
+    Args:
+        blocks: the blocks.
+        downsample: what follows them, `nn.Identity()` after the last stage.
+    """
+
+    def __init__(self, blocks: SwinStage, downsample: nn.Module) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.blocks(x))
+
+
+class SwinEncoder(nn.Module):
+    """Patch embedding, Swin stages with merging between them, and a final norm.
+
+    Args:
+        in_channels: channels of the image.
+        grid: (height, width) of the token map for which masks are prepared in advance.
+        patch_size: side of a patch in pixels.
+        embed_dim: channels of the first stage; each later stage doubles them.
+        depths: blocks per stage.
+        num_heads: attention heads per stage.
+        window_size: window side in tokens.
+        drop_rate: dropout rate after the patch embedding.
+        drop_paths: per stage one stochastic depth rate per block.
+        **kwargs: further arguments of `SwinBlock`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        grid: tuple[int, int],
+        patch_size: int,
+        embed_dim: int,
+        num_heads: Sequence[int],
+        window_size: int,
+        drop_paths: Sequence[Sequence[float]],
+        drop_rate: float = 0.0,
+        **kwargs,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_size)
+        self.pos_drop = nn.Dropout(drop_rate)
+        stages = []
+        for i, (heads, rates) in enumerate(zip(num_heads, drop_paths, strict=True)):
+            dim = embed_dim * 2**i
+            blocks = SwinStage(dim, heads, window_size, scaled_grid(grid, i), rates, drop=drop_rate, **kwargs)
+            stages.append(SwinEncoderStage(blocks, PatchMerging(dim) if i + 1 < len(num_heads) else nn.Identity()))
+        self.layers = nn.ModuleList(stages)
+        self.norm = nn.LayerNorm(embed_dim * 2 ** (len(num_heads) - 1))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W) to the input of every stage, finest first, and last the normalised deepest tokens."""
+        x = self.pos_drop(self.patch_embed(x))
+        features: list[Tensor] = []
+        for layer in self.layers:
+            features.append(x)
+            x = layer(x)
+        features.append(self.norm(x))
+        return features
+
+
+def scaled_grid(grid: tuple[int, int], level: int) -> tuple[int, int]:
+    """Token map after `level` mergings, each rounding up."""
+    return -(-grid[0] // 2**level), -(-grid[1] // 2**level)
+
+
+def stage_drop_paths(drop_path_rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Stochastic depth rates, rising linearly from zero over all blocks, split by stage."""
+    rates = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+    return [stage.tolist() for stage in rates]
+
+
+def init_weights(module: nn.Module) -> None:
+    """The authors' initialisation, for `nn.Module.apply`: linear layers truncated normal, convolutions as built."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,253 @@
+"""Swin-Unet: a U-Net made of Swin Transformer blocks.
+
+Paper: Cao et al., "Swin-Unet: Unet-like Pure Transformer for Medical Image Segmentation",
+https://arxiv.org/abs/2105.05537. Authors' code: https://github.com/HuCaoFighting/Swin-Unet (no licence stated when this
+was written). Written from the paper and from measured outputs of the authors' code, not from the code itself.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.layers.expand import UPSAMPLERS
+from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
+
+
+class SwinDecoderStage(nn.Module):
+    """Enlarge a token map to the grid of an encoder stage, join that stage's skip, run Swin blocks.
+
+    Args:
+        upsample: doubles the map and halves its channels.
+        reduce: linear layer over [tokens, skip], None where there is no skip.
+        blocks: the blocks.
+    """
+
+    def __init__(self, upsample: nn.Module, reduce: nn.Linear | None, blocks: SwinStage) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.reduce = reduce
+        self.blocks = blocks
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Tokens (B, H', W', 2C) and the encoder's (B, H, W, C), whose grid counts even without a skip."""
+        x = self.upsample(x)[:, : skip.shape[1], : skip.shape[2]]
+        if self.reduce is not None:
+            # Two products summed instead of one over a concatenation, which would have to be written and read.
+            dim = x.shape[-1]
+            x = F.linear(x, self.reduce.weight[:, :dim], self.reduce.bias)
+            x = x + F.linear(skip, self.reduce.weight[:, dim:])
+        return self.blocks(x)
+
+
+class SwinDecoder(nn.Module):
+    """Decoder stages from the deepest but one encoder resolution to the finest, then norm and head.
+
+    Args:
+        out_channels: classes.
+        patch_size: enlargement of the head.
+        embed_dim: channels of the finest stage.
+        grid: finest token map for which masks are prepared in advance.
+        num_heads: attention heads per encoder stage.
+        window_size: window side in tokens.
+        drop_paths: per encoder stage one stochastic depth rate per block; the decoder mirrors them.
+        upsample: key of `UPSAMPLERS`.
+        num_skips: how many of the finest resolutions have a skip.
+        **kwargs: further arguments of `SwinBlock`.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        patch_size: int,
+        embed_dim: int,
+        grid: tuple[int, int],
+        num_heads: Sequence[int],
+        window_size: int,
+        drop_paths: Sequence[Sequence[float]],
+        upsample: str,
+        num_skips: int,
+        **kwargs,
+    ) -> None:
+        super().__init__()
+        up, head = UPSAMPLERS[upsample]
+        stages = []
+        for i in reversed(range(len(num_heads) - 1)):
+            dim = embed_dim * 2**i
+            reduce = nn.Linear(2 * dim, dim) if i < num_skips else None
+            blocks = SwinStage(dim, num_heads[i], window_size, scaled_grid(grid, i), drop_paths[i], **kwargs)
+            stages.append(SwinDecoderStage(up(2 * dim, dim), reduce, blocks))
+        self.layers = nn.ModuleList(stages)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head = head(embed_dim, out_channels, patch_size)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """The encoder's features to logits (B, out_channels, patch_size * H, patch_size * W)."""
+        x = features[-1]
+        level = len(features) - 2
+        for layer in self.layers:
+            level -= 1
+            x = layer(x, features[level])
+        return self.head(self.norm(x))
+
+
+class SwinUnet(nn.Module):
+    """Swin-Unet for images of any size.
+
+    The defaults are the authors' tiny network with two classes; `embed_dim=128, num_heads=(4, 8, 16, 32)` is the base.
+
+    As in the authors' code and unlike the paper's figure, a skip is the *input* of an encoder stage, and the decoder
+    mirrors the encoder's depths. Images are padded to whole patches, grids to whole windows and to even sides, and all
+    of it is cropped again; where the authors' code accepts a size (sides of 4 * 2^3 * window_size pixels times whole
+    numbers, or grids no longer than the window), the output equals theirs.
+
+    Args:
+        in_channels: channels of the image. A single channel is repeated to three, as the authors do, so that stems
+            pretrained on colour images fit; any other number gets a stem of that width.
+        out_channels: classes.
+        img_size: side, or (height, width), of the images for which attention masks are prepared in advance. Others
+            work as well, a little slower.
+        patch_size: side of a patch in pixels.
+        embed_dim: channels of the first stage; each later stage doubles them.
+        depths: blocks per encoder stage.
+        num_heads: attention heads per encoder stage.
+        window_size: window side in tokens; a grid no longer than it is one unshifted window.
+        mlp_ratio: hidden channels of the MLPs relative to the stage's channels.
+        qkv_bias: whether queries, keys and values have a bias.
+        drop_rate: dropout rate of embeddings, projections and MLPs.
+        attn_drop_rate: dropout rate of the attention weights.
+        drop_path_rate: stochastic depth rate of the last encoder block, rising linearly from zero.
+        upsample: what enlarges the map, in the decoder and before the logits: "expand" (patch expanding, the authors'),
+            "bilinear" or "transpose" (the paper's ablation; see `networks.layers.expand`).
+        num_skips: skip connections, for the paper's ablation. Three are at 1/4, 1/8 and 1/16 of the image's resolution
+            (for patches of 4); fewer drop the coarsest first, so one is at 1/4. The paper does not say which it drops;
+            this is TransUNet's rule for the same ablation.
+
+    Raises:
+        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+    """
+
+    fixed_img_size = False
+    scriptable = True
+    exportable = True
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 2,
+        img_size: int | Sequence[int] = 224,
+        *,
+        patch_size: int = 4,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        upsample: str = "expand",
+        num_skips: int = 3,
+    ) -> None:
+        super().__init__()
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "patch_size": patch_size}
+        for name, value in (counts | {"embed_dim": embed_dim, "window_size": window_size}).items():
+            if value < 1:
+                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+        if len(depths) != len(num_heads) or len(depths) < 2:
+            raise ValueError(
+                f"depths={tuple(depths)} and num_heads={tuple(num_heads)} do not describe the same two or more "
+                "stages: give one number per stage in each."
+            )
+        if min(depths) < 1:
+            raise ValueError(f"depths={tuple(depths)} has a stage without blocks: give at least 1 per stage.")
+        for i, heads in enumerate(num_heads):
+            if heads < 1 or embed_dim * 2**i % heads:
+                raise ValueError(
+                    f"num_heads={tuple(num_heads)} does not fit embed_dim={embed_dim}: {heads} heads do not divide the "
+                    f"{embed_dim * 2**i} channels of stage {i}, choose a divisor."
+                )
+        if upsample not in UPSAMPLERS:
+            raise ValueError(f"upsample={upsample!r} is unknown: choose one of {', '.join(map(repr, UPSAMPLERS))}.")
+        if upsample == "transpose" and patch_size % 2:
+            raise ValueError(f"patch_size={patch_size} is odd, which upsample='transpose' cannot undo: make it even.")
+        if not 0 <= num_skips < len(depths):
+            raise ValueError(
+                f"num_skips={num_skips} is not possible with {len(depths)} stages: choose 0 to {len(depths) - 1}."
+            )
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if min(height, width) < 1:
+            raise ValueError(f"img_size={img_size} is not possible: give sides of at least 1 pixel.")
+
+        self.in_channels = in_channels
+        grid = (-(-height // patch_size), -(-width // patch_size))
+        drop_paths = stage_drop_paths(drop_path_rate, depths)
+        block = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "attn_drop": attn_drop_rate}
+        stem = 3 if in_channels == 1 else in_channels
+        self.encoder = SwinEncoder(
+            stem, grid, patch_size, embed_dim, num_heads, window_size, drop_paths, drop_rate, **block
+        )
+        block["drop"] = drop_rate
+        self.decoder = SwinDecoder(
+            out_channels, patch_size, embed_dim, grid, num_heads, window_size, drop_paths, upsample, num_skips, **block
+        )
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
+                "build it with in_channels of the image."
+            )
+        height, width = x.shape[2], x.shape[3]
+        if self.in_channels == 1:
+            x = x.expand(-1, 3, -1, -1)
+        return self.decoder(self.encoder(x))[:, :, :height, :width]
+
+    @staticmethod
+    def convert_authors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' state dict under this module's names, complete for a strict `load_state_dict`.
+
+        Left out are `relative_position_index` and `attn_mask`, which follow from the sizes. Bias tables of windows that
+        the authors shrank to a small grid are put at the centre of a full-sized table, whose other rows are zero.
+
+        Raises:
+            ValueError: a tensor has a name that the authors' network does not have.
+        """
+        converted = {}
+        for name, tensor in state_dict.items():
+            if name.endswith(("relative_position_index", "attn_mask")):
+                continue
+            for pattern, target in AUTHORS_NAMES:
+                match = re.fullmatch(rf"(?:module\.)?swin_unet\.{pattern}", name)
+                if match:
+                    converted[target(*match.groups())] = tensor
+                    break
+            else:
+                raise ValueError(f"{name!r} is not a tensor of the authors' Swin-Unet: check the file.")
+        tables = {name: tensor for name, tensor in converted.items() if name.endswith("position_bias_table")}
+        size = max((math.isqrt(len(table)) for table in tables.values()), default=0)
+        for name, table in tables.items():
+            side = math.isqrt(len(table))
+            border = (size - side) // 2
+            square = table.view(side, side, -1)
+            converted[name] = F.pad(square, (0, 0, border, border, border, border)).reshape(size * size, -1)
+        return converted
+
+
+# The authors' names (regular expressions, without their prefix) and what they become. `layers_up.0` is a bare patch
+# expanding; the later `layers_up` hold blocks and then the expanding that here opens the next stage.
+AUTHORS_NAMES = (
+    (r"((?:patch_embed|layers|norm)\..+)", "encoder.{}".format),
+    (r"layers_up\.0\.((?:expand|norm)\..+)", "decoder.layers.0.upsample.{}".format),
+    (r"layers_up\.(\d+)\.(blocks\..+)", lambda i, rest: f"decoder.layers.{int(i) - 1}.{rest}"),
+    (r"layers_up\.(\d+)\.(upsample\..+)", "decoder.layers.{}.{}".format),
+    (r"concat_back_dim\.(\d+)\.(.+)", lambda i, rest: f"decoder.layers.{int(i) - 1}.reduce.{rest}"),
+    (r"norm_up\.(.+)", "decoder.norm.{}".format),
+    (r"up\.(.+)", "decoder.head.{}".format),
+    (r"output\.(.+)", "decoder.head.output.{}".format),
+)

@@ -1,0 +1,36 @@
+"""What the bundles' configs call beyond MONAI and Ignite: data lists, checks, checkpoints, logs, scores."""
+
+from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_weights
+from networks.workflow.checks import check_cases, check_dataset
+from networks.workflow.data import case_list, class_names, list_images, load_datalist
+from networks.workflow.errors import report_errors
+from networks.workflow.evaluation import CaseReport, EpochLog, OverlayWriter, SpacedHausdorffDistance
+from networks.workflow.saving import AtomicITKWriter, AtomicNibabelWriter, AtomicPILWriter
+from networks.workflow.slices import SliceDataset
+from networks.workflow.training import AutocastInferer, EpochSeed, EvaluationProgress, StopOnNan, TrainingProgress
+
+__all__ = [
+    "AtomicITKWriter",
+    "AtomicNibabelWriter",
+    "AtomicPILWriter",
+    "AutocastInferer",
+    "BestCheckpoint",
+    "CaseReport",
+    "EpochLog",
+    "EpochSeed",
+    "EvaluationProgress",
+    "LastCheckpoint",
+    "OverlayWriter",
+    "SliceDataset",
+    "SpacedHausdorffDistance",
+    "StopOnNan",
+    "TrainingProgress",
+    "case_list",
+    "check_cases",
+    "check_dataset",
+    "class_names",
+    "list_images",
+    "load_datalist",
+    "load_weights",
+    "report_errors",
+]

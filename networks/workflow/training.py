@@ -1,0 +1,108 @@
+"""What a training run needs beyond MONAI's and Ignite's handlers."""
+
+import math
+
+import torch
+from ignite import distributed as idist
+from ignite.engine import Engine, Events
+from ignite.handlers.tqdm_logger import ProgressBar
+from monai.data.utils import set_rnd
+from monai.handlers import from_engine
+from monai.inferers import Inferer
+from monai.utils import set_determinism
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+LOSS = from_engine("loss", first=True)
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware; without it they are far slower than float32."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+class AutocastInferer(Inferer):
+    """The plain forward pass, in bfloat16 autocast where the processor has it.
+
+    MONAI's engines autocast on CUDA only (their ``amp``), and this leaves CUDA tensors to them.
+
+    Args:
+        amp: False keeps float32.
+    """
+
+    def __init__(self, amp: bool = True) -> None:
+        super().__init__()
+        self.amp = amp and has_fast_bfloat16()
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
+        """Logits (B, classes, H, W) of ``inputs`` (B, channels, H, W); float32 on the CPU."""
+        if inputs.device.type != "cpu" or not self.amp:
+            return network(inputs, *args, **kwargs)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = network(inputs, *args, **kwargs)
+        return logits.float()
+
+
+class EpochSeed:
+    """Seed shuffling, augmentation and dropout anew for every epoch.
+
+    A resumed training so sees the very samples that it would have seen without the interruption, and every process
+    of a distributed one its own augmentation.
+
+    Args:
+        seed: the run's seed.
+        dataloader: the training's loader.
+    """
+
+    def __init__(self, seed: int, dataloader: DataLoader) -> None:
+        self.seed, self.dataloader = seed, dataloader
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = (self.seed + 1) * 1_000_003 + engine.state.epoch * idist.get_world_size() + idist.get_rank()
+        set_determinism(seed % 2**32)
+        set_rnd(self.dataloader.dataset, seed=seed % 2**32)
+
+
+class StopOnNan:
+    """End a training whose loss is no longer finite, before its weights reach a checkpoint."""
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Raise FloatingPointError if the iteration's loss is NaN or infinite."""
+        loss = float(LOSS(engine.state.output))
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; the "
+                "checkpoints of the epochs before are kept: lower --learning_rate, then --resume true or start again."
+            )
+
+
+class TrainingProgress(ProgressBar):
+    """Ignite's progress bar with the loss and the learning rate, in the first process only."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(desc="Training", persist=True, disable=idist.get_rank() > 0)
+        self.optimizer = optimizer
+
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+        """Attach to the trainer."""
+        super().attach(engine, output_transform=self._shown)
+
+    def _shown(self, output: list) -> dict[str, float]:
+        return {"loss": float(LOSS(output)), "lr": self.optimizer.param_groups[0]["lr"]}
+
+
+class EvaluationProgress(ProgressBar):
+    """Ignite's progress bar over the cases of an evaluation or inference, in the first process only."""
+
+    def __init__(self) -> None:
+        super().__init__(desc="Cases", persist=True, disable=idist.get_rank() > 0)

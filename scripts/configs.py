@@ -1,0 +1,606 @@
+"""Building the JSON configs of a bundle from its catalog entry, as plain dictionaries."""
+
+from typing import Any
+
+from scripts.catalog import Bundle, Preset, Recipe
+
+Config = dict[str, Any]
+WORKFLOW = "networks.workflow"
+PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
+PHANTOM_DIR = {"ct": "data/ct_phantom", "micrograph": "data/precipitate_phantom"}
+CHANNELS = {"ct": 1, "micrograph": 3}
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+PAIR = ["image", "label"]
+NOT_FIRST = "$idist.get_rank() > 0"
+
+
+def train(bundle: Bundle) -> Config:
+    """``train.json``: trains on the phantom unless told otherwise."""
+    preset, recipe = bundle.default, bundle.default.recipe
+    return {
+        "imports": [
+            "$import os",
+            "$from ignite import distributed as idist",
+            f"$from {WORKFLOW} import case_list, check_cases, class_names, load_datalist, report_errors",
+            "$from networks import pretrained as weights",
+        ],
+        **_common(bundle),
+        "check_data": True,
+        **_data_ids(preset),
+        "pretrained": None,
+        "resume": False,
+        "seed": 0,
+        "amp": True,
+        "num_workers": 0,
+        "cache_rate": 1.0,
+        **_recipe_ids(recipe),
+        "datalist": f"$load_datalist(@dataset_dir, {_phantom(preset)})",
+        "class_names": "$class_names(@dataset_dir, @out_channels)",
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "network_def": network(bundle),
+        "network": "$@network_def.to(@device)",
+        "loss": loss(recipe),
+        "optimizer": optimizer(recipe),
+        "lr_scheduler": {
+            "_target_": "torch.optim.lr_scheduler.PolynomialLR",
+            "optimizer": "@optimizer",
+            "total_iters": "$@epochs * len(@train::dataloader)",
+            "power": 0.9,
+        },
+        "train": {
+            "preprocessing": train_preprocessing(preset),
+            "dataset": train_dataset(preset),
+            "dataloader": {
+                "_target_": "DataLoader",
+                "dataset": "@train::dataset",
+                "batch_size": "@batch_size",
+                "shuffle": True,
+                "num_workers": "@num_workers",
+            },
+            "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
+            "postprocessing": _compose(
+                {
+                    "_target_": "AsDiscreted",
+                    "keys": ["pred", "label"],
+                    "argmax": [True, False],
+                    "to_onehot": "@out_channels",
+                }
+            ),
+            "key_metric": {"train_mean_dice": _mean_dice()},
+            "handlers": [
+                {
+                    "_target_": f"{WORKFLOW}.EpochSeed",
+                    "seed": "@seed",
+                    "dataloader": "@train::dataloader",
+                },
+                {"_target_": f"{WORKFLOW}.StopOnNan"},
+                {"_target_": f"{WORKFLOW}.TrainingProgress", "optimizer": "@optimizer"},
+                {
+                    "_target_": "LrScheduleHandler",
+                    "lr_scheduler": "@lr_scheduler",
+                    "print_lr": False,
+                    "epoch_level": False,
+                },
+                {
+                    "_target_": "ValidationHandler",
+                    "validator": "@validate::evaluator",
+                    "epoch_level": True,
+                    "interval": "@val_interval",
+                },
+                {
+                    "_target_": f"{WORKFLOW}.EpochLog",
+                    "path": "$@output_dir + '/metrics.csv'",
+                    "optimizer": "@optimizer",
+                    "evaluator": "@validate::evaluator",
+                    "class_names": "@class_names",
+                },
+                {
+                    "_target_": "TensorBoardStatsHandler",
+                    "_disabled_": NOT_FIRST,
+                    "log_dir": "@log_dir",
+                    "tag_name": "train_loss",
+                    "output_transform": "$monai.handlers.from_engine('loss', first=True)",
+                },
+                {
+                    "_target_": f"{WORKFLOW}.LastCheckpoint",
+                    "path": "$@ckpt_dir + '/last.pt'",
+                    "network": "@network",
+                    "evaluator": "@validate::evaluator",
+                    "resume": "@resume",
+                    "others": {"optimizer": "@optimizer", "lr_scheduler": "@lr_scheduler"},
+                },
+            ],
+            "trainer": {
+                "_target_": "SupervisedTrainer",
+                "max_epochs": "@epochs",
+                "device": "@device",
+                "train_data_loader": "@train::dataloader",
+                "network": "@network",
+                "loss_function": "@loss",
+                "optimizer": "@optimizer",
+                "inferer": "@train::inferer",
+                "postprocessing": "@train::postprocessing",
+                "key_train_metric": "@train::key_metric",
+                "train_handlers": "@train::handlers",
+                "amp": "$@amp and 'cuda' in str(@device)",
+            },
+        },
+        "validate": {
+            "preprocessing": _compose(*load(preset, PAIR), *image_only(preset)),
+            "dataset": {
+                "_target_": "CacheDataset",
+                "data": "$case_list(@datalist, 'validation')",
+                "transform": "@validate::preprocessing",
+                "cache_rate": "@cache_rate",
+                "progress": False,
+            },
+            "dataloader": {
+                "_target_": "DataLoader",
+                "dataset": "@validate::dataset",
+                "batch_size": 1,
+                "shuffle": False,
+                "num_workers": "@num_workers",
+            },
+            "inferer": inferer(preset),
+            "postprocessing": _compose(
+                *label_map("@validate::preprocessing"),
+                {"_target_": "AsDiscreted", "keys": ["pred", "label"], "to_onehot": "@out_channels"},
+            ),
+            "key_metric": {"val_mean_dice": _mean_dice()},
+            "handlers": [
+                {
+                    "_target_": "TensorBoardStatsHandler",
+                    "_disabled_": NOT_FIRST,
+                    "log_dir": "@log_dir",
+                    "iteration_log": False,
+                },
+                {"_target_": f"{WORKFLOW}.OverlayWriter", "log_dir": "@log_dir"},
+                {
+                    "_target_": f"{WORKFLOW}.BestCheckpoint",
+                    "path": "$@ckpt_dir + '/model.pt'",
+                    "network": "@network",
+                },
+            ],
+            "evaluator": {
+                "_target_": "SupervisedEvaluator",
+                "device": "@device",
+                "val_data_loader": "@validate::dataloader",
+                "network": "@network",
+                "inferer": "@validate::inferer",
+                "postprocessing": "@validate::postprocessing",
+                "key_val_metric": "@validate::key_metric",
+                "val_handlers": "@validate::handlers",
+                "amp": "$@amp and 'cuda' in str(@device)",
+            },
+        },
+        "initialize": [
+            "$report_errors()",
+            "$monai.utils.set_determinism(@seed)",
+            "$check_cases(@train::dataset::data + @validate::dataset::data, @in_channels, @out_channels, @reader)"
+            " if @check_data else None",
+            "$weights.load(@network_def, @pretrained) if @pretrained else None",
+        ],
+        "run": ["$@train::trainer.run()"],
+        "training": "%run",
+    }
+
+
+def evaluate(bundle: Bundle) -> Config:
+    """``evaluate.json``, merged after ``train.json``: scores of the test split, per case and class."""
+    return {
+        "imports": [
+            "$import os",
+            "$from ignite import distributed as idist",
+            f"$from {WORKFLOW} import case_list, check_cases, class_names, load_datalist, load_weights, report_errors",
+        ],
+        "ckpt_path": "$@ckpt_dir + '/model.pt'",
+        "split": "test",
+        "validate::dataset::data": "$case_list(@datalist, @split)",
+        "validate::dataset::cache_rate": 0,
+        "validate::key_metric": {"dice": _mean_dice()},
+        "validate::evaluator::additional_metrics": {
+            "iou": {
+                "_target_": "MeanIoUHandler",
+                "include_background": False,
+                "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+            },
+            "hd95": {
+                "_target_": f"{WORKFLOW}.SpacedHausdorffDistance",
+                "percentile": 95,
+                "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+            },
+        },
+        "validate::handlers": [
+            {"_target_": f"{WORKFLOW}.EvaluationProgress"},
+            {
+                "_target_": f"{WORKFLOW}.CaseReport",
+                "save_dir": "@output_dir",
+                "class_names": "@class_names",
+                "metrics": ["dice", "iou", "hd95"],
+            },
+        ],
+        "initialize": [
+            "$report_errors()",
+            "$monai.utils.set_determinism(@seed)",
+            "$check_cases(@validate::dataset::data, @in_channels, @out_channels, @reader) if @check_data else None",
+            "$load_weights(@network, @ckpt_path)",
+        ],
+        "run": ["$@validate::evaluator.run()"],
+        "training": "%run",
+    }
+
+
+def inference(bundle: Bundle) -> Config:
+    """``inference.json``: label maps of a folder's images, on the grid of each."""
+    preset = bundle.default
+    return {
+        "imports": [
+            "$import os",
+            f"$from {WORKFLOW} import AtomicNibabelWriter, AtomicPILWriter",
+            f"$from {WORKFLOW} import check_cases, list_images, load_weights, report_errors",
+        ],
+        **_common(bundle),
+        "output_dir": "$@bundle_root + '/eval/predictions'",
+        "ckpt_path": "$@ckpt_dir + '/model.pt'",
+        "check_data": True,
+        **_data_ids(preset),
+        "amp": True,
+        "num_workers": 0,
+        "sw_batch_size": 8,
+        "img_size": [preset.recipe.img_size] * 2,
+        **preset.recipe.options,
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "network_def": network(bundle),
+        "network": "$@network_def.to(@device)",
+        "datalist": f"$list_images(@dataset_dir, {_phantom(preset)})",
+        "preprocessing": _compose(*load(preset, ["image"]), *image_only(preset)),
+        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 1,
+            "shuffle": False,
+            "num_workers": "@num_workers",
+        },
+        "inferer": inferer(preset),
+        "postprocessing": _compose(*label_map("@preprocessing"), save(preset)),
+        "handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+            "amp": "$@amp and 'cuda' in str(@device)",
+        },
+        "initialize": [
+            "$report_errors()",
+            "$monai.utils.set_determinism(0)",
+            "$check_cases(@datalist, @in_channels, None, @reader) if @check_data else None",
+            "$load_weights(@network, @ckpt_path)",
+        ],
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def multi_gpu_train(bundle: Bundle) -> Config:
+    """``multi_gpu_train.json``, merged after ``train.json`` under ``torchrun``: one process per GPU, or gloo on CPUs."""
+    return {
+        "device": "$torch.device('cuda', int(os.environ['LOCAL_RANK'])) if torch.cuda.is_available() "
+        "else torch.device('cpu')",
+        "network": {
+            "_target_": "torch.nn.parallel.DistributedDataParallel",
+            "module": "$@network_def.to(@device)",
+            "device_ids": "$[@device] if torch.cuda.is_available() else None",
+        },
+        "train::sampler": {
+            "_target_": "DistributedSampler",
+            "dataset": "@train::dataset",
+            "even_divisible": True,
+            "shuffle": True,
+        },
+        "train::dataloader::sampler": "@train::sampler",
+        "train::dataloader::shuffle": False,
+        "validate::sampler": {
+            "_target_": "DistributedSampler",
+            "dataset": "@validate::dataset",
+            "even_divisible": False,
+            "shuffle": False,
+        },
+        "validate::dataloader::sampler": "@validate::sampler",
+        "initialize": [
+            "$report_errors()",
+            "$torch.distributed.is_initialized() or torch.distributed.init_process_group("
+            "'nccl' if torch.cuda.is_available() else 'gloo')",
+            "$torch.cuda.set_device(@device) if torch.cuda.is_available() else None",
+            *train(bundle)["initialize"][1:],
+        ],
+        "finalize": ["$torch.distributed.is_initialized() and torch.distributed.destroy_process_group()"],
+    }
+
+
+def preset_overlay(bundle: Bundle, preset: Preset) -> Config:
+    """``presets/<data set>.json``, merged after ``train.json`` (and before ``evaluate.json``)."""
+    recipe = preset.recipe
+    overlay = {**_preset_ids(bundle, preset), "loss": loss(recipe), "optimizer": optimizer(recipe)}
+    overlay["train::preprocessing"] = train_preprocessing(preset)
+    if preset.kind != bundle.default.kind:
+        overlay |= {
+            "train::dataset": train_dataset(preset),
+            "validate::preprocessing": _compose(*load(preset, PAIR), *image_only(preset)),
+            "validate::inferer": inferer(preset),
+        }
+    return overlay
+
+
+def preset_inference(bundle: Bundle, preset: Preset) -> Config:
+    """``presets/<data set>_inference.json``, merged after ``inference.json``."""
+    ids = _preset_ids(bundle, preset)
+    known = inference(bundle)
+    overlay = {key: value for key, value in ids.items() if key in known}
+    if preset.kind != bundle.default.kind:
+        overlay |= {
+            "preprocessing": _compose(*load(preset, ["image"]), *image_only(preset)),
+            "inferer": inferer(preset),
+            "postprocessing": _compose(*label_map("@preprocessing"), save(preset)),
+        }
+    return overlay
+
+
+def network(bundle: Bundle) -> Config:
+    """The network with its options taken from the ids of the same names."""
+    return {
+        "_target_": f"networks.{bundle.network}",
+        "in_channels": "@in_channels",
+        "out_channels": "@out_channels",
+        "img_size": "@img_size",
+        **{option: f"@{option}" for option in bundle.options},
+    }
+
+
+def loss(recipe: Recipe) -> Config:
+    """Weighted cross-entropy and the papers' Dice: squared denominator, over the whole batch, with background."""
+    ce, dice = recipe.loss_weights
+    return {
+        "_target_": "DiceCELoss",
+        "to_onehot_y": True,
+        "softmax": True,
+        "squared_pred": True,
+        "batch": True,
+        "smooth_nr": 1e-05,
+        "smooth_dr": 1e-05,
+        "lambda_ce": ce,
+        "lambda_dice": dice,
+    }
+
+
+def optimizer(recipe: Recipe) -> Config:
+    """The recipe's optimizer over all parameters."""
+    target, arguments = recipe.optimizer["_target_"], {k: v for k, v in recipe.optimizer.items() if k != "_target_"}
+    return {"_target_": target, "params": "$@network.parameters()", "lr": "@learning_rate", **arguments}
+
+
+def load(preset: Preset, keys: list[str]) -> list[Config]:
+    """Reading files as they are, channel first."""
+    return [
+        {"_target_": "LoadImaged", "keys": keys, "image_only": True, "reader": "@reader"},
+        {"_target_": "EnsureChannelFirstd", "keys": keys},
+    ]
+
+
+def image_only(preset: Preset) -> list[Config]:
+    """What the network wants of an image; a prediction goes back through its inverse, so labels stay as they are."""
+    if preset.kind == "ct":
+        return [
+            *_orient_and_resize(["image"], ["trilinear"]),
+            *_intensity(preset),
+        ]
+    return _intensity(preset)
+
+
+def train_preprocessing(preset: Preset) -> Config:
+    """Deterministic transforms of image and label, then the recipe's random ones."""
+    augmentation = globals()[preset.recipe.augmentation]()
+    if preset.kind == "ct":
+        fixed = [*load(preset, PAIR), *_orient_and_resize(PAIR, ["trilinear", "nearest"]), *_intensity(preset)]
+        fixed.append({"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]})
+        return _compose(*fixed, *augmentation)
+    fixed = [*load(preset, PAIR), *_intensity(preset)]
+    fixed.append({"_target_": "SpatialPadd", "keys": PAIR, "spatial_size": "@img_size", "mode": "reflect"})
+    crop = {"_target_": "RandSpatialCropd", "keys": PAIR, "roi_size": "@img_size", "random_size": False}
+    return _compose(*fixed, crop, *augmentation)
+
+
+def train_dataset(preset: Preset) -> Config:
+    """Axial slices of volumes, or pictures several times per epoch for several crops of each."""
+    if preset.kind == "ct":
+        return {
+            "_target_": f"{WORKFLOW}.SliceDataset",
+            "data": "$case_list(@datalist, 'training')",
+            "transform": "@train::preprocessing",
+            "cache_rate": "@cache_rate",
+        }
+    return {
+        "_target_": "CacheDataset",
+        "data": "$case_list(@datalist, 'training') * @crops_per_image",
+        "transform": "@train::preprocessing",
+        "cache_rate": "@cache_rate",
+        "hash_as_key": True,
+        "progress": False,
+    }
+
+
+def inferer(preset: Preset) -> Config:
+    """Slice by slice through a volume, or overlapping windows over a large picture."""
+    shared = {"roi_size": "@img_size", "sw_batch_size": "@sw_batch_size", "overlap": 0.5, "mode": "gaussian"}
+    if preset.kind == "ct":
+        return {"_target_": "SliceInferer", **shared, "spatial_dim": 2}
+    return {"_target_": "SlidingWindowInferer", **shared}
+
+
+def label_map(transform: str) -> list[Config]:
+    """Logits to class numbers on the grid of the file."""
+    return [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {
+            "_target_": "Invertd",
+            "keys": "pred",
+            "transform": transform,
+            "orig_keys": "image",
+            "nearest_interp": True,
+            "to_tensor": True,
+        },
+    ]
+
+
+def save(preset: Preset) -> Config:
+    """Label maps under the names of their images."""
+    volume = preset.kind == "ct"
+    return {
+        "_target_": "SaveImaged",
+        "keys": "pred",
+        "output_dir": "@output_dir",
+        "output_postfix": "seg",
+        "output_ext": ".nii.gz" if volume else ".png",
+        "writer": "$AtomicNibabelWriter" if volume else "$AtomicPILWriter",
+        "output_dtype": "$np.uint8",
+        "resample": False,
+        "separate_folder": False,
+        "data_root_dir": "$@dataset_dir if os.path.isdir(@dataset_dir) else ''",
+        "print_log": False,
+    }
+
+
+def mild_augmentation() -> list[Config]:
+    """Small turns and scalings and contrast: anatomy keeps its sides."""
+    return [
+        {
+            "_target_": "RandAffined",
+            "keys": PAIR,
+            "prob": 0.7,
+            "rotate_range": 0.26,
+            "scale_range": 0.15,
+            "translate_range": 8,
+            "mode": ["bilinear", "nearest"],
+            "padding_mode": "border",
+        },
+        {"_target_": "RandScaleIntensityd", "keys": "image", "factors": 0.1, "prob": 0.5},
+        {"_target_": "RandShiftIntensityd", "keys": "image", "offsets": 0.05, "prob": 0.5},
+    ]
+
+
+def paper_augmentation() -> list[Config]:
+    """The TransUNet line's: half of the time a quarter turn and a flip, of the rest half a turn of up to 20 degrees."""
+    quarter_turns = [
+        {"_target_": "RandRotate90d", "keys": PAIR, "prob": 0.75, "max_k": 3},
+        {"_target_": "RandAxisFlipd", "keys": PAIR, "prob": 1.0},
+    ]
+    small_turn = {
+        "_target_": "RandRotated",
+        "keys": PAIR,
+        "range_x": "$np.deg2rad(20)",
+        "prob": 0.5,
+        "mode": "nearest",
+        "padding_mode": "zeros",
+    }
+    return [{"_target_": "OneOf", "transforms": [_compose(*quarter_turns), small_turn], "weights": [0.5, 0.5]}]
+
+
+def micrograph_augmentation() -> list[Config]:
+    """Flips, quarter turns, noise and contrast: a micrograph has no upper side."""
+    return [
+        {"_target_": "RandRotate90d", "keys": PAIR, "prob": 0.75, "max_k": 3},
+        {"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 0},
+        {"_target_": "RandGaussianNoised", "keys": "image", "prob": 0.3, "std": 0.1},
+        {"_target_": "RandScaleIntensityd", "keys": "image", "factors": 0.2, "prob": 0.5},
+        {"_target_": "RandShiftIntensityd", "keys": "image", "offsets": 0.2, "prob": 0.5},
+    ]
+
+
+def _common(bundle: Bundle) -> Config:
+    # A config cannot learn where it is, so it looks for itself from the two usual working folders.
+    here = f"bundles/{bundle.name}"
+    return {
+        "bundle_root": f"$'{here}' if os.path.isfile('{here}/configs/metadata.json') else '.'",
+        "ckpt_dir": "$@bundle_root + '/models'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "log_dir": "$@bundle_root + '/logs'",
+        "dataset_dir": PHANTOM_DIR[bundle.default.kind],
+    }
+
+
+def _data_ids(preset: Preset) -> Config:
+    ids: Config = {"in_channels": CHANNELS[preset.kind], "out_channels": len(preset.classes) + 1}
+    if preset.kind == "ct":
+        return {**ids, "reader": None, "intensity_range": [-125, 275]}
+    return {**ids, "reader": "PILReader"}
+
+
+def _recipe_ids(recipe: Recipe) -> Config:
+    return {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "val_interval": 1,
+        "sw_batch_size": 8,
+        "img_size": [recipe.img_size, recipe.img_size],
+        **recipe.options,
+        **recipe.extra,
+    }
+
+
+def _preset_ids(bundle: Bundle, preset: Preset) -> Config:
+    default = _data_ids(bundle.default)
+    data = {key: value for key, value in _data_ids(preset).items() if default.get(key, ...) != value}
+    recipe = _recipe_ids(preset.recipe)
+    return {**data, **{key: value for key, value in recipe.items() if key != "sw_batch_size"}}
+
+
+def _phantom(preset: Preset) -> str:
+    kind = preset.kind
+    return f"phantom='{PHANTOM[kind]}' if @dataset_dir == '{PHANTOM_DIR[kind]}' else None"
+
+
+def _orient_and_resize(keys: list[str], modes: list[str]) -> list[Config]:
+    return [
+        {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS"},
+        {"_target_": "Resized", "keys": keys, "spatial_size": "$list(@img_size) + [-1]", "mode": modes},
+    ]
+
+
+def _intensity(preset: Preset) -> list[Config]:
+    if preset.kind == "ct":
+        return [
+            {
+                "_target_": "ScaleIntensityRanged",
+                "keys": "image",
+                "a_min": "$@intensity_range[0]",
+                "a_max": "$@intensity_range[1]",
+                "b_min": 0.0,
+                "b_max": 1.0,
+                "clip": True,
+            }
+        ]
+    return [
+        {
+            "_target_": "NormalizeIntensityd",
+            "keys": "image",
+            "subtrahend": [255 * m for m in IMAGENET_MEAN],
+            "divisor": [255 * s for s in IMAGENET_STD],
+            "channel_wise": True,
+        }
+    ]
+
+
+def _mean_dice() -> Config:
+    return {
+        "_target_": "MeanDice",
+        "include_background": False,
+        "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+    }
+
+
+def _compose(*transforms: Config) -> Config:
+    return {"_target_": "Compose", "transforms": list(transforms)}

@@ -1,0 +1,269 @@
+"""Render the bundles' configs and documentation from the catalog: ``python -m scripts.render [--check]``."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import fire
+
+from scripts import configs
+from scripts.catalog import BUNDLES, VERSIONS, Bundle, Preset
+from scripts.ids import IDS
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+)
+LOGGING = """[loggers]
+keys=root
+
+[handlers]
+keys=console
+
+[formatters]
+keys=plain
+
+[logger_root]
+level=INFO
+handlers=console
+
+[handler_console]
+class=StreamHandler
+level=INFO
+formatter=plain
+args=(sys.stdout,)
+
+[formatter_plain]
+format=%(asctime)s %(levelname)s %(message)s
+"""
+
+
+def render(check: bool = False) -> None:
+    """Write every rendered file; with ``--check`` write nothing and exit with 1 if one differs or is left over."""
+    files = rendered_files()
+    drift = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    left_over = [path for path in _existing() if path not in files]
+    if check:
+        for path in drift + left_over:
+            print(f"{path.relative_to(ROOT)} is not what the catalog renders.", file=sys.stderr)
+        if drift or left_over:
+            raise SystemExit("Run 'python -m scripts.render' and commit what it changes.")
+        return
+    for path in drift:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[path], encoding="utf-8")
+        print(f"Wrote {path.relative_to(ROOT)}.")
+    for path in left_over:
+        path.unlink()
+        print(f"Removed {path.relative_to(ROOT)}.")
+
+
+def rendered_files() -> dict[Path, str]:
+    """Path to content of everything that follows from the catalog."""
+    files: dict[Path, str] = {}
+    for bundle in BUNDLES:
+        folder = ROOT / "bundles" / bundle.name
+        for name, content in bundle_configs(bundle).items():
+            files[folder / "configs" / f"{name}.json"] = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+        files[folder / "configs" / "logging.conf"] = LOGGING
+        files[folder / "docs" / "README.md"] = bundle_readme(bundle)
+        files[folder / "LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    readme = ROOT / "README.md"
+    if readme.is_file():
+        files[readme] = with_tables(readme.read_text(encoding="utf-8"))
+    return files
+
+
+def bundle_configs(bundle: Bundle) -> dict[str, configs.Config]:
+    """Name below ``configs`` to content."""
+    content = {
+        "metadata": metadata(bundle),
+        "train": configs.train(bundle),
+        "evaluate": configs.evaluate(bundle),
+        "inference": configs.inference(bundle),
+        "multi_gpu_train": configs.multi_gpu_train(bundle),
+    }
+    for name, preset in bundle.presets.items():
+        content[f"presets/{name}"] = configs.preset_overlay(bundle, preset)
+        content[f"presets/{name}_inference"] = configs.preset_inference(bundle, preset)
+    return content
+
+
+def metadata(bundle: Bundle) -> dict[str, Any]:
+    """``metadata.json`` as the model zoo's schema and MONAI Label want it."""
+    preset = bundle.default
+    size, channels = preset.recipe.img_size, configs.CHANNELS[preset.kind]
+    classes = ["background", *preset.classes]
+    return {
+        "schema": SCHEMA,
+        "version": bundle.version,
+        "changelog": bundle.changelog,
+        "monai_version": VERSIONS["monai"],
+        "pytorch_version": VERSIONS["pytorch"],
+        "numpy_version": VERSIONS["numpy"],
+        "required_packages_version": VERSIONS["packages"],
+        "supported_apps": {},
+        "name": bundle.name,
+        "task": f"{bundle.title} segmentation",
+        "description": bundle.description,
+        "authors": "The authors of this repository; architecture by " + bundle.paper.authors,
+        "copyright": "Copyright (c) the authors of this repository; Apache License 2.0",
+        "data_source": "Without a data set: a phantom that this bundle writes",
+        "data_type": "nibabel" if preset.kind == "ct" else "png",
+        "image_classes": "one CT slice" if preset.kind == "ct" else "one micrograph",
+        "label_classes": "class numbers in one channel",
+        "pred_classes": "one channel of logits per class",
+        "eval_metrics": {},
+        "intended_use": "Research; this bundle carries no trained weights and is not a medical device.",
+        "references": [f"{bundle.paper.authors}. {bundle.paper.title}. {bundle.paper.venue}. {bundle.paper.url}"],
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "hounsfield" if preset.kind == "ct" else "RGB",
+                    "modality": "CT" if preset.kind == "ct" else "SEM",
+                    "num_channels": channels,
+                    "spatial_shape": [size, size],
+                    "dtype": "float32",
+                    "value_range": [0, 1],
+                    "is_patch_data": False,
+                    "channel_def": {"0": "image"} if channels == 1 else {"0": "R", "1": "G", "2": "B"},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "image",
+                    "format": "segmentation",
+                    "num_channels": len(classes),
+                    "spatial_shape": [size, size],
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": False,
+                    "channel_def": {str(i): name for i, name in enumerate(classes)},
+                }
+            },
+        },
+    }
+
+
+def bundle_readme(bundle: Bundle) -> str:
+    """``docs/README.md`` of one bundle."""
+    root, paper = f"bundles/{bundle.name}/configs", bundle.paper
+    run = "python -m monai.bundle run"
+    presets = "\n".join(
+        f"- `presets/{name}.json`: {_recipe_text(preset)}; after {preset.source}."
+        for name, preset in bundle.presets.items()
+    )
+    first = next(iter(bundle.presets))
+    return f"""# {bundle.title}
+
+{bundle.description}
+
+{paper.authors}. [{paper.title}]({paper.url}). {paper.venue}. Authors' code: <{paper.code}> (not copied here; this is an
+independent implementation that loads the authors' weights).
+
+This bundle carries no trained weights. Without a data set it trains on a phantom, which is for trying the software: no
+score on a phantom is evidence of accuracy.
+
+## Use
+
+From the repository's root; from the bundle's folder with `configs/` for `{root}/`; from anywhere else with
+`--bundle_root` and the package installed.
+
+```bash
+{run} training --config_file {root}/train.json
+{run} --config_file "['{root}/train.json','{root}/evaluate.json']"
+{run} --config_file {root}/inference.json --dataset_dir DIR
+torchrun --nproc_per_node=2 -m monai.bundle run training --config_file "['{root}/train.json','{root}/multi_gpu_train.json']"
+```
+
+## Recipes
+
+`train.json`: {_recipe_text(bundle.default)}. Overlays for other data sets:
+
+{presets}
+
+```bash
+{run} training --config_file "['{root}/train.json','{root}/presets/{first}.json']" --dataset_dir DIR
+{run} --config_file "['{root}/train.json','{root}/presets/{first}.json','{root}/evaluate.json']" --dataset_dir DIR
+{run} --config_file "['{root}/inference.json','{root}/presets/{first}_inference.json']" --dataset_dir DIR
+```
+
+## Ids
+
+Every id below is an option: `--epochs 3`, `--img_size "[224,224]"`. A key that no config file has is refused.
+
+{id_table(bundle)}
+"""
+
+
+def id_table(bundle: Bundle) -> str:
+    """The plain top-level ids of all configs of a bundle with their defaults."""
+    content = bundle_configs(bundle)
+    texts = IDS | bundle.options
+    rows = ["| id | train | inference | meaning |", "| --- | --- | --- | --- |"]
+    for key in plain_ids(bundle):
+        cells = [_default(content, names, key) for names in (("train", "evaluate"), ("inference",))]
+        rows.append(f"| `{key}` | {cells[0]} | {cells[1]} | {texts[key]} |")
+    return "\n".join(rows)
+
+
+def plain_ids(bundle: Bundle) -> list[str]:
+    """The ids that a user sets: values, and expressions that only join paths."""
+    found: dict[str, None] = {}
+    for name, content in bundle_configs(bundle).items():
+        if name != "metadata":
+            found |= dict.fromkeys(key for key, value in content.items() if "::" not in key and _is_plain(key, value))
+    return list(found)
+
+
+def with_tables(text: str) -> str:
+    """Replace what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` by the rendered table."""
+    tables = {"ids": lambda: id_table(BUNDLES[0]), "bundles": bundle_table}
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
+        lambda match: f"{match[1]}{tables[match[2]]()}\n{match[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def bundle_table() -> str:
+    """One line per bundle."""
+    rows = ["| bundle | network | paper |", "| --- | --- | --- |"]
+    rows += [
+        f"| [{b.name}](bundles/{b.name}/docs/README.md) | {b.title} | [{b.paper.title}]({b.paper.url}) |" for b in BUNDLES
+    ]
+    return "\n".join(rows)
+
+
+def _recipe_text(preset: Preset) -> str:
+    recipe = preset.recipe
+    what = "volumes, axial slices" if preset.kind == "ct" else "pictures, random crops"
+    return (
+        f"{what} at {recipe.img_size} x {recipe.img_size}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
+        f"{recipe.optimizer['_target_'].rsplit('.', 1)[-1]} at {recipe.learning_rate:g} with polynomial decay, "
+        f"{recipe.loss_weights[0]:g} CE + {recipe.loss_weights[1]:g} Dice"
+    )
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    if key in IDS:
+        return True
+    return not isinstance(value, dict | list) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))
+
+
+def _default(content: dict[str, configs.Config], names: tuple[str, ...], key: str) -> str:
+    values = [content[name][key] for name in names if key in content[name]]
+    return f"`{json.dumps(values[0])}`" if values else ""
+
+
+def _existing() -> list[Path]:
+    folders = [ROOT / "bundles" / bundle.name for bundle in BUNDLES]
+    return [path for folder in folders for path in (folder / "configs").rglob("*") if path.is_file()]
+
+
+if __name__ == "__main__":
+    fire.Fire(render)

@@ -355,29 +355,34 @@ def _micrograph(rng: np.random.Generator, size: Sequence[int]) -> tuple[np.ndarr
     row, col = (g + _smooth(rng, size, (9, 9), 3.0) for g in grid)
     u, v = cos * row + sin * col, cos * col - sin * row
 
+    def window(centre: Sequence[float], radius: float) -> tuple[slice, slice]:
+        return tuple(slice(max(int(c - radius), 0), max(int(c + radius) + 2, 0)) for c in centre)
+
     # Cubes on a jittered grid, with narrow channels of matrix between them.
-    distance = np.full((height, width), np.inf)  # relative to the nearest cube, 1 on its edge
+    distance = np.full((height, width), 9.0)  # relative to the nearest cube, 1 on its edge
     reach = int(np.hypot(height, width) / pitch) + 2
     for i in range(-reach, reach + 1):
         for j in range(-reach, reach + 1):
-            centre = (np.array((i + 0.5 * (j % 2), j)) + rng.normal(0, 0.05, 2)) * pitch
+            cu, cv = (np.array((i + 0.5 * (j % 2), j)) + rng.normal(0, 0.05, 2)) * pitch
             half = pitch * rng.uniform(0.31, 0.44, 2)
             power = rng.uniform(3, 5)
-            if not np.any((np.abs(u - centre[0]) < half[0]) & (np.abs(v - centre[1]) < half[1])):
-                continue
-            cube = np.abs((u - centre[0]) / half[0]) ** power + np.abs((v - centre[1]) / half[1]) ** power
-            distance = np.minimum(distance, cube ** (1 / power))
+            at = window((cos * cu - sin * cv, sin * cu + cos * cv), pitch)
+            cube = np.abs((u[at] - cu) / half[0]) ** power + np.abs((v[at] - cv) / half[1]) ** power
+            distance[at] = np.minimum(distance[at], cube ** (1 / power))
     label = (distance < 1).astype(np.uint8)
 
     # Small discs where the channels are wide enough, until they cover about three per cent.
+    area, wanted = 0, rng.uniform(0.02, 0.035) * label.size
     for _ in range(20 * height):
-        if (label == 2).mean() > 0.03:
-            break
         r = rng.uniform(1.5, 3.2)
         centre = rng.uniform(0, height), rng.uniform(0, width)
-        near = np.hypot(grid[0] - centre[0], grid[1] - centre[1])
-        if not label[near < r + 1.5].any():
-            label[near < r] = 2
+        at = window(centre, r + 3)
+        near = np.hypot(grid[0][at] - centre[0], grid[1][at] - centre[1])
+        if not label[at][near < r + 1.5].any():
+            label[at][near < r] = 2
+            area += (near < r).sum()
+        if area > wanted:
+            break
 
     levels = rng.uniform(60, 95), rng.uniform(140, 185), rng.uniform(125, 170)  # matrix, secondary, tertiary
     grey = np.choose(label, levels) + 22 * np.exp(-(((distance - 1) / 0.06) ** 2))  # edges are bright

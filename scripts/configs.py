@@ -21,8 +21,8 @@ def train(bundle: Bundle) -> Config:
         "imports": [
             "$import os",
             "$from ignite import distributed as idist",
-            f"$from {WORKFLOW} import case_list, check_cases, class_names, load_datalist, report_errors",
-            "$from networks import pretrained as weights",
+            "$import networks.workflow as workflow",
+            "$import networks.pretrained as weights",
         ],
         **_common(bundle),
         "check_data": True,
@@ -34,8 +34,8 @@ def train(bundle: Bundle) -> Config:
         "num_workers": 0,
         "cache_rate": 1.0,
         **_recipe_ids(recipe),
-        "datalist": f"$load_datalist(@dataset_dir, {_phantom(preset)})",
-        "class_names": "$class_names(@dataset_dir, @out_channels)",
+        "datalist": f"$workflow.load_datalist(@dataset_dir, {_phantom(preset)})",
+        "class_names": "$workflow.class_names(@dataset_dir, @out_channels)",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",
@@ -129,7 +129,7 @@ def train(bundle: Bundle) -> Config:
             "preprocessing": _compose(*load(preset, PAIR), *image_only(preset)),
             "dataset": {
                 "_target_": "CacheDataset",
-                "data": "$case_list(@datalist, 'validation')",
+                "data": "$workflow.case_list(@datalist, 'validation')",
                 "transform": "@validate::preprocessing",
                 "cache_rate": "@cache_rate",
                 "progress": False,
@@ -174,9 +174,9 @@ def train(bundle: Bundle) -> Config:
             },
         },
         "initialize": [
-            "$report_errors()",
+            "$workflow.report_errors()",
             "$monai.utils.set_determinism(@seed)",
-            "$check_cases(@train::dataset::data + @validate::dataset::data, @in_channels, @out_channels, @reader)"
+            "$workflow.check_cases(@train::dataset::data + @validate::dataset::data, @in_channels, @out_channels, @reader)"
             " if @check_data else None",
             "$weights.load(@network_def, @pretrained) if @pretrained else None",
         ],
@@ -191,11 +191,11 @@ def evaluate(bundle: Bundle) -> Config:
         "imports": [
             "$import os",
             "$from ignite import distributed as idist",
-            f"$from {WORKFLOW} import case_list, check_cases, class_names, load_datalist, load_weights, report_errors",
+            "$import networks.workflow as workflow",
         ],
         "ckpt_path": "$@ckpt_dir + '/model.pt'",
         "split": "test",
-        "validate::dataset::data": "$case_list(@datalist, @split)",
+        "validate::dataset::data": "$workflow.case_list(@datalist, @split)",
         "validate::dataset::cache_rate": 0,
         "validate::key_metric": {"dice": _mean_dice()},
         "validate::evaluator::additional_metrics": {
@@ -220,10 +220,10 @@ def evaluate(bundle: Bundle) -> Config:
             },
         ],
         "initialize": [
-            "$report_errors()",
+            "$workflow.report_errors()",
             "$monai.utils.set_determinism(@seed)",
-            "$check_cases(@validate::dataset::data, @in_channels, @out_channels, @reader) if @check_data else None",
-            "$load_weights(@network, @ckpt_path)",
+            "$workflow.check_cases(@validate::dataset::data, @in_channels, @out_channels, @reader) if @check_data else None",
+            "$workflow.load_weights(@network, @ckpt_path)",
         ],
         "run": ["$@validate::evaluator.run()"],
         "training": "%run",
@@ -236,8 +236,7 @@ def inference(bundle: Bundle) -> Config:
     return {
         "imports": [
             "$import os",
-            f"$from {WORKFLOW} import AtomicNibabelWriter, AtomicPILWriter",
-            f"$from {WORKFLOW} import check_cases, list_images, load_weights, report_errors",
+            "$import networks.workflow as workflow",
         ],
         **_common(bundle),
         "output_dir": "$@bundle_root + '/eval/predictions'",
@@ -252,7 +251,7 @@ def inference(bundle: Bundle) -> Config:
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",
-        "datalist": f"$list_images(@dataset_dir, {_phantom(preset)})",
+        "datalist": f"$workflow.list_images(@dataset_dir, {_phantom(preset)})",
         "preprocessing": _compose(*load(preset, ["image"]), *image_only(preset)),
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {
@@ -276,10 +275,10 @@ def inference(bundle: Bundle) -> Config:
             "amp": "$@amp and 'cuda' in str(@device)",
         },
         "initialize": [
-            "$report_errors()",
+            "$workflow.report_errors()",
             "$monai.utils.set_determinism(0)",
-            "$check_cases(@datalist, @in_channels, None, @reader) if @check_data else None",
-            "$load_weights(@network, @ckpt_path)",
+            "$workflow.check_cases(@datalist, @in_channels, None, @reader) if @check_data else None",
+            "$workflow.load_weights(@network, @ckpt_path)",
         ],
         "run": ["$@evaluator.run()"],
     }
@@ -311,7 +310,7 @@ def multi_gpu_train(bundle: Bundle) -> Config:
         },
         "validate::dataloader::sampler": "@validate::sampler",
         "initialize": [
-            "$report_errors()",
+            "$workflow.report_errors()",
             "$torch.distributed.is_initialized() or torch.distributed.init_process_group("
             "'nccl' if torch.cuda.is_available() else 'gloo')",
             "$torch.cuda.set_device(@device) if torch.cuda.is_available() else None",
@@ -418,13 +417,13 @@ def train_dataset(preset: Preset) -> Config:
     if preset.kind == "ct":
         return {
             "_target_": f"{WORKFLOW}.SliceDataset",
-            "data": "$case_list(@datalist, 'training')",
+            "data": "$workflow.case_list(@datalist, 'training')",
             "transform": "@train::preprocessing",
             "cache_rate": "@cache_rate",
         }
     return {
         "_target_": "CacheDataset",
-        "data": "$case_list(@datalist, 'training') * @crops_per_image",
+        "data": "$workflow.case_list(@datalist, 'training') * @crops_per_image",
         "transform": "@train::preprocessing",
         "cache_rate": "@cache_rate",
         "hash_as_key": True,
@@ -464,7 +463,7 @@ def save(preset: Preset) -> Config:
         "output_dir": "@output_dir",
         "output_postfix": "seg",
         "output_ext": ".nii.gz" if volume else ".png",
-        "writer": "$AtomicNibabelWriter" if volume else "$AtomicPILWriter",
+        "writer": "$workflow.AtomicNibabelWriter" if volume else "$workflow.AtomicPILWriter",
         "output_dtype": "$np.uint8",
         "resample": False,
         "separate_folder": False,

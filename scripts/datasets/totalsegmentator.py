@@ -1,0 +1,213 @@
+"""Scans with multi-label files of TotalSegmentator (github.com/wasserth/TotalSegmentator).
+
+The labels are the outputs of that program, not drawings by a person: good for trying readers, orientation and label
+mapping, not for claims about accuracy. Without ``--pairs`` the source is the folder of its test files, which hold two
+CT patients (``example_ct_sm`` is cut out of ``example_ct``) and one MR patient.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from monai.transforms import LoadImage
+from tqdm import tqdm
+
+from scripts.datasets.writer import Rejected, dataset_writer, source_folder
+
+# The eight organs of the Synapse papers, in the order of their tables: ids 1 to 8.
+SYNAPSE_ORGANS = (
+    "aorta",
+    "gallbladder",
+    "kidney_left",
+    "kidney_right",
+    "liver",
+    "pancreas",
+    "spleen",
+    "stomach",
+)
+LISTS = ("training", "validation", "test")
+TASKS = {"ct": "total", "mr": "total_mr"}
+
+
+class Pair(NamedTuple):
+    """A scan (NIfTI file or folder with one DICOM series), its label file and the lists that they go to."""
+
+    image: str
+    label: str
+    lists: tuple[str, ...]
+
+
+KNOWN_PAIRS = {
+    "ct": (
+        Pair("example_ct.nii.gz", "example_seg_fast_force_split.nii.gz", ("training",)),
+        Pair("example_ct_dicom", "example_seg_dicom.nii.gz", ("validation", "test")),
+    ),
+    "mr": (Pair("example_mr_sm.nii.gz", "example_seg_mr.nii.gz", ("training",)),),
+}
+LEFT_OUT = {
+    "ct": {"example_ct_sm.nii.gz": "It is cut out of example_ct, the same patient, so it adds nothing."},
+    "mr": {},
+}
+ABOUT_KNOWN = {
+    "ct": "Two patients: one for training, the other for both validation and test, so that a test score is not "
+    "independent of the choice of the checkpoint.",
+    "mr": "One patient.",
+}
+ABOUT_LABELS = "The labels are outputs of TotalSegmentator, not drawings by a person: no score against them is evidence of accuracy."
+
+
+def convert_totalsegmentator(
+    source: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    modality: str = "ct",
+    labels: str | os.PathLike | None = None,
+    organs: Sequence[str] | str = SYNAPSE_ORGANS,
+    pairs: str | os.PathLike | None = None,
+    allow_same_patient: bool = False,
+) -> None:
+    """Convert scans with multi-label files to NIfTI with the classes ``organs``; every other label becomes background.
+
+    Image and label come out in the image's own grid and orientation; a label that is stored in another orientation is
+    turned to it.
+
+    Args:
+        source: folder with the files.
+        output_dir: folder to create.
+        modality: "ct" (label ids of the task ``total``) or "mr" (``total_mr``).
+        labels: JSON file with ``{"label_ids": {task: {id: name}}}``; ``labels.json`` in the source by default.
+        organs: names in ``labels`` that become the classes 1, 2, ... in this order.
+        pairs: JSON file with a list of ``{"image", "label", "list"}``, paths relative to the source, ``list`` one of
+            training, validation and test; by default the test files of TotalSegmentator.
+        allow_same_patient: put the scans of training into the lists that stay empty, too, and say so in
+            ``dataset.json``. Only for trying the software with a single scan.
+
+    Raises:
+        FileNotFoundError: ``source``, ``labels`` or ``pairs`` is missing.
+        FileExistsError: ``output_dir`` exists and is not empty.
+        ValueError: an unknown modality or organ, a malformed file, or no usable training case.
+    """
+    folder = source_folder(source)
+    if modality not in TASKS:
+        raise ValueError(f"The modality {modality!r} is unknown; choose ct or mr.")
+    organs = [organs] if isinstance(organs, str) else list(organs)
+    label_ids = _label_ids(Path(labels) if labels else folder / "labels.json", TASKS[modality])
+    known = _check_organs(organs, label_ids)
+    work = list(KNOWN_PAIRS[modality]) if pairs is None else _read_pairs(Path(pairs))
+    about = [ABOUT_LABELS] if pairs else [ABOUT_LABELS, ABOUT_KNOWN[modality]]
+    if allow_same_patient:
+        empty = tuple(name for name in LISTS if not any(name in pair.lists for pair in work))
+        work = [pair._replace(lists=pair.lists + empty) if "training" in pair.lists else pair for pair in work]
+        if empty:
+            about.append(f"The lists {' and '.join(empty)} repeat the training scans: a score on them measures memory.")
+    description = {
+        "name": f"TotalSegmentator {modality.upper()}",
+        "description": " ".join(about),
+        "licence": "Apache-2.0 (the program's test files)" if pairs is None else "that of the source",
+        "tensorImageSize": "3D",
+        "modality": {"0": modality.upper()},
+    }
+    names = ["background", *map(_display_name, organs)]
+    with dataset_writer(output_dir, folder, names, required=("training",), **description) as writer:
+        for pair in tqdm(work, desc="Converting", unit="scan"):
+            with writer.rejecting(folder / pair.image):
+                image_path, label_path = folder / pair.image, folder / pair.label
+                image = _load(image_path)
+                label = _map_label(_load(label_path), image, known, label_ids)
+                stem = image_path.name.removesuffix(".gz").removesuffix(".nii")
+                writer.add(pair.lists, stem, image, label, (image_path, label_path))
+        if pairs is None:
+            for file, reason in LEFT_OUT[modality].items():
+                if (folder / file).exists():
+                    writer.reject(folder / file, reason)
+
+
+def _label_ids(path: Path, task: str) -> dict[str, int]:
+    """Ids by name of a task."""
+    if not path.is_file():
+        raise FileNotFoundError(f"The label map {path} does not exist; give one with --labels.")
+    try:
+        ids = {name: int(number) for number, name in json.loads(path.read_text("utf-8"))["label_ids"][task].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{path} is no label map; expected {{"label_ids": {{"{task}": {{id: name}}}}}}.') from error
+    return ids
+
+
+def _check_organs(organs: Sequence[str], label_ids: dict[str, int]) -> dict[int, int]:
+    """New class number by label id."""
+    for organ in organs:
+        if organ not in label_ids:
+            close = difflib.get_close_matches(str(organ), label_ids, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else "; see the label map for its names."
+            raise ValueError(f"The organ {organ!r} is not in the label map{hint}")
+    if len(set(organs)) != len(organs) or not organs:
+        raise ValueError("Give --organs at least one name, and each name once.")
+    return {label_ids[organ]: number for number, organ in enumerate(organs, 1)}
+
+
+def _read_pairs(path: Path) -> list[Pair]:
+    if not path.is_file():
+        raise FileNotFoundError(f"The list of pairs {path} does not exist.")
+    try:
+        pairs = [Pair(item["image"], item["label"], (item["list"],)) for item in json.loads(path.read_text("utf-8"))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is malformed; expected a list of {{"image", "label", "list"}}.') from error
+    for pair in pairs:
+        if pair.lists[0] not in LISTS:
+            raise ValueError(f"{path} puts {pair.image} into {pair.lists[0]!r}; choose from {', '.join(LISTS)}.")
+    return pairs
+
+
+def _display_name(organ: str) -> str:
+    """``kidney_left`` -> ``left kidney``, as in the published tables."""
+    for side in ("left", "right"):
+        if organ.endswith(f"_{side}"):
+            organ = f"{side}_{organ.removesuffix(f'_{side}')}"
+    return organ.replace("_", " ")
+
+
+def _load(path: Path) -> nib.Nifti1Image:
+    """A NIfTI file or the one DICOM series of a folder as an image with whole numbers in the smallest fitting type."""
+    if not path.exists():
+        raise Rejected(f"{path.name} does not exist.")
+    if path.is_dir():
+        volume = LoadImage(image_only=True, reader="ITKReader")(path)  # its affine is already nibabel's (RAS)
+        array, affine = volume.numpy(), volume.affine.numpy()
+    else:
+        nifti = nib.load(path)
+        array, affine = np.asanyarray(nifti.dataobj), nifti.affine
+    if array.ndim != 3:
+        raise Rejected(f"{path.name} has {array.ndim} dimensions; expected a volume.")
+    if not np.isfinite(array).all():
+        raise Rejected(f"{path.name} holds values that are NaN or infinite.")
+    low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
+    # Attenuation is whole numbers that fit 16 bit, whatever type it is stored in; other values stay as they are.
+    whole = array.min() >= low and array.max() <= high and (array == np.round(array)).all()
+    image = nib.Nifti1Image(array.astype(np.int16 if whole else np.float32), affine)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _map_label(
+    label: nib.Nifti1Image, image: nib.Nifti1Image, known: dict[int, int], label_ids: dict[str, int]
+) -> nib.Nifti1Image:
+    """The label in the image's orientation with the new class numbers; the affine is the image's if they agree."""
+    turn = nib.orientations.ornt_transform(nib.io_orientation(label.affine), nib.io_orientation(image.affine))
+    label = label.as_reoriented(turn)
+    array = np.asanyarray(label.dataobj)
+    unknown = np.setdiff1d(array, [0, *label_ids.values()])
+    if unknown.size:
+        listed = ", ".join(f"{v:g}" for v in unknown[:10])
+        raise Rejected(f"The label holds the values {listed}, which the label map does not have.")
+    mapped = np.zeros(array.shape, np.uint8)
+    for number, new in known.items():
+        mapped[array == number] = new
+    result = nib.Nifti1Image(mapped, label.affine)
+    result.header.set_xyzt_units("mm")
+    return result

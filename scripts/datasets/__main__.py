@@ -10,7 +10,6 @@ from pathlib import Path
 import fire
 
 from networks.phantom import write_ct_phantom, write_precipitate_phantom
-from networks.workflow.checks import check_dataset
 from scripts.datasets.nasa import convert_nasa
 from scripts.datasets.totalsegmentator import convert_totalsegmentator
 
@@ -38,6 +37,8 @@ def check(dataset_dir: str, in_channels: int | None = None, out_channels: int | 
         in_channels: channels that the images must have; not checked by default.
         out_channels: number of classes with background; by default the number of ``labels`` in ``dataset.json``.
     """
+    from networks.workflow.checks import check_dataset  # needs Ignite, which the converters do without
+
     index = Path(str(dataset_dir)) / "dataset.json"
     if out_channels is None and index.is_file():
         labels = json.loads(index.read_text("utf-8")).get("labels", {})

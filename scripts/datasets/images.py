@@ -7,7 +7,7 @@ from pathlib import Path
 import itk
 import numpy as np
 
-from scripts.datasets.writer import Rejected
+from scripts.datasets.writer import CaseError, reading
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 _PIXEL_TYPES = {"unsigned_char": itk.UC, "unsigned_short": itk.US}
@@ -20,19 +20,20 @@ def read_pixels(path: Path) -> np.ndarray:
     Pillow keeps only the high byte of 16-bit colour; a vector image has neither fault.
 
     Raises:
-        Rejected: not an image that ITK can read, or neither 8 nor 16 bit.
-        RuntimeError: the file is damaged.
+        CaseError: not an image that ITK can read, damaged, or neither 8 nor 16 bit.
     """
     io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if io is None:
-        raise Rejected(f"{path.name} is not an image in a known format.")
+        raise CaseError(f"{path.name} is not an image in a known format.")
     io.SetFileName(str(path))
-    io.ReadImageInformation()
+    with reading(path):
+        io.ReadImageInformation()
     component = io.GetComponentTypeAsString(io.GetComponentType())
     if component not in _PIXEL_TYPES:
-        raise Rejected(f"{path.name} holds pixels of type {component}; expected 8 or 16 bit without sign.")
+        raise CaseError(f"{path.name} holds pixels of type {component}; expected 8 or 16 bit without sign.")
     reader = itk.ImageFileReader[itk.VectorImage[_PIXEL_TYPES[component], 2]].New(FileName=str(path), ImageIO=io)
-    reader.Update()
+    with reading(path):
+        reader.Update()
     return itk.array_from_image(reader.GetOutput())
 
 

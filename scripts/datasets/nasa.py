@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from networks.phantom import PHASES
 from scripts.datasets.images import IMAGE_SUFFIXES, read_pixels, to_8_bit
-from scripts.datasets.writer import Rejected, dataset_writer, source_folder
+from scripts.datasets.writer import CaseError, dataset_writer, source_folder
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MASK = "_mask"
@@ -49,7 +49,7 @@ def convert_nasa(source: str | os.PathLike, output_dir: str | os.PathLike) -> No
         raise FileNotFoundError(
             f"{folder} has no folder {' or '.join(missing)}; give --source the folder of one set, such as Super1."
         )
-    splits = SPLITS | {p.name.removesuffix("_annot"): p.name.removesuffix("_annot") for p in _folders(folder)} | SPLITS
+    splits = {name: name for name in _annotated(folder)} | SPLITS
     painted = any(p.stem.endswith(MASK) for split in splits for p in _files(folder / f"{split}_annot"))
     suffix, read_label, labels = (
         (MASK, _painted_label, ("matrix", *PHASES)) if painted else ("", _index_label, ("background", "oxide", "crack"))
@@ -75,8 +75,9 @@ def convert_nasa(source: str | os.PathLike, output_dir: str | os.PathLike) -> No
                 writer.add(name, image_path.stem, image, label, (image_path, label_path))
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*_annot") if p.is_dir() and p.with_name(p.name[: -len("_annot")]).is_dir())
+def _annotated(folder: Path) -> list[str]:
+    """Names of the folders that have a folder of annotations beside them."""
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.with_name(f"{p.name}_annot").is_dir())
 
 
 def _files(folder: Path) -> list[Path]:
@@ -110,10 +111,10 @@ def _convert(
 ) -> tuple[Image.Image, Image.Image]:
     pixels, annotation = read_pixels(image_path), read_pixels(label_path)
     if pixels.shape[:2] != annotation.shape[:2]:
-        raise Rejected(f"The image has shape {pixels.shape[:2]} but its annotation has {annotation.shape[:2]}.")
+        raise CaseError(f"The image has shape {pixels.shape[:2]} but its annotation has {annotation.shape[:2]}.")
     colour = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]  # without alpha
     if (colour != colour[..., :1]).any():
-        raise Rejected("The image is coloured; a micrograph has three identical channels.")
+        raise CaseError("The image is coloured; a micrograph has three identical channels.")
     grey = to_8_bit(colour[..., 0])
     label = read_label(annotation, grey)
     return Image.fromarray(np.repeat(grey[..., None], 3, axis=2)), Image.fromarray(label)
@@ -122,7 +123,7 @@ def _convert(
 def _painted_label(annotation: np.ndarray, grey: np.ndarray) -> np.ndarray:
     """Class numbers (uint8) from the colours of an annotation (height, width, 3 or 4)."""
     if annotation.shape[2] < 3:
-        raise Rejected("The annotation has no colours; expected blue and red painted over the micrograph.")
+        raise CaseError("The annotation has no colours; expected blue and red painted over the micrograph.")
     red, green, blue = np.moveaxis(annotation[..., :3], 2, 0)  # alpha is full everywhere
     full = np.iinfo(annotation.dtype).max
     secondary = (red == 0) & (green == 0) & (blue == full)
@@ -131,17 +132,17 @@ def _painted_label(annotation: np.ndarray, grey: np.ndarray) -> np.ndarray:
     strange = ~(secondary | tertiary | unpainted)
     if strange.any():
         example = tuple(annotation[strange][0, :3].tolist())
-        raise Rejected(
+        raise CaseError(
             f"The annotation has {strange.sum()} pixels that are neither grey nor pure blue nor pure red, "
             f"such as (red, green, blue) = {example}."
         )
     common = (to_8_bit(red) == grey)[unpainted]
     if common.size and common.mean() < MIN_COMMON_GREY:
-        raise Rejected("The annotation is painted over another micrograph than this image.")
+        raise CaseError("The annotation is painted over another micrograph than this image.")
     return (secondary + 2 * tertiary).astype(np.uint8)
 
 
 def _index_label(annotation: np.ndarray, _: np.ndarray) -> np.ndarray:
     if annotation.shape[2] != 1:
-        raise Rejected(f"The annotation has {annotation.shape[2]} channels; expected one, with class numbers.")
+        raise CaseError(f"The annotation has {annotation.shape[2]} channels; expected one, with class numbers.")
     return annotation[..., 0]

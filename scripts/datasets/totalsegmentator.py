@@ -19,7 +19,7 @@ import numpy as np
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from scripts.datasets.writer import Rejected, dataset_writer, source_folder
+from scripts.datasets.writer import CaseError, dataset_writer, reading, source_folder
 
 # The eight organs of the Synapse papers, in the order of their tables: ids 1 to 8.
 SYNAPSE_ORGANS = (
@@ -60,7 +60,10 @@ ABOUT_KNOWN = {
     "independent of the choice of the checkpoint.",
     "mr": "One patient.",
 }
-ABOUT_LABELS = "The labels are outputs of TotalSegmentator, not drawings by a person: no score against them is evidence of accuracy."
+ABOUT_LABELS = (
+    "The labels are outputs of TotalSegmentator, not drawings by a person: "
+    "no score against them is evidence of accuracy."
+)
 
 
 def convert_totalsegmentator(
@@ -80,7 +83,8 @@ def convert_totalsegmentator(
     Args:
         source: folder with the files.
         output_dir: folder to create.
-        modality: "ct" (label ids of the task ``total``) or "mr" (``total_mr``).
+        modality: "ct" (label ids of the task ``total``) or "mr" (``total_mr``; the one patient of the test files goes
+            to training, and the other lists stay empty).
         labels: JSON file with ``{"label_ids": {task: {id: name}}}``; ``labels.json`` in the source by default.
         organs: names in ``labels`` that become the classes 1, 2, ... in this order.
         pairs: JSON file with a list of ``{"image", "label", "list"}``, paths relative to the source, ``list`` one of
@@ -175,17 +179,19 @@ def _display_name(organ: str) -> str:
 def _load(path: Path) -> nib.Nifti1Image:
     """A NIfTI file or the one DICOM series of a folder as an image with whole numbers in the smallest fitting type."""
     if not path.exists():
-        raise Rejected(f"{path.name} does not exist.")
+        raise CaseError(f"{path.name} does not exist.")
     if path.is_dir():
-        volume = LoadImage(image_only=True, reader="ITKReader")(path)  # its affine is already nibabel's (RAS)
-        array, affine = volume.numpy(), volume.affine.numpy()
+        with reading(path):
+            volume = LoadImage(image_only=True, reader="ITKReader")(path)
+        array, affine = volume.numpy(), volume.affine.numpy()  # in NIfTI's convention already
     else:
-        nifti = nib.load(path)
-        array, affine = np.asanyarray(nifti.dataobj), nifti.affine
+        with reading(path):
+            nifti = nib.load(path)
+            array, affine = np.asanyarray(nifti.dataobj), nifti.affine
     if array.ndim != 3:
-        raise Rejected(f"{path.name} has {array.ndim} dimensions; expected a volume.")
+        raise CaseError(f"{path.name} has {array.ndim} dimensions; expected a volume.")
     if not np.isfinite(array).all():
-        raise Rejected(f"{path.name} holds values that are NaN or infinite.")
+        raise CaseError(f"{path.name} holds values that are NaN or infinite.")
     low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
     # Attenuation is whole numbers that fit 16 bit, whatever type it is stored in; other values stay as they are.
     whole = array.min() >= low and array.max() <= high and (array == np.round(array)).all()
@@ -204,7 +210,7 @@ def _map_label(
     unknown = np.setdiff1d(array, [0, *label_ids.values()])
     if unknown.size:
         listed = ", ".join(f"{v:g}" for v in unknown[:10])
-        raise Rejected(f"The label holds the values {listed}, which the label map does not have.")
+        raise CaseError(f"The label holds the values {listed}, which the label map does not have.")
     mapped = np.zeros(array.shape, np.uint8)
     for number, new in known.items():
         mapped[array == number] = new

@@ -1,4 +1,4 @@
-"""What every converter shares: streaming, checks of each case, a report, and a folder that appears only when complete."""
+"""What every converter shares: checks of each case, a report, and a folder that appears only when complete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ FOLDERS = {
 AFFINE_TOLERANCE = 1e-3  # mm
 
 
-class Rejected(ValueError):
+class CaseError(ValueError):
     """A case that cannot be used, with the reason in one sentence."""
 
 
@@ -60,11 +61,11 @@ def dataset_writer(
         if empty:
             raise ValueError(
                 f"{source} gives no usable case for {' and '.join(empty)} "
-                f"({len(writer.rejected)} files rejected); nothing was written."
+                f"(files rejected: {len(writer.rejected)}); nothing was written."
             )
         writer.finish(description)
     counts = ", ".join(f"{len(items)} {name}" for name, items in writer.lists.items())
-    print(f"Wrote {output_dir}: {counts}; {len(writer.rejected)} files rejected (see conversion.json).")
+    print(f"Wrote {output_dir}: {counts}; files rejected: {len(writer.rejected)} (see conversion.json).")
 
 
 class Writer:
@@ -83,7 +84,8 @@ class Writer:
         self.rejected: dict[str, str] = {}
         self._cases: list[dict] = []
         self._renamed: dict[str, str] = {}
-        self._seen: dict[str, str] = {}  # name of the case by the hash of its image
+        self._seen: dict[str, str] = {}  # original image by the hash of its values
+        self._taken: set[str] = set()  # paths in use, in lower case since some file systems ignore it
 
     def reject(self, file: Path, reason: str) -> None:
         """Note that ``file`` is left out."""
@@ -91,14 +93,11 @@ class Writer:
 
     @contextlib.contextmanager
     def rejecting(self, file: Path) -> Iterator[None]:
-        """Turn an unusable or unreadable case in the block into an entry of the report."""
+        """Turn a ``CaseError`` in the block into an entry of the report; any other error ends the conversion."""
         try:
             yield
-        except Rejected as error:
+        except CaseError as error:
             self.reject(file, str(error))
-        except (OSError, RuntimeError, ValueError, nib.filebasedimages.ImageFileError) as error:
-            lines = [line for line in str(error).strip().splitlines() if line] or [type(error).__name__]
-            self.reject(file, f"The file or its label cannot be read ({lines[-1][:200]}).")  # ITK's reason comes last
 
     def add(
         self, lists: str | Sequence[str], stem: str, image: Savable, label: Savable, sources: Sequence[Path]
@@ -113,21 +112,22 @@ class Writer:
             sources: the original image and label.
 
         Raises:
-            Rejected: shape, grid or label values are wrong, or the image is there already.
+            CaseError: shape, grid or label values are wrong, or the image is there already.
         """
         lists = [lists] if isinstance(lists, str) else list(lists)
         counts = self._check(image, label)
         digest = hashlib.sha1(_array(image).tobytes()).hexdigest()
         if digest in self._seen:
-            raise Rejected(f"It is the same image as {self._seen[digest]}, so it would count twice or leak.")
+            raise CaseError(f"It is the same image as {self._seen[digest]}, so it would count twice or leak.")
         self._seen[digest] = self._relative(sources[0])
 
         suffix = ".png" if isinstance(image, Image.Image) else ".nii.gz"
-        safe = self._safe_name(lists[0], stem, suffix)
+        folders = FOLDERS.get(lists[0], (f"images_{lists[0]}", f"labels_{lists[0]}"))
+        safe = self._safe_name(folders[0], stem)
         if safe != stem:
             self._renamed[self._relative(sources[0])] = safe
         item = {}
-        for kind, folder, data in zip(("image", "label"), _folders(lists[0]), (image, label), strict=True):
+        for kind, folder, data in zip(("image", "label"), folders, (image, label), strict=True):
             path = self.folder / folder / f"{safe}{suffix}"
             path.parent.mkdir(exist_ok=True)
             data.save(path) if isinstance(data, Image.Image) else nib.save(data, path)
@@ -146,34 +146,47 @@ class Writer:
         _write_json(self.folder / "dataset.json", {**description, "labels": labels, **numbers, **self.lists})
 
     def _check(self, image: Savable, label: Savable) -> dict[str, int]:
-        """Pixels or voxels by class name; raises ``Rejected`` if image and label do not go together."""
+        """Pixels or voxels by class name; raises ``CaseError`` if image and label do not go together."""
         values = _array(label)
         shape = _array(image).shape[: values.ndim]
         if shape != values.shape:
-            raise Rejected(f"The image has shape {shape} but its label has {values.shape}.")
+            raise CaseError(f"The image has shape {shape} but its label has {values.shape}.")
         if isinstance(image, nib.Nifti1Image) and not np.allclose(image.affine, label.affine, atol=AFFINE_TOLERANCE):
-            raise Rejected("The image and its label have different affines, so they do not lie on the same grid.")
+            raise CaseError("The image and its label have different affines, so they do not lie on the same grid.")
         numbers, counts = np.unique(values, return_counts=True)
         wrong = [n for n in numbers.tolist() if n not in range(len(self.labels))]
         if wrong:
             listed = ", ".join(f"{n:g}" for n in wrong[:10]) + (", ..." if len(wrong) > 10 else "")
-            raise Rejected(f"The label holds the values {listed}; expected 0 to {len(self.labels) - 1}.")
+            raise CaseError(f"The label holds the values {listed}; expected 0 to {len(self.labels) - 1}.")
         found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
         return {name: found.get(i, 0) for i, name in enumerate(self.labels)}
 
-    def _safe_name(self, list_name: str, stem: str, suffix: str) -> str:
+    def _safe_name(self, folder: str, stem: str) -> str:
         # Spaces, # and parentheses stay; what Windows refuses or a shell hides does not. A leading % or @ would be
         # taken for a reference when a path is written into a config.
         safe = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", stem)
         safe = re.sub(r"^[.%@$~-]", "_", safe).rstrip(". ") or "_"
-        taken = {Path(item["image"]).name.lower() for item in self.lists.get(list_name, [])}
         name, number = safe, 2
-        while f"{name}{suffix}".lower() in taken:
+        while f"{folder}/{name}".lower() in self._taken:
             name, number = f"{safe}_{number}", number + 1
+        self._taken.add(f"{folder}/{name}".lower())
         return name
 
     def _relative(self, file: Path) -> str:
         return file.relative_to(self.source).as_posix() if file.is_relative_to(self.source) else file.name
+
+
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn whatever a reader raises on a damaged ``file`` into a ``CaseError``."""
+    try:
+        yield
+    except CaseError:
+        raise
+    except (OSError, EOFError, RuntimeError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = lines[-1].strip()[:200].rstrip(".")  # ITK puts the place in its source first
+        raise CaseError(f"{file.name} cannot be read ({reason}).") from error
 
 
 def source_folder(source: str | os.PathLike) -> Path:
@@ -182,10 +195,6 @@ def source_folder(source: str | os.PathLike) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder {folder} does not exist; give --source the folder with the originals.")
     return folder
-
-
-def _folders(list_name: str) -> tuple[str, str]:
-    return FOLDERS.get(list_name, (f"images_{list_name}", f"labels_{list_name}"))
 
 
 def _array(data: Savable) -> np.ndarray:

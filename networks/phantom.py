@@ -384,7 +384,7 @@ def _micrograph(rng: np.random.Generator, size: Sequence[int]) -> tuple[np.ndarr
         if area > wanted:
             break
 
-    levels = rng.uniform(60, 95), rng.uniform(140, 185), rng.uniform(125, 170)  # matrix, secondary, tertiary
+    levels = rng.uniform(125, 165), rng.uniform(60, 100), rng.uniform(65, 105)  # matrix, secondary, tertiary
     grey = np.choose(label, levels) + 22 * np.exp(-(((distance - 1) / 0.06) ** 2))  # edges are bright
     grey = _blur(grey, 0.9) + _smooth(rng, size, (5, 5), 7.0)
     grey += _blur(rng.standard_normal(size), 0.5) * rng.uniform(12, 26)

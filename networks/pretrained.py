@@ -1,0 +1,320 @@
+"""Loading weights that others trained, or that we did: files of several formats, and timm's downloads.
+
+`load` reads a source, finds out its format, gives its tensors our names, fits them to the network's shapes and says
+what became of every one. Nothing in a file is executed, and a network is either loaded or left as it was.
+
+A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
+network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
+which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. By convention
+the part that is usually pretrained is called `encoder` and the module in front of the logits `head`.
+
+Sources: layout of Microsoft's checkpoints, https://github.com/microsoft/Swin-Transformer (MIT licence); where the
+authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code.
+"""
+
+import logging
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from safetensors.torch import load_file
+from timm.layers import resize_rel_pos_bias_table
+from timm.models import adapt_input_conv, clean_state_dict, load_state_dict_from_hf
+from torch import Tensor, nn
+
+from networks.layers.swin import SwinEncoder
+from networks.workflow.checkpoints import read_checkpoint, unwrap
+
+logger = logging.getLogger(__name__)
+
+WRAPPERS = ("network", "model", "state_dict")  # keys of ours, of Microsoft and Meta, of Lightning and NASA
+CONSTANTS = ("relative_position_index", "attn_mask")
+HUB_TIMEOUT = 10.0  # seconds
+
+Conversion = Iterator[tuple[str, str, Tensor]]
+
+
+@dataclass
+class LoadReport:
+    """What became of every tensor of a file and of a network; `str` gives a summary of a few lines.
+
+    Attributes:
+        source: file or timm name.
+        format: name of the format.
+        loaded: the network's tensors that were filled with a tensor of the file as it is.
+        resized: the network's tensors that were filled with a resized one, and both shapes.
+        skipped: the file's tensors that went nowhere, and why. Those of an authors' checkpoint that were converted but
+            do not fit have our names.
+        left: the network's tensors that keep their initialisation.
+    """
+
+    source: str
+    format: str
+    loaded: list[str]
+    resized: dict[str, str]
+    skipped: dict[str, str]
+    left: list[str]
+
+    def __str__(self) -> str:
+        filled = len(self.loaded) + len(self.resized)
+        lines = [f"{self.source} ({self.format}): {filled} of the network's {filled + len(self.left)} tensors filled."]
+        reasons = defaultdict(list)
+        for name, reason in self.skipped.items():
+            reasons[reason.partition(":")[0]].append(name)
+        groups = {"as they are": self.loaded, "resized": self.resized, "left at their initialisation": self.left}
+        groups |= {f"not used ({reason})": names for reason, names in reasons.items()}
+        for title, names in groups.items():
+            modules = Counter(".".join(name.split(".")[:2]) for name in names)
+            if modules:
+                counts = ", ".join(f"{module} {count}" for module, count in modules.items())
+                lines.append(f"  {len(names)} {title}: {counts}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout of checkpoints.
+
+    Attributes:
+        name: for reports and error messages.
+        whole: whether its files hold the whole network, so that anything missing but the head means a wrong file.
+        detect: whether a file's tensors are in this format and of use to the network.
+        convert: yields (name in the file, name in the network, tensor); a tensor may have several names in the network,
+            and names that the network does not have are ignored.
+    """
+
+    name: str
+    whole: bool
+    detect: Callable[[nn.Module, Mapping[str, Tensor]], bool]
+    convert: Callable[[nn.Module, Mapping[str, Tensor]], Conversion]
+
+
+def load(network: nn.Module, source: str | Path) -> LoadReport:
+    """Initialise a network with the weights of a file or of a timm model.
+
+    Position bias tables of another window are resized as timm does it, stems of another number of channels adapted.
+    A head of another number of classes keeps its initialisation. From a Swin checkpoint the encoder takes as many
+    blocks as it has; as in the authors' Swin-Unet, the mirrored decoder stages start from the same blocks.
+
+    Args:
+        network: the network, also if wrapped; unchanged if this raises.
+        source: a checkpoint, as written by torch.save or as .safetensors, or a timm name such as
+            "swin_tiny_patch4_window7_224", which is downloaded unless it is in Hugging Face's cache.
+
+    Raises:
+        FileNotFoundError: the source is neither a file nor a timm model with weights.
+        ConnectionError: the download failed.
+        ValueError: the file is not readable, holds more than tensors and plain values, has no known format, or fits
+            the network too little: less than half of the encoder, or of a whole network anything but the head.
+    """
+    network = unwrap(network)
+    content = _read(source)
+    wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    content = content if wrapper is None else content[wrapper]
+    state = clean_state_dict({str(name): value for name, value in content.items() if isinstance(value, Tensor)})
+    weights = {name: tensor for name, tensor in state.items() if not name.endswith(CONSTANTS)}
+    form = next((form for form in FORMATS if weights and form.detect(network, weights)), None)
+    if form is None:
+        found = ", ".join(repr(str(name)) for name in list(content)[:4]) or "nothing"
+        raise ValueError(
+            f"{source} is no checkpoint that {type(network).__name__} can use: it holds {found}"
+            f"{', ...' if len(content) > 4 else ''}. Accepted are {', '.join(form.name for form in FORMATS)}."
+        )
+
+    skipped = {str(name): "not a tensor" for name, value in content.items() if not isinstance(value, Tensor)}
+    skipped |= dict.fromkeys(state.keys() - weights.keys(), "follows from the sizes")
+    own = network.state_dict()
+    filled, resized, used = {}, {}, set()
+    unused = dict.fromkeys(weights, "no counterpart in the network") if not form.whole else {}
+    for name, target, tensor in form.convert(network, weights):
+        if target not in own:
+            unused.setdefault(name, "no counterpart in the network")
+            continue
+        shapes = f"{tuple(tensor.shape)} in the file, {tuple(own[target].shape)} in the network"
+        fitted = _fit(target, tensor, own[target])
+        if fitted is None:
+            unused[name] = f"another shape: {shapes}"
+            continue
+        if fitted is not tensor:
+            resized[target] = shapes
+        filled[target] = fitted
+        used.add(name)
+
+    skipped |= {name: reason for name, reason in unused.items() if name not in used}
+    loaded = [name for name in own if name in filled and name not in resized]
+    left = [name for name in own if name not in filled]
+    report = LoadReport(str(source), form.name, loaded, resized, skipped, left)
+    _check(network, report, form.whole)
+    network.load_state_dict(own | filled)
+    logger.info("%s", report)
+    return report
+
+
+def _check(network: nn.Module, report: LoadReport, whole: bool) -> None:
+    """Refuse what fits too little.
+
+    Raises:
+        ValueError: says how much fits and names the first tensor that does not.
+    """
+    if whole:
+        # A head's last layer is as wide as the classes; fine-tuning on others starts it anew.
+        missing = [name for name in report.left if "head" not in name.split(".")]
+        foreign = [name for name, reason in report.skipped.items() if reason.startswith("no counterpart")]
+        if missing or foreign:
+            raise ValueError(
+                f"{report.source} ({report.format}) is of another {type(network).__name__}: {len(missing)} tensors of "
+                f"the network are not filled and {len(foreign)} of the file have no place "
+                f"(such as {(missing or foreign)[0]!r}){_shapes(report)}; build the network with the options that the "
+                "file was trained with, apart from out_channels, in_channels, img_size and window_size."
+            )
+        return
+    encoder = [name for name in (*report.loaded, *report.resized) if name.startswith("encoder.")]
+    total = sum(name.startswith("encoder.") for name in network.state_dict())
+    if not encoder or 2 * len(encoder) < total:
+        raise ValueError(
+            f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {len(encoder)} of the "
+            f"encoder's {total} tensors can be filled{_shapes(report)}; choose a checkpoint with the network's "
+            "embed_dim, depths and num_heads, or build the network with those of the checkpoint."
+        )
+
+
+def _shapes(report: LoadReport) -> str:
+    """The first tensor whose shape does not fit, as a part of a sentence."""
+    unfit = ((name, reason) for name, reason in report.skipped.items() if reason.startswith("another shape"))
+    name, reason = next(unfit, ("", ""))
+    return f", where {name!r} is {reason.partition(': ')[2]}" if name else ""
+
+
+def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
+    """The tensor in the shape of `like`, itself where it has that shape, None where no resizing makes sense."""
+    if tensor.shape == like.shape:
+        return tensor
+    if tensor.ndim != like.ndim:
+        return None
+    if name.endswith("relative_position_bias_table"):
+        # ((2 * window - 1)^2, heads): another window, but the heads must be the same.
+        if tensor.shape[1] != like.shape[1] or math.isqrt(len(tensor)) ** 2 != len(tensor):
+            return None
+        window = (math.isqrt(len(like)) + 1) // 2
+        return resize_rel_pos_bias_table(tensor, (window, window), tuple(like.shape))
+    if name.endswith("patch_embed.proj.weight"):
+        # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
+        same = tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]
+        if same and tensor.shape[1] in (1, 3):
+            return adapt_input_conv(like.shape[1], tensor, base_chans=tensor.shape[1])
+    return None
+
+
+def _read(source: str | Path) -> Mapping[str, Any]:
+    """Content of a file or of a timm model's weights; errors as `load`."""
+    path = Path(source)
+    if not path.is_file():
+        hub_id = getattr(timm.get_pretrained_cfg(str(source)), "hf_hub_id", None)
+        if hub_id is None:
+            raise FileNotFoundError(
+                f"{source} is neither a file nor a timm model with weights: check the path or the name."
+            )
+        return _download(str(source), hub_id)
+    if path.suffix != ".safetensors":
+        return read_checkpoint(path)
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable .safetensors file ({error}); it may be truncated.") from error
+
+
+def _download(name: str, hub_id: str) -> dict[str, Tensor]:
+    """The weights that `timm.create_model(name, pretrained=True)` starts from.
+
+    Raises:
+        ConnectionError: no answer, or no such file.
+    """
+    file = "model.safetensors"
+    try:
+        if not isinstance(try_to_load_from_cache(hub_id, file), str):
+            # Asking once before the download, because without a network that retries for about a minute.
+            get_hf_file_metadata(hf_hub_url(hub_id, file), timeout=HUB_TIMEOUT)
+        return load_state_dict_from_hf(hub_id)
+    except Exception as error:
+        raise ConnectionError(
+            f"The weights of {name} could not be downloaded ({type(error).__name__}); check the internet connection, "
+            f"or fetch {file} from https://huggingface.co/{hub_id} elsewhere and give the path of that file instead."
+        ) from error
+
+
+def _is_ours(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    own = network.state_dict().keys()
+    return 2 * len(own & state.keys()) > len(own)
+
+
+def _convert_ours(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    return ((name, name, tensor) for name, tensor in state.items())
+
+
+def _is_authors(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    # One name decides, so that a file with a foreign tensor among the authors' gets the converter's own message.
+    name = next(iter(state))
+    try:
+        return hasattr(network, "convert_authors") and bool(network.convert_authors({name: state[name]}))
+    except ValueError:
+        return False
+
+
+def _convert_authors(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    return ((name, name, tensor) for name, tensor in network.convert_authors(state).items())
+
+
+def _is_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return _is_swin(network, state) and "layers.0.downsample.reduction.weight" in state
+
+
+def _convert_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    for name, tensor in state.items():
+        for target in _targets(network, name):
+            yield name, target, tensor
+
+
+def _is_timm(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return _is_swin(network, state) and "layers.1.downsample.reduction.weight" in state
+
+
+def _convert_timm(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    """As Microsoft's, but a merging belongs to the stage that it opens."""
+    for name, tensor in state.items():
+        stage = re.match(r"layers\.(\d+)\.downsample\.", name)
+        renamed = f"layers.{int(stage[1]) - 1}.downsample.{name[stage.end() :]}" if stage else name
+        for target in _targets(network, renamed):
+            yield name, target, tensor
+
+
+def _is_swin(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    # The table excludes Swin V2, whose other tensors have the same names and another meaning.
+    takes = hasattr(network, "pretrained_targets") or isinstance(getattr(network, "encoder", None), SwinEncoder)
+    return takes and "layers.0.blocks.0.attn.relative_position_bias_table" in state
+
+
+def _targets(network: nn.Module, name: str) -> Iterable[str]:
+    """Where a tensor of a Swin checkpoint goes, from its name in Microsoft's layout."""
+    if hasattr(network, "pretrained_targets"):
+        return network.pretrained_targets(name)
+    targets = [f"encoder.{name}"]
+    stage = re.match(r"layers\.(\d+)\.blocks\.", name)
+    if stage:
+        # Decoder stages start at the deepest but one encoder resolution.
+        mirrored = len(network.encoder.layers) - 2 - int(stage[1])
+        targets.append(f"decoder.layers.{mirrored}.blocks.{name[stage.end() :]}")
+    return targets
+
+
+FORMATS = (
+    Format("our own model.pt or last.pt", True, _is_ours, _convert_ours),
+    Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
+    Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
+    Format("timm's Swin models", False, _is_timm, _convert_timm),
+)

@@ -223,9 +223,8 @@ def evaluate(bundle: Bundle) -> Config:
             "$workflow.report_errors()",
             "$monai.utils.set_determinism(@seed)",
             "$workflow.check_cases(@validate::dataset::data, @in_channels, @out_channels, @reader) if @check_data else None",
-            "$workflow.load_weights(@network, @ckpt_path)",
         ],
-        "run": ["$@validate::evaluator.run()"],
+        "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@validate::evaluator.run()"],
         "training": "%run",
     }
 
@@ -278,9 +277,8 @@ def inference(bundle: Bundle) -> Config:
             "$workflow.report_errors()",
             "$monai.utils.set_determinism(0)",
             "$workflow.check_cases(@datalist, @in_channels, None, @reader) if @check_data else None",
-            "$workflow.load_weights(@network, @ckpt_path)",
         ],
-        "run": ["$@evaluator.run()"],
+        "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@evaluator.run()"],
     }
 
 
@@ -564,7 +562,7 @@ def _phantom(preset: Preset) -> str:
 
 def _orient_and_resize(keys: list[str], modes: list[str]) -> list[Config]:
     return [
-        {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS"},
+        {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None},
         {"_target_": "Resized", "keys": keys, "spatial_size": "$list(@img_size) + [-1]", "mode": modes},
     ]
 

@@ -1,0 +1,28 @@
+"""Shared fixtures: one thread (tiny networks are far faster so), the repository's root, a tiny phantom."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from networks.phantom import write_ct_phantom
+from tests.workflows import ROOT
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _in_repository_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="session")
+def ct_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CT phantom of three training, two validation and two test volumes of 48 x 48 x 6 voxels."""
+    folder = tmp_path_factory.mktemp("data") / "ct"
+    write_ct_phantom(folder, num_training=3, num_validation=2, num_test=2, size=(48, 48, 6))
+    return folder

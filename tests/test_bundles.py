@@ -1,0 +1,145 @@
+"""Every bundle does what MONAI, MONAI Label and the model zoo ask of a bundle: train, evaluate, infer, export."""
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+
+from scripts.catalog import BUNDLES, Bundle
+from scripts.ids import IDS
+from scripts.render import bundle_configs, plain_ids
+from tests.workflows import TINY, config_paths, run, tiny_overrides, training_overrides
+
+every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+
+
+@every_bundle
+def test_train_evaluate_infer(bundle: Bundle, ct_dir: Path, tmp_path: Path) -> None:
+    options = training_overrides(bundle, tmp_path, ct_dir)
+    run(config_paths(bundle, "train"), "train", "training", **options)
+    assert (tmp_path / "models" / "model.pt").is_file()
+    rows = list(csv.DictReader((tmp_path / "eval" / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "learning_rate", "val_mean_dice", "aorta", "stomach"} <= rows[0].keys()
+
+    run(config_paths(bundle, "train", "evaluate"), "train", **options)
+    for metric in ("dice", "iou", "hd95"):
+        rows = list(csv.DictReader((tmp_path / "eval" / f"{metric}.csv").open()))
+        assert len(rows) == 2
+        assert list(rows[0]) == ["case", *bundle.default.classes]
+
+    run(config_paths(bundle, "inference"), "inference", **tiny_overrides(bundle, tmp_path, ct_dir))
+    test_list = json.loads((ct_dir / "dataset.json").read_text())["test"]
+    for item in test_list:
+        image = nib.load(ct_dir / item["image"])
+        name = Path(item["image"]).name.replace(".nii.gz", "_seg.nii.gz")
+        (found,) = (tmp_path / "eval" / "predictions").rglob(name)
+        prediction = nib.load(found)
+        assert prediction.shape == image.shape
+        np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-5)
+        assert nib.aff2axcodes(prediction.affine) == nib.aff2axcodes(image.affine)
+        assert prediction.get_data_dtype() == np.uint8
+
+
+@every_bundle
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_required_properties(bundle: Bundle, kind: str, ct_dir: Path, tmp_path: Path) -> None:
+    """Also without trained weights, as the zoo's checks run it."""
+    workflow = ConfigWorkflow(
+        config_file=config_paths(bundle, kind),
+        workflow_type=kind,
+        logging_file=False,
+        **tiny_overrides(bundle, tmp_path, ct_dir),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+@every_bundle
+def test_network_takes_and_gives_what_the_metadata_says(bundle: Bundle, tmp_path: Path) -> None:
+    configs = Path("bundles", bundle.name, "configs")
+    tiny = {f"network_def::{key}": value for key, value in TINY[bundle.name].items()}
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+        **tiny,
+    )
+
+
+@every_bundle
+def test_torchscript_export(bundle: Bundle, tmp_path: Path) -> None:
+    configs = Path("bundles", bundle.name, "configs")
+    tiny = {f"network_def::{key}": value for key, value in TINY[bundle.name].items()}
+    parser = ConfigParser()
+    parser.read_config(str(configs / "inference.json"))
+    parser.update(tiny)
+    network = parser.get_parsed_content("network_def").eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(tmp_path / "model.pt"),
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        **tiny,
+    )
+    x = torch.rand(1, network.in_channels, *parser["img_size"])
+    torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(x), network(x))
+
+
+@every_bundle
+def test_presets_instantiate(bundle: Bundle) -> None:
+    """Every preset merges with the configs it is made for: its transforms, optimizer, loss and inferer exist."""
+    for name in bundle.presets:
+        parser = ConfigParser()
+        parser.read_config(config_paths(bundle, "train", f"presets/{name}"))
+        parser.update({f"network_def::{key}": value for key, value in TINY[bundle.name].items()})
+        for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
+            assert parser.get_parsed_content(part) is not None
+        parser = ConfigParser()
+        parser.read_config(config_paths(bundle, "inference", f"presets/{name}_inference"))
+        for part in ("preprocessing", "inferer", "postprocessing"):
+            assert parser.get_parsed_content(part) is not None
+
+
+@every_bundle
+def test_every_plain_id_is_documented(bundle: Bundle) -> None:
+    documented = IDS.keys() | bundle.options.keys()
+    assert set(plain_ids(bundle)) <= documented
+    used = set().union(*(content.keys() for content in bundle_configs(bundle).values()))
+    assert documented - used == set()
+
+
+def test_synapse_preset_is_the_papers_recipe() -> None:
+    """Swin-Unet's code: 150 epochs, batch 24, SGD 0.05 / 0.9 / 1e-4, 0.4 CE + 0.6 Dice, 224 pixels."""
+    parser = ConfigParser()
+    parser.read_config(config_paths(BUNDLES[0], "train", "presets/synapse"))
+    assert [parser[key] for key in ("epochs", "batch_size", "img_size")] == [150, 24, [224, 224]]
+    optimizer = parser.get_parsed_content("optimizer")
+    group = optimizer.param_groups[0]
+    assert type(optimizer) is torch.optim.SGD
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.05, 0.9, 1e-4)
+    loss = parser.get_parsed_content("loss")
+    assert (loss.lambda_ce, loss.lambda_dice) == (0.4, 0.6)
+
+
+def test_loss_is_the_papers() -> None:
+    """Reference README, section 11: squared denominator, whole batch, all classes, smooth 1e-5."""
+    parser = ConfigParser()
+    parser.read_config(config_paths(BUNDLES[0], "train"))
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 9, 8, 8, generator=generator, dtype=torch.float64)
+    labels = torch.randint(9, (3, 1, 8, 8), generator=generator)
+    p = logits.softmax(1)
+    t = torch.nn.functional.one_hot(labels[:, 0], 9).movedim(-1, 1).double()
+    over = (0, 2, 3)
+    dice = 1 - (2 * (p * t).sum(over) + 1e-5) / ((p * p).sum(over) + (t * t).sum(over) + 1e-5)
+    expected = 0.4 * torch.nn.functional.cross_entropy(logits, labels[:, 0]) + 0.6 * dice.mean()
+    torch.testing.assert_close(parser.get_parsed_content("loss")(logits, labels), expected)

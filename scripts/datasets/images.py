@@ -24,7 +24,7 @@ def read_pixels(path: Path) -> np.ndarray:
     """
     io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if io is None:
-        raise CaseError(f"{path.name} is not an image in a known format.")
+        raise CaseError(f"{path.name} is not an image in a known format, or it is damaged.")
     io.SetFileName(str(path))
     with reading(path):
         io.ReadImageInformation()

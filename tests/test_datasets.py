@@ -1,0 +1,358 @@
+"""Converters: tiny files in the originals' layouts, voxel for voxel; the real files where they are at hand."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.data import load_decathlon_datalist
+from monai.transforms import LoadImaged
+from PIL import Image
+
+from scripts.datasets import __main__ as cli
+from scripts.datasets.images import read_pixels, to_8_bit
+from scripts.datasets.nasa import convert_nasa
+from scripts.datasets.totalsegmentator import SYNAPSE_ORGANS, convert_totalsegmentator
+from scripts.datasets.writer import CaseError
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+NASA = REAL / "nasa_microscopy" / "benchmark_segmentation_data"
+TOTAL = REAL / "totalsegmentator"
+needs_nasa = pytest.mark.skipif(not NASA.is_dir(), reason="the real micrographs are not here")
+needs_total = pytest.mark.skipif(not TOTAL.is_dir(), reason="the real scans are not here")
+ODD_NAMES = ("SE_15kv_50kx_precip - untested-2_0", "040617#2_S127(2)0015", "plain.v1")
+
+
+def save_tiff(path, array):
+    """Write (H, W) or (H, W, channels) of 8 or 16 bit; Pillow cannot write 16-bit colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if array.ndim == 2:
+        return Image.fromarray(array).save(path)
+    component = {"uint8": itk.UC, "uint16": itk.US}[array.dtype.name]
+    itk.imwrite(itk.image_view_from_array(array, ttype=itk.VectorImage[component, 2]), str(path))
+
+
+def make_super(folder, bits=8, names=ODD_NAMES):
+    """A set in the layout of Super1; returns the expected (grey, label) by stem."""
+    rng = np.random.default_rng(bits)
+    full, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
+    expected = {}
+    for split in ("train", "val", "test", "different_test"):
+        for name in names:
+            stem = f"{name}_{split}"
+            grey = rng.integers(0, full + 1, (12, 16)).astype(kind)
+            label = rng.integers(0, 3, grey.shape).astype(np.uint8)
+            painted = np.dstack([grey, grey, grey, np.full_like(grey, full)])
+            painted[label == 1] = (0, 0, full, full)
+            painted[label == 2] = (full, 0, 0, full)
+            save_tiff(folder / split / f"{stem}.tif", np.dstack([grey] * 3))
+            save_tiff(folder / f"{split}_annot" / f"{stem}_mask.tif", painted)
+            expected[stem] = np.round(grey / (1 if bits == 8 else 257)).astype(np.uint8), label
+    return expected
+
+
+def make_ebc(folder):
+    rng = np.random.default_rng(1)
+    expected = {}
+    for split in ("train", "val", "test"):
+        for name in ODD_NAMES:
+            grey, label = rng.integers(0, 256, (9, 7)).astype(np.uint8), rng.integers(0, 3, (9, 7)).astype(np.uint8)
+            save_tiff(folder / split / f"{name}_{split}.tif", np.dstack([grey] * 3))
+            save_tiff(folder / f"{split}_annot" / f"{name}_{split}.tif", label)
+            expected[f"{name}_{split}"] = grey, label
+    return expected
+
+
+def report(folder):
+    return json.loads((folder / "conversion.json").read_text())
+
+
+def lists(folder):
+    content = json.loads((folder / "dataset.json").read_text())
+    names = [key for key, value in content.items() if isinstance(value, list)]
+    return {
+        n: load_decathlon_datalist(folder / "dataset.json", data_list_key=n) if content[n] else content[n]
+        for n in names
+    }
+
+
+@pytest.mark.parametrize(("make", "bits"), [(make_super, 8), (make_super, 16), (make_ebc, None)])
+def test_nasa_voxel_for_voxel(tmp_path, make, bits):
+    source, output = tmp_path / "Set#1 (new)", tmp_path / "out"
+    expected = make(source, bits) if bits else make(source)
+    convert_nasa(source, output)
+    found = lists(output)
+    assert list(found)[:3] == ["training", "validation", "test"] and ("different_test" in found) == bool(bits)
+    load = LoadImaged(("image", "label"), ensure_channel_first=True)
+    for items in found.values():
+        assert len(items) == len(ODD_NAMES)
+        for case in items:
+            grey, label = expected.pop(Path(case["image"]).stem)
+            assert (Image.open(case["image"]).mode, Image.open(case["label"]).mode) == ("RGB", "L")
+            np.testing.assert_array_equal(np.asarray(Image.open(case["image"])), np.dstack([grey] * 3))
+            np.testing.assert_array_equal(np.asarray(Image.open(case["label"])), label)
+            loaded = load(case)  # MONAI puts x first
+            np.testing.assert_array_equal(loaded["image"][0].numpy(), grey.T)
+            np.testing.assert_array_equal(loaded["label"][0].numpy(), label.T)
+    assert not expected and report(output)["rejected"] == {} and report(output)["renamed"] == {}
+
+
+def test_16_bit_rounds_like_opencv():
+    values = np.arange(65536, dtype=np.uint16)
+    np.testing.assert_array_equal(to_8_bit(values), np.round(values / 257))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_every_compression_and_alpha_is_read(tmp_path, compression):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 4)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", compression=compression)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif"), pixels)
+
+
+def test_a_file_cut_in_its_pixels_is_rejected(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
+    with pytest.raises(CaseError, match=r"^a.png cannot be read \("):
+        read_pixels(tmp_path / "a.png")
+
+
+def test_nasa_names_every_rejected_file(tmp_path, capsys):
+    source, output = tmp_path / "Super", tmp_path / "out"
+    names = ["good", "small", "cut", "coloured", "strange", "swapped", "flat"]
+    make_super(source, names=names)
+    train, annot = source / "train", source / "train_annot"
+    save_tiff(annot / "small_train_mask.tif", np.zeros((5, 5, 4), np.uint8))
+    (train / "cut_train.tif").write_bytes((train / "cut_train.tif").read_bytes()[:100])
+    save_tiff(train / "coloured_train.tif", np.random.default_rng(0).integers(0, 255, (12, 16, 3)).astype(np.uint8))
+    annotation = read_pixels(annot / "strange_train_mask.tif")
+    annotation[0, 0] = (0, 255, 0, 255)
+    save_tiff(annot / "strange_train_mask.tif", annotation)
+    shutil.copy(annot / "good_train_mask.tif", annot / "swapped_train_mask.tif")
+    save_tiff(annot / "flat_train_mask.tif", np.zeros((12, 16), np.uint8))
+    for kind, folder in (("", train), ("_mask", annot)):
+        shutil.copy(source / f"val{'_annot' if kind else ''}" / f"good_val{kind}.tif", folder / f"leak{kind}.tif")
+    (train / "alone.tif").write_bytes(b"")
+    (annot / "lonely_mask.tif").write_bytes(b"")
+    (annot / "unnamed.tif").write_bytes(b"")
+    (train / "notes.txt").write_text("not an image")
+    (train / ".DS_Store").write_text("ignored")
+    convert_nasa(source, output)
+    reasons = {
+        "train_annot/lonely_mask.tif": "no image lonely",
+        "train_annot/unnamed.tif": "ends in _mask",
+        "train/alone.tif": "no annotation alone_mask",
+        "train/notes.txt": "not an image file",
+        "train/small_train.tif": "shape (12, 16) but its annotation has (5, 5)",
+        "train/cut_train.tif": "damaged",
+        "train/coloured_train.tif": "coloured",
+        "train/strange_train.tif": "1 pixels that are neither grey nor pure blue nor pure red",
+        "train/swapped_train.tif": "another micrograph",
+        "train/flat_train.tif": "no colours",
+        "val/good_val.tif": "same image as train/leak.tif",
+    }
+    rejected = report(output)["rejected"]
+    assert rejected.keys() == reasons.keys()
+    assert all(part in rejected[file] and rejected[file].endswith(".") for file, part in reasons.items())
+    assert len(lists(output)["training"]) == 2 and len(lists(output)["validation"]) == len(names) - 1
+    assert capsys.readouterr().err.count("Rejected ") == len(reasons)
+
+
+def test_wrong_class_numbers_and_unsafe_names(tmp_path):
+    source = tmp_path / "EBC"
+    make_ebc(source)
+    save_tiff(source / "train_annot" / "plain.v1_train.tif", np.full((9, 7), 9, np.uint8))
+    for folder in ("train", "train_annot"):
+        (source / folder / f"{ODD_NAMES[1]}_train.tif").rename(source / folder / '%a:b?"c.tif')
+    convert_nasa(source, tmp_path / "out")
+    assert report(tmp_path / "out")["rejected"] == {
+        "train/plain.v1_train.tif": "The label holds the values 9; expected 0 to 2."
+    }
+    assert report(tmp_path / "out")["renamed"] == {'train/%a:b?"c.tif': "_a_b__c"}
+
+
+def run(monkeypatch, *arguments):
+    """The exit code and message of the command line."""
+    monkeypatch.setattr(sys, "argv", ["datasets", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        return exit_.code
+    return 0
+
+
+def test_command_line_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "Super1"
+    make_super(source, names=["a"])
+    output = tmp_path / "out"
+    assert "does not exist" in run(monkeypatch, "nasa", "--source", tmp_path / "no", "--output_dir", output)
+    message = run(monkeypatch, "nasa", "--source", tmp_path, "--output_dir", output)
+    assert "the folder of one set, such as Super1" in message
+    (source / "val_annot" / "a_val_mask.tif").unlink()
+    message = run(monkeypatch, "nasa", "--source", source, "--output_dir", output)
+    assert message.startswith("Error: ") and "no usable case for validation" in message and "\n" not in message
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["Super1"]  # nothing half-written
+    output.mkdir()
+    (output / "mine.txt").write_text("keep")
+    assert "not an empty folder" in run(monkeypatch, "phantom", "--kind", "precipitate", "--output_dir", output)
+    assert "unknown" in run(monkeypatch, "phantom", "--kind", "pet", "--output_dir", tmp_path / "x")
+    assert [p.name for p in output.iterdir()] == ["mine.txt"]
+
+
+def test_command_line_phantom_and_check(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("networks.workflow.checks")
+    options = ("--num_training", 1, "--num_validation", 1, "--num_test", 0, "--size", "64,64")
+    assert run(monkeypatch, "phantom", "--kind", "precipitate", "--output_dir", tmp_path / "p", *options) == 0
+    assert run(monkeypatch, "check", tmp_path / "p") == 0
+    assert "1 training, 1 validation, 0 test" in capsys.readouterr().out
+    assert "label values 2" in run(monkeypatch, "check", tmp_path / "p", "--out_channels", 2)
+
+
+LABEL_MAP = {"label_ids": {"total": {"1": "spleen", "2": "kidney_right", "3": "kidney_left", "5": "liver", "7": "rib"}}}
+
+
+def make_scans(folder, label_values=(0, 1, 2, 3, 5, 7)):
+    """Two scans; the second's label is stored in another orientation, as that of TotalSegmentator's DICOM test."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    (folder / "labels.json").write_text(json.dumps(LABEL_MAP))
+    affine = np.array([[-2.0, 0, 0, 30], [0, -2.5, 0, 12], [0, 0, 5, -7], [0, 0, 0, 1]])
+    pairs, arrays = [], {}
+    for name, list_name, turned in (("a", "training", False), ("b", "validation", True)):
+        image = rng.integers(-1000, 1500, (6, 5, 4)).astype(np.int32 if turned else np.int16)
+        label = rng.choice(label_values, (6, 5, 4)).astype(np.uint8)
+        nib.save(nib.Nifti1Image(image, affine), folder / f"{name}.nii.gz")
+        stored = nib.Nifti1Image(label, affine)
+        nib.save(nib.as_closest_canonical(stored) if turned else stored, folder / f"{name} (seg).nii.gz")
+        pairs.append({"image": f"{name}.nii.gz", "label": f"{name} (seg).nii.gz", "list": list_name})
+        arrays[name] = image, label
+    (folder / "pairs.json").write_text(json.dumps(pairs))
+    return affine, arrays
+
+
+def test_totalsegmentator_maps_and_turns(tmp_path):
+    affine, arrays = make_scans(tmp_path / "in")
+    organs = ("kidney_left", "liver", "spleen")
+    convert_totalsegmentator(tmp_path / "in", tmp_path / "out", organs=organs, pairs=tmp_path / "in" / "pairs.json")
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert list(content["labels"].values()) == ["background", "left kidney", "liver", "spleen"]
+    for list_name, name in (("training", "a"), ("validation", "b")):
+        (case,) = lists(tmp_path / "out")[list_name]
+        image, label = nib.load(case["image"]), nib.load(case["label"])
+        np.testing.assert_allclose(image.affine, affine)
+        np.testing.assert_allclose(label.affine, affine)
+        assert image.get_data_dtype() == np.int16 and label.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(np.asanyarray(image.dataobj), arrays[name][0])
+        expected = np.select([arrays[name][1] == i for i in (3, 5, 1)], [1, 2, 3], 0)
+        np.testing.assert_array_equal(np.asanyarray(label.dataobj), expected)
+
+
+def test_totalsegmentator_rejects(tmp_path):
+    source = tmp_path / "in"
+    affine, _ = make_scans(source)
+    moved, values = affine.copy(), np.zeros((6, 5, 4), np.uint8)
+    moved[0, 3] += 4
+    for name, content, grid in (
+        ("moved", values, moved),
+        ("short", values[:5], affine),
+        ("strange", values + 99, affine),
+    ):
+        nib.save(nib.Nifti1Image(np.full((6, 5, 4), len(name), np.int16), affine), source / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(content, grid), source / f"{name}_seg.nii.gz")
+    for name in ("cut", "lost"):
+        shutil.copy(source / "a (seg).nii.gz", source / f"{name}_seg.nii.gz")
+    (source / "cut.nii.gz").write_bytes((source / "a.nii.gz").read_bytes()[:120])
+    pairs = json.loads((source / "pairs.json").read_text())
+    for name in ("moved", "short", "strange", "cut", "lost"):
+        pairs.append({"image": f"{name}.nii.gz", "label": f"{name}_seg.nii.gz", "list": "training"})
+    (source / "pairs.json").write_text(json.dumps(pairs))
+    convert_totalsegmentator(source, tmp_path / "out", organs="liver", pairs=source / "pairs.json")
+    rejected = report(tmp_path / "out")["rejected"]
+    reasons = {
+        "moved": "different affines",
+        "short": "has shape (6, 5, 4) but its label has (5, 5, 4)",
+        "strange": "holds the values 99",
+        "cut": "cannot be read",
+        "lost": "does not exist",
+    }
+    assert rejected.keys() == {f"{name}.nii.gz" for name in reasons}
+    assert all(reason in rejected[f"{name}.nii.gz"] for name, reason in reasons.items())
+
+
+def test_totalsegmentator_mistakes(tmp_path):
+    make_scans(tmp_path / "in")
+    with pytest.raises(ValueError, match="did you mean liver"):
+        convert_totalsegmentator(tmp_path / "in", tmp_path / "out", organs=["livr"])
+    with pytest.raises(ValueError, match="choose ct or mr"):
+        convert_totalsegmentator(tmp_path / "in", tmp_path / "out", modality="pet")
+    with pytest.raises(ValueError, match="no usable case for training"):
+        convert_totalsegmentator(tmp_path / "in", tmp_path / "out", organs="liver")  # none of the known files
+    (tmp_path / "in" / "labels.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no label map"):
+        convert_totalsegmentator(tmp_path / "in", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+@needs_nasa
+def test_real_super1(tmp_path):
+    convert_nasa(NASA / "Super1", tmp_path / "out")
+    found = lists(tmp_path / "out")
+    assert {name: len(items) for name, items in found.items()} == {"training": 10, "validation": 4, "test": 4}
+    assert report(tmp_path / "out")["rejected"] == {}
+    cases = report(tmp_path / "out")["cases"]
+    for name in found:
+        counts = [list(case["label_counts"].values()) for case in cases if case["lists"] == [name]]
+        _, secondary, tertiary = np.mean(counts, axis=0) / 512**2
+        assert 0.46 < secondary < 0.52 and 0.019 < tertiary < 0.035  # the description says 47 to 51 %, 2.0 to 3.4 %
+
+
+@needs_nasa
+def test_real_super4_has_16_bit_files(tmp_path):
+    convert_nasa(NASA / "Super4", tmp_path / "out")
+    found = lists(tmp_path / "out")
+    assert [len(items) for items in found.values()] == [4, 4, 5] and report(tmp_path / "out")["rejected"] == {}
+    (case,) = [c for c in found["test"] if "precip - untested-2_0" in c["image"]]
+    original = read_pixels(NASA / "Super4" / "test" / Path(case["image"]).with_suffix(".tif").name)
+    assert original.dtype == np.uint16
+    loaded = LoadImaged(("image", "label"), ensure_channel_first=True)(case)
+    np.testing.assert_array_equal(loaded["image"].numpy(), np.round(original / 257).transpose(2, 1, 0))
+    assert 0.3 < (loaded["label"] == 1).float().mean() < 0.6 and (loaded["label"] == 2).any()
+
+
+@needs_total
+def test_real_ct(tmp_path):
+    convert_totalsegmentator(TOTAL, tmp_path / "out")
+    found = lists(tmp_path / "out")
+    assert [len(items) for items in found.values()] == [1, 1, 1] and found["validation"] == found["test"]
+    assert report(tmp_path / "out")["rejected"].keys() == {"example_ct_sm.nii.gz"}
+    (case,) = found["training"]
+    original = nib.load(TOTAL / "example_ct.nii.gz")
+    image, label = nib.load(case["image"]), nib.load(case["label"])
+    np.testing.assert_array_equal(image.affine, original.affine)
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), np.asanyarray(original.dataobj))
+    counts = np.bincount(np.asanyarray(label.dataobj).ravel())[1:]
+    assert counts.tolist() == [1839, 1319, 5090, 7134, 41692, 695, 9668, 4836]
+
+    # The DICOM scan: its label is stored with y the other way; after turning, the liver has a liver's attenuation.
+    (case,) = found["test"]
+    loaded = LoadImaged(("image", "label"), ensure_channel_first=True)(case)
+    np.testing.assert_allclose(loaded["image"].affine, loaded["label"].affine)
+    assert (loaded["label"] == 6).sum() == 1327
+    liver = loaded["image"][loaded["label"] == 5]
+    assert 60 < liver.median() < 160 and (liver < -50).float().mean() < 0.01
+
+
+@needs_total
+def test_real_mr_is_one_patient(tmp_path):
+    convert_totalsegmentator(TOTAL, tmp_path / "mr", modality="mr")
+    assert [len(items) for items in lists(tmp_path / "mr").values()] == [1, 0, 0]
+    (case,) = report(tmp_path / "mr")["cases"]
+    counts = [672, 1121, 1442, 1721, 18480, 1176, 1941, 4221]
+    assert list(case["label_counts"].values())[1:] == counts and len(SYNAPSE_ORGANS) == len(counts)
+    convert_totalsegmentator(TOTAL, tmp_path / "same", modality="mr", allow_same_patient=True)
+    assert [len(items) for items in lists(tmp_path / "same").values()] == [1, 1, 1]
+    assert "repeat the training scans" in json.loads((tmp_path / "same" / "dataset.json").read_text())["description"]

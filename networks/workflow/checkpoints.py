@@ -152,10 +152,10 @@ class LastCheckpoint:
         save_atomically({"network": unwrap(self.network).state_dict(), **content}, self.path)
 
     def restore(self, engine: Engine) -> None:
-        """Load everything and set the trainer's epoch, so that the run goes on with the next one.
+        """Load everything and set the trainer's epoch, so that the run goes on with the next one, if any.
 
         Raises:
-            ValueError: the file is of another network or lacks a part, or the training is already complete.
+            ValueError: the file is of another network or lacks a part.
         """
         if not Path(self.path).is_file():
             logger.info("No checkpoint at %s yet: the training starts from the beginning.", self.path)
@@ -168,14 +168,13 @@ class LastCheckpoint:
             part.load_state_dict(content[name])
         progress = content["progress"]
         engine.state.epoch, engine.state.iteration = progress["epoch"], progress["iteration"]
-        if progress["epoch"] >= engine.state.max_epochs:
-            raise ValueError(
-                f"{self.path} is at epoch {progress['epoch']} of {engine.state.max_epochs}: this training is complete; "
-                "give --epochs a larger number to train on."
-            )
         self.evaluator.state.best_metric = progress["best_metric"]
         self.evaluator.state.best_metric_epoch = progress["best_metric_epoch"]
-        logger.info("Resumed %s after epoch %d.", self.path, progress["epoch"])
+        if progress["epoch"] < engine.state.max_epochs:
+            logger.info("Resumed %s after epoch %d.", self.path, progress["epoch"])
+        else:
+            logger.info("%s has all %d epochs: nothing is left to train.", self.path, engine.state.max_epochs)
+            engine.terminate()
 
     def _stateful(self, engine: Engine) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)

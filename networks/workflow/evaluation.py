@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
-from ignite.metrics import RunningAverage
+from ignite.metrics import Average
 from monai.data import MetaTensor
 from monai.handlers import from_engine
 from monai.handlers.ignite_metric import IgniteMetricHandler
@@ -69,7 +69,7 @@ class EpochLog:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
-        RunningAverage(output_transform=LOSS, alpha=0.9).attach(engine, "running_loss")
+        Average(output_transform=LOSS).attach(engine, "train_loss")
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -78,7 +78,7 @@ class EpochLog:
         epoch = engine.state.epoch
         row = {
             "epoch": str(epoch),
-            "loss": f"{engine.state.metrics['running_loss']:.{DECIMALS}f}",
+            "loss": f"{engine.state.metrics['train_loss']:.{DECIMALS}f}",
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3g}",
         }
         validated = self.evaluator.state

@@ -51,7 +51,7 @@ def main() -> None:
     """Run the command; a mistake of the user ends it with one sentence and exit code 1."""
     commands = {"phantom": phantom, "nasa": convert_nasa, "totalsegmentator": convert_totalsegmentator, "check": check}
     try:
-        fire.Fire(commands, name="python -m scripts.datasets")
+        fire.Fire(commands, name="datasets")
     except (OSError, ValueError) as error:
         if os.environ.get("NETWORKS_TRACEBACK"):
             raise

@@ -26,7 +26,7 @@ from scripts.datasets.writer import CaseError, dataset_writer, source_folder
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MASK = "_mask"
 LICENCE = "MIT (github.com/nasa/pretrained-microscopy-models)"
-MIN_COMMON_GREY = 0.5  # share of unpainted pixels that equal the image's; all of them do in the published sets
+MIN_COMMON_GREY = 0.99  # share of unpainted pixels that equal the image's; all of them do in the published sets
 
 
 def convert_nasa(source: str | os.PathLike, output_dir: str | os.PathLike) -> None:
@@ -138,7 +138,10 @@ def _painted_label(annotation: np.ndarray, grey: np.ndarray) -> np.ndarray:
         )
     common = (to_8_bit(red) == grey)[unpainted]
     if common.size and common.mean() < MIN_COMMON_GREY:
-        raise CaseError("The annotation is painted over another micrograph than this image.")
+        raise CaseError(
+            f"Only {common.mean():.0%} of the annotation's unpainted pixels have the image's grey value, "
+            "so it belongs to another micrograph or one of the two is damaged."
+        )
     return (secondary + 2 * tertiary).astype(np.uint8)
 
 

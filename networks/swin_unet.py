@@ -170,6 +170,10 @@ class SwinUnet(nn.Module):
                     f"num_heads={tuple(num_heads)} does not fit embed_dim={embed_dim}: {heads} heads do not divide the "
                     f"{embed_dim * 2**i} channels of stage {i}, choose a divisor."
                 )
+        rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
+        for name, rate in rates.items():
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name}={rate} is not a rate: give a number from 0 to below 1.")
         if upsample not in UPSAMPLERS:
             raise ValueError(f"upsample={upsample!r} is unknown: choose one of {', '.join(map(repr, UPSAMPLERS))}.")
         if upsample == "transpose" and patch_size % 2:

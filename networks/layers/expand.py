@@ -78,6 +78,31 @@ class TransposedUpsample(nn.Module):
         return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
+class _QuadraticForms(torch.autograd.Function):
+    """x' S x for tokens x (T, C) and symmetric matrices S (P, C, C), as (T, P).
+
+    Autograd would spend a third matrix product because it does not know of the symmetry, and several passes over
+    (T, P, C) where this takes one; working one matrix at a time keeps the intermediate results in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, matrices: Tensor) -> Tensor:
+        products = [x @ matrix for matrix in matrices]
+        ctx.save_for_backward(x, *products)
+        return torch.stack([torch.linalg.vecdot(x, product) for product in products], -1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, *products = ctx.saved_tensors
+        grad_x = torch.zeros_like(x)
+        grad_matrices = []
+        for weight, product in zip(grad.unbind(-1), products, strict=True):
+            grad_x.addcmul_(product, weight.unsqueeze(-1), value=2.0)
+            grad_matrices.append(x.t() @ (x * weight.unsqueeze(-1)))
+        return grad_x, torch.stack(grad_matrices)
+
+
 class ExpandHead(nn.Module):
     """Patch expanding without change of width, then a 1 x 1 convolution to logits.
 
@@ -106,13 +131,13 @@ class ExpandHead(nn.Module):
         expand = self.expand.weight.view(cells, dim, dim)
         expand = expand - expand.mean(1, keepdim=True)
         output = self.output.weight.flatten(1)
-        variances = []
-        # One row of the cell at a time: all of them take 77 MB at batch 4, and from 32 MB on the C library maps
-        # fresh pages for every tensor, which costs as much as the arithmetic.
-        for i in range(0, cells, self.scale):
-            features = F.linear(x, expand[i : i + self.scale].flatten(0, 1)).view(batch, height, width, -1, dim)
-            variances.append(torch.linalg.vector_norm(features, dim=-1).square() / dim)
-        rstd = (torch.cat(variances, -1) + self.norm.eps).rsqrt()
+        if self.training and not x.is_cuda and not torch.jit.is_scripting():
+            squares = _QuadraticForms.apply(x.flatten(0, 2), expand.transpose(1, 2) @ expand).view(
+                batch, height, width, -1
+            )
+        else:
+            squares = torch.cat([F.linear(x, part).square().sum(-1, keepdim=True) for part in expand.unbind(0)], -1)
+        rstd = (squares / dim + self.norm.eps).rsqrt()
         classes = (output * self.norm.weight) @ expand
         logits = F.linear(x, classes.flatten(0, 1)).view(batch, height, width, cells, -1)
         logits = logits * rstd.unsqueeze(-1) + output @ self.norm.bias

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import drop_path, trunc_normal_
 from torch import Tensor, nn
 
 
@@ -125,6 +125,41 @@ class Mlp(nn.Module):
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
 
 
+class ResidualDrop(nn.Module):
+    """Stochastic depth that does not compute what it drops.
+
+    The distribution is that of timm's `DropPath`: per sample, the branch is dropped at a rate or scaled up. Usage:
+    `kept = drop.draw(x)`, then `drop.add(x, branch(drop.take(x, kept)), kept)`.
+
+    Args:
+        rate: probability of dropping a sample's branch.
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def draw(self, x: Tensor) -> Tensor | None:
+        """Indices of the samples of (B, ...) whose branch counts this time, None for all."""
+        if not self.training or self.rate == 0.0 or torch.compiler.is_compiling():
+            return None
+        # Drawn on the CPU whatever the device: the indices' number is needed here, and waiting for a GPU is slow.
+        kept = (torch.rand(x.shape[0]) >= self.rate).nonzero().squeeze(1)
+        return None if kept.shape[0] == x.shape[0] else kept.to(x.device, non_blocking=True)
+
+    def take(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        return x if kept is None else x.index_select(0, kept)
+
+    def add(self, x: Tensor, branch: Tensor, kept: Tensor | None) -> Tensor:
+        """Sum of (B, ...) and the branch of the kept samples."""
+        if not self.training or self.rate == 0.0:
+            return x + branch
+        if torch.compiler.is_compiling():  # compiled graphs have fixed sizes: compute all, then drop
+            return x + drop_path(branch, self.rate, self.training)
+        scale = 1.0 / (1.0 - self.rate)
+        return torch.add(x, branch, alpha=scale) if kept is None else x.index_add(0, kept, branch, alpha=scale)
+
+
 class SwinBlock(nn.Module):
     """Window attention and an MLP, each pre-normalised and residual.
 
@@ -164,7 +199,7 @@ class SwinBlock(nn.Module):
         self.attn = WindowAttention(dim, num_heads, window_size, qkv_bias, attn_drop, drop)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = mlp(dim, int(dim * mlp_ratio), drop)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = ResidualDrop(drop_path)
         index, mask = self.tables(grid[0], grid[1], torch.device("cpu"))
         self.register_buffer("index", index, persistent=False)
         self.register_buffer("mask", mask, persistent=False)
@@ -200,8 +235,10 @@ class SwinBlock(nn.Module):
         nh, nw = x.shape[1] // wh, x.shape[2] // ww
         x = x.view(batch, nh, wh, nw, ww, dim).transpose(2, 3).reshape(batch, nh * nw, wh * ww, dim)
 
-        x = x + self.drop_path(self.attn(self.norm1(x), index, mask))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        kept = self.drop_path.draw(x)
+        x = self.drop_path.add(x, self.attn(self.norm1(self.drop_path.take(x, kept)), index, mask), kept)
+        kept = self.drop_path.draw(x)
+        x = self.drop_path.add(x, self.mlp(self.norm2(self.drop_path.take(x, kept))), kept)
 
         x = x.view(batch, nh, nw, wh, ww, dim).transpose(2, 3).reshape(batch, nh * wh, nw * ww, dim)
         if row_shift or col_shift:

@@ -1,0 +1,255 @@
+"""What every network promises, checked alike for all of them; then what only one network has.
+
+A network joins by an entry in NETWORKS: its class and the arguments of a small variant.
+"""
+
+import copy
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import networks
+from networks import SwinUnet
+from networks.layers.expand import ExpandHead
+from networks.layers.swin import SwinBlock
+
+SIZE = 64
+NETWORKS = {
+    "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),
+}
+
+
+def build(name: str, in_channels: int = 3, out_channels: int = 2, **kwargs) -> nn.Module:
+    """The small variant, the same at every call."""
+    network_class, defaults = NETWORKS[name]
+    torch.manual_seed(0)
+    return network_class(in_channels, out_channels, SIZE, **(defaults | kwargs))
+
+
+def image(batch: int = 2, channels: int = 3, height: int = SIZE, width: int = SIZE) -> torch.Tensor:
+    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_every_public_network_is_tested():
+    assert {network_class.__name__ for network_class, _ in NETWORKS.values()} == set(networks.__all__)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+class TestNetwork:
+    @pytest.mark.parametrize("in_channels", [1, 3, 4])
+    def test_forward_backward(self, name, in_channels):
+        network = build(name, in_channels, 14)
+        logits = network(image(2, in_channels))
+        assert logits.shape == (2, 14, SIZE, SIZE)
+        logits.square().mean().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+    def test_gradient_reaches_every_parameter(self, name):
+        network = build(name).eval()  # stochastic depth could starve a block of its gradient
+        network(image()).square().mean().backward()
+        assert [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+    def test_single_image_training(self, name):
+        logits = build(name).train()(image(1))
+        assert logits.shape == (1, 2, SIZE, SIZE) and logits.isfinite().all()
+
+    def test_odd_size(self, name):
+        network, x = build(name).eval(), image(1, 3, 97, 130)
+        if network.fixed_img_size:
+            with pytest.raises(ValueError, match=str(SIZE)):
+                network(x)
+        else:
+            assert network(x).shape == (1, 2, 97, 130)
+
+    @torch.no_grad()
+    def test_prepared_size_changes_nothing(self, name):
+        network_class, kwargs = NETWORKS[name]
+        if network_class.fixed_img_size:
+            pytest.skip("fixed size")
+        network = build(name).eval()
+        other = network_class(3, 2, (97, 130), **kwargs).eval()
+        other.load_state_dict(network.state_dict())
+        for x in (image(), image(1, 3, 97, 130)):
+            torch.testing.assert_close(other(x), network(x))
+
+    @torch.no_grad()
+    def test_eval_is_deterministic_and_per_image(self, name):
+        network, x = build(name).eval(), image(3)
+        logits = network(x)
+        assert torch.equal(logits, network(x))
+        torch.testing.assert_close(network(x[1:2]), logits[1:2])
+
+    def test_training_equals_eval_without_drops(self, name):
+        network, x = build(name, drop_path_rate=0.0), image()
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+            pytest.skip("batch normalisation")
+        torch.testing.assert_close(network.train()(x), network.eval()(x))
+
+    @torch.no_grad()
+    def test_state_dict_round_trip(self, name):
+        network, other = build(name).eval(), build(name).eval()
+        for p in other.parameters():
+            p.zero_()
+        other.load_state_dict(copy.deepcopy(network.state_dict()), strict=True)
+        assert torch.equal(network(image()), other(image()))
+
+    def test_bfloat16_autocast(self, name):
+        network, x = build(name), image()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network.train()(x)
+        logits.float().square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            logits = network.eval()(x)
+        expected = network(x)
+        assert (logits.float() - expected).std() < 0.1 * expected.std()
+
+    @torch.no_grad()
+    def test_channels_last(self, name):
+        network, x = build(name).eval(), image()
+        torch.testing.assert_close(network(x.contiguous(memory_format=torch.channels_last)), network(x))
+
+    @torch.no_grad()
+    @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+    def test_torchscript(self, name):
+        network, x = build(name).eval(), image()
+        if network.scriptable:
+            scripted = torch.jit.script(network)
+            if not network.fixed_img_size:
+                odd = image(1, 3, 97, 130)
+                torch.testing.assert_close(scripted(odd), network(odd))
+        else:
+            with pytest.raises(RuntimeError):
+                torch.jit.script(network)
+            scripted = torch.jit.trace(network, x)
+        torch.testing.assert_close(scripted(x), network(x))
+
+    @torch.no_grad()
+    @pytest.mark.filterwarnings("ignore")
+    def test_export_and_onnx(self, name, tmp_path):
+        network, x = build(name).eval(), image()
+        if not network.exportable:
+            with pytest.raises(Exception, match=r".+"):
+                torch.export.export(network, (x,))
+            return
+        program = torch.export.export(network, (x,))
+        torch.testing.assert_close(program.module()(x), network(x))
+        path = tmp_path / "network.onnx"
+        torch.onnx.export(network, (x,), path, dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(logits), network(x), atol=1e-4, rtol=1e-4)
+
+    def test_compile_without_graph_breaks(self, name):
+        network, x = build(name).train(), image(1)
+        # "aot_eager" traces forward and backward like the default backend but skips minutes of C++ compilation.
+        logits = torch.compile(network, backend="aot_eager", fullgraph=True)(x)
+        logits.mean().backward()
+        assert logits.shape == (1, 2, SIZE, SIZE)
+        compiled = torch.compile(network.eval(), backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), network(x))
+
+    def test_wrong_channels(self, name):
+        with pytest.raises(ValueError, match=r"5 channels .* expects 3"):
+            build(name)(image(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_skips": 7}, r"num_skips=7 .* choose 0 to 3"),
+        ({"upsample": "nearest"}, r"'nearest' is unknown: choose one of 'expand', 'bilinear', 'transpose'"),
+        ({"upsample": "transpose", "patch_size": 3}, r"patch_size=3 is odd"),
+        ({"depths": (2, 2)}, r"depths=\(2, 2\) and num_heads=\(1, 2, 2, 4\)"),
+        ({"depths": (2, 0, 2, 2)}, r"depths=\(2, 0, 2, 2\) has a stage without blocks"),
+        ({"num_heads": (1, 2, 5, 4)}, r"5 heads do not divide the 96 channels of stage 2"),
+        ({"embed_dim": 0}, r"embed_dim=0 .* at least 1"),
+        ({"in_channels": 0}, r"in_channels=0 .* at least 1"),
+        ({"drop_path_rate": 1.0}, r"drop_path_rate=1.0 .* below 1"),
+    ],
+)
+def test_swin_unet_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build("SwinUnet", **kwargs)
+
+
+@pytest.mark.parametrize("upsample", ["expand", "bilinear", "transpose"])
+@pytest.mark.parametrize("num_skips", range(4))
+def test_swin_unet_ablations(upsample, num_skips):
+    network = build("SwinUnet", upsample=upsample, num_skips=num_skips).eval()
+    logits = network(image(1, 3, 53, 70))
+    assert logits.shape == (1, 2, 53, 70)
+    logits.square().mean().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    assert sum("reduce.weight" in key for key in network.state_dict()) == num_skips
+
+
+def reference_block(block: SwinBlock, x: torch.Tensor) -> torch.Tensor:
+    """A block token by token, from the definition: which tokens share a shifted window, and their relative position."""
+    height, width = x.shape[1:3]
+    size, heads = block.window_size, block.attn.num_heads
+    window = (min(size, height), min(size, width))
+    shift = [block.shift_size if side > size else 0 for side in (height, width)]
+    padded = [-(-side // w) * w for side, w in zip((height, width), window, strict=True)]
+    table = block.attn.relative_position_bias_table.view(2 * size - 1, 2 * size - 1, heads)
+
+    def place(row: int, col: int) -> tuple:
+        """Window and position in it after the roll; tokens that were wrapped around form a window of their own."""
+        moved = [(p - s) % full for p, s, full in zip((row, col), shift, padded, strict=True)]
+        wrapped = [p < s for p, s in zip((row, col), shift, strict=True)]
+        return tuple(m // w for m, w in zip(moved, window, strict=True)), tuple(wrapped), moved
+
+    tokens = [(row, col) for row in range(height) for col in range(width)]
+    places = [place(*token) for token in tokens]
+    flat = x.flatten(1, 2)
+    q, k, v = block.attn.qkv(block.norm1(flat)).view(len(x), len(tokens), 3, heads, -1).unbind(2)
+    out = torch.zeros_like(flat)
+    for i, (cell, wrapped, (row, col)) in enumerate(places):
+        keys = [j for j, other in enumerate(places) if other[:2] == (cell, wrapped)]
+        bias = torch.stack([table[row - places[j][2][0] + size - 1, col - places[j][2][1] + size - 1] for j in keys])
+        scores = torch.einsum("bhd,bkhd->bkh", q[:, i], k[:, keys]) * block.attn.scale + bias
+        out[:, i] = torch.einsum("bkh,bkhd->bhd", scores.softmax(1), v[:, keys]).flatten(1)
+    flat = flat + block.attn.proj(out)
+    return (flat + block.mlp(block.norm2(flat))).view_as(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("grid", [(8, 8), (9, 6), (3, 11), (4, 13), (2, 3)])
+def test_swin_block_equals_its_definition(grid, shifted, training):
+    torch.manual_seed(0)
+    block = SwinBlock(8, 2, 4, shifted, (8, 8)).double().train(training)
+    nn.init.normal_(block.attn.relative_position_bias_table)
+    x = torch.randn(2, *grid, 8, dtype=torch.float64)
+    torch.testing.assert_close(block(x), reference_block(block, x), atol=1e-10, rtol=0)
+
+
+def test_expand_head_equals_its_definition():
+    torch.manual_seed(0)
+    head = ExpandHead(8, 3).double()
+    nn.init.normal_(head.norm.weight)
+    nn.init.normal_(head.norm.bias)
+    x = torch.randn(2, 5, 4, 8, dtype=torch.float64, requires_grad=True)
+    features = head.expand(x).view(2, 5, 4, 4, 4, 8).permute(0, 1, 3, 2, 4, 5).reshape(2, 20, 16, 8)
+    expected = head.output(head.norm(features).permute(0, 3, 1, 2))
+    wanted = [x, *head.parameters()]
+    gradients = torch.autograd.grad(expected.square().sum(), wanted)
+    for training in (True, False):
+        logits = head.train(training)(x)
+        torch.testing.assert_close(logits, expected)
+        torch.testing.assert_close(torch.autograd.grad(logits.square().sum(), wanted), gradients)
+
+
+def test_dropped_residuals_are_not_computed_but_expectation_holds():
+    torch.manual_seed(0)
+    block = SwinBlock(8, 2, 4, True, (8, 8), drop_path=0.5).train()
+    nn.init.constant_(block.attn.proj.weight, 0)
+    nn.init.constant_(block.attn.proj.bias, 1)
+    nn.init.constant_(block.mlp.fc2.weight, 0)
+    nn.init.constant_(block.mlp.fc2.bias, 0)
+    x = torch.zeros(400, 8, 8, 8)
+    out = block(x).mean((1, 2, 3))
+    assert set(out.tolist()) == {0.0, 2.0}
+    assert abs(out.mean().item() - 1) < 0.2

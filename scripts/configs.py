@@ -176,8 +176,7 @@ def train(bundle: Bundle) -> Config:
         "initialize": [
             "$workflow.report_errors()",
             "$monai.utils.set_determinism(@seed)",
-            "$workflow.check_cases(@train::dataset::data + @validate::dataset::data, @in_channels, @out_channels, @reader)"
-            " if @check_data else None",
+            _check("@train::dataset::data + @validate::dataset::data"),
             "$weights.load(@network_def, @pretrained) if @pretrained else None",
         ],
         "run": ["$@train::trainer.run()"],
@@ -222,7 +221,7 @@ def evaluate(bundle: Bundle) -> Config:
         "initialize": [
             "$workflow.report_errors()",
             "$monai.utils.set_determinism(@seed)",
-            "$workflow.check_cases(@validate::dataset::data, @in_channels, @out_channels, @reader) if @check_data else None",
+            _check("@validate::dataset::data"),
         ],
         "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@validate::evaluator.run()"],
         "training": "%run",
@@ -276,14 +275,14 @@ def inference(bundle: Bundle) -> Config:
         "initialize": [
             "$workflow.report_errors()",
             "$monai.utils.set_determinism(0)",
-            "$workflow.check_cases(@datalist, @in_channels, None, @reader) if @check_data else None",
+            _check("@datalist", classes="None"),
         ],
         "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@evaluator.run()"],
     }
 
 
 def multi_gpu_train(bundle: Bundle) -> Config:
-    """``multi_gpu_train.json``, merged after ``train.json`` under ``torchrun``: one process per GPU, or gloo on CPUs."""
+    """``multi_gpu_train.json``, merged after ``train.json`` under ``torchrun``: a process per GPU, or gloo on CPUs."""
     return {
         "device": "$torch.device('cuda', int(os.environ['LOCAL_RANK'])) if torch.cuda.is_available() "
         "else torch.device('cpu')",
@@ -589,6 +588,10 @@ def _intensity(preset: Preset) -> list[Config]:
             "channel_wise": True,
         }
     ]
+
+
+def _check(cases: str, classes: str = "@out_channels") -> str:
+    return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader) if @check_data else None"
 
 
 def _mean_dice() -> Config:

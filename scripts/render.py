@@ -13,9 +13,7 @@ from scripts.catalog import BUNDLES, VERSIONS, Bundle, Preset
 from scripts.ids import IDS
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = (
-    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-)
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 LOGGING = """[loggers]
 keys=root
 
@@ -176,7 +174,8 @@ From the repository's root; from the bundle's folder with `configs/` for `{root}
 {run} training --config_file {root}/train.json
 {run} --config_file "['{root}/train.json','{root}/evaluate.json']"
 {run} --config_file {root}/inference.json --dataset_dir DIR
-torchrun --nproc_per_node=2 -m monai.bundle run training --config_file "['{root}/train.json','{root}/multi_gpu_train.json']"
+torchrun --nproc_per_node=2 -m monai.bundle run training \\
+  --config_file "['{root}/train.json','{root}/multi_gpu_train.json']"
 ```
 
 ## Recipes
@@ -234,7 +233,8 @@ def bundle_table() -> str:
     """One line per bundle."""
     rows = ["| bundle | network | paper |", "| --- | --- | --- |"]
     rows += [
-        f"| [{b.name}](bundles/{b.name}/docs/README.md) | {b.title} | [{b.paper.title}]({b.paper.url}) |" for b in BUNDLES
+        f"| [{b.name}](bundles/{b.name}/docs/README.md) | {b.title} | [{b.paper.title}]({b.paper.url}) |"
+        for b in BUNDLES
     ]
     return "\n".join(rows)
 

@@ -31,7 +31,7 @@ def broken(ct_dir: Path, tmp_path: Path) -> Path:
 
 def sentence_of(files: list[str], **overrides) -> str:
     """The sentence that a failing run ends with."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps errors of any kind
+    with pytest.raises(Exception) as caught:
         run(files, **overrides)
     error = user_error(caught.value)
     assert error is not None, f"not a sentence for the user: {caught.value!r}"

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_i
 from scripts.catalog import BUNDLES, Bundle
 from scripts.ids import IDS
 from scripts.render import bundle_configs, plain_ids
-from tests.workflows import TINY, config_paths, run, tiny_overrides, training_overrides
+from tests.workflows import ROOT, TINY, config_paths, run, tiny_overrides, training_overrides
 
 every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 
@@ -44,6 +44,22 @@ def test_train_evaluate_infer(bundle: Bundle, ct_dir: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-5)
         assert nib.aff2axcodes(prediction.affine) == nib.aff2axcodes(image.affine)
         assert prediction.get_data_dtype() == np.uint8
+
+
+@every_bundle
+@pytest.mark.parametrize("place", ["bundle", "elsewhere"])
+def test_runs_from_any_folder(bundle: Bundle, place: str, ct_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    """From inside the bundle it is found by itself, from elsewhere by --bundle_root."""
+    folder = ROOT / "bundles" / bundle.name
+    monkeypatch.chdir(folder if place == "bundle" else tmp_path)
+    options = training_overrides(bundle, folder, ct_dir, epochs=1)
+    where = {key: str(tmp_path / "out") for key in ("ckpt_dir", "output_dir", "log_dir")}
+    if place == "bundle":
+        del options["bundle_root"]
+    file = "configs/train.json" if place == "bundle" else str(folder / "configs" / "train.json")
+    workflow = run([file], "train", "training", **options, **where)
+    assert Path(workflow.parser.get_parsed_content("bundle_root")).resolve() == folder
+    assert (tmp_path / "out" / "model.pt").is_file()
 
 
 @every_bundle

@@ -56,7 +56,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
             the message says whether the class count, the channels or the architecture differs.
     """
     content = read_checkpoint(path)
-    state = content["network"] if "network" in content else content
+    state = content.get("network", content)
     target = unwrap(network)
     problem = _mismatch(target, state)
     if problem:

@@ -39,7 +39,7 @@ class SpacedHausdorffDistance(IgniteMetricHandler):
     """
 
     def __init__(self, percentile: float = 95, output_transform: Callable = lambda x: x) -> None:
-        metric = HausdorffDistanceMetric(include_background=False, percentile=percentile, reduction="mean")
+        metric = _HausdorffDistance(include_background=False, percentile=percentile, reduction="mean")
         super().__init__(metric_fn=metric, output_transform=output_transform, save_details=True)
 
     def update(self, output: Sequence[Any]) -> None:
@@ -48,6 +48,15 @@ class SpacedHausdorffDistance(IgniteMetricHandler):
             spacing = label.pixdim.tolist() if isinstance(label, MetaTensor) else None
             self.metric_fn(prediction[None], label[None], spacing=spacing)
         self._is_reduced = False
+
+
+class _HausdorffDistance(HausdorffDistanceMetric):
+    """Infinite where a class is in one of truth and prediction only: MONAI's percentile of infinities is NaN."""
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        distance = super()._compute_tensor(y_pred, y, **kwargs)
+        predicted, true = (mask[:, 1:].flatten(2).any(dim=-1) for mask in (y_pred.bool(), y.bool()))
+        return distance.masked_fill((predicted ^ true).to(distance.device), math.inf)
 
 
 class EpochLog:
@@ -139,9 +148,9 @@ class CaseReport:
                 for case, row in sorted(zip(cases, values, strict=True), key=lambda pair: pair[0])
             ]
             write_csv(self.save_dir / f"{metric}.csv", rows)
-            summary += [
-                _summary(metric, c, column) for c, column in zip(self.class_names, values.T, strict=True)
-            ] + [_summary(metric, "all classes", values)]
+            summary += [_summary(metric, c, column) for c, column in zip(self.class_names, values.T, strict=True)] + [
+                _summary(metric, "all classes", values)
+            ]
         write_csv(self.save_dir / "summary.csv", summary)
         for row in summary:
             logger.info("%(metric)s of %(class)s: %(mean)s (%(finite)d scored)", row)

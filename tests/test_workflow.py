@@ -1,0 +1,223 @@
+"""The parts of networks.workflow one by one."""
+
+import csv
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import DataLoader, MetaTensor
+from monai.metrics import compute_hausdorff_distance
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandShiftIntensityd, SaveImage
+from PIL import Image
+
+from networks.workflow import (
+    AtomicNibabelWriter,
+    AtomicPILWriter,
+    AutocastInferer,
+    CaseReport,
+    EpochSeed,
+    SliceDataset,
+    SpacedHausdorffDistance,
+    check_cases,
+    check_dataset,
+    class_names,
+    load_datalist,
+)
+from networks.workflow import training as training_module
+from networks.workflow.errors import _check_command_line
+from networks.workflow.evaluation import overlay, write_csv
+
+LOAD = [LoadImaged(("image", "label"), image_only=True), EnsureChannelFirstd(("image", "label"))]
+
+
+@pytest.mark.parametrize("cache_rate", [1.0, 0.5, 0.0])
+def test_slices_are_every_axial_slice_once(ct_dir: Path, cache_rate: float) -> None:
+    pairs = load_datalist(str(ct_dir))["training"]
+    dataset = SliceDataset(pairs, Compose(LOAD), cache_rate=cache_rate)
+    volumes = [np.asarray(nib.load(pair["image"]).dataobj) for pair in pairs]
+    assert len(dataset) == sum(volume.shape[2] for volume in volumes)
+    expected = [volume[..., z] for volume in volumes for z in range(volume.shape[2])]
+    for item, slice_ in zip([dataset[i] for i in range(len(dataset))], expected, strict=True):
+        assert item["image"].shape == item["label"].shape == (1, *slice_.shape)
+        np.testing.assert_array_equal(item["image"][0], slice_)
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+def test_slices_on_disk_are_removed_and_never_changed(ct_dir: Path, tmp_path: Path) -> None:
+    pairs = load_datalist(str(ct_dir))["training"]
+    dataset = SliceDataset(pairs, Compose(LOAD), cache_rate=0, cache_dir=str(tmp_path))
+    before = dataset[0]["image"].clone()
+    dataset[0]["image"].add_(1)
+    torch.testing.assert_close(dataset[0]["image"], before)
+    assert list(tmp_path.rglob("*.npy"))
+    del dataset
+    assert not list(tmp_path.iterdir())
+
+
+def test_slices_take_random_transforms_per_slice(ct_dir: Path) -> None:
+    pairs = load_datalist(str(ct_dir))["training"]
+    dataset = SliceDataset(pairs, Compose([*LOAD, RandShiftIntensityd("image", offsets=1000.0, prob=1.0)]))
+    first, again = dataset[0]["image"], dataset[0]["image"]
+    assert not torch.equal(first, again)
+    dataset.set_random_state(3)
+    seeded = dataset[0]["image"]
+    dataset.set_random_state(3)
+    assert torch.equal(dataset[0]["image"], seeded)
+
+
+def test_slices_refuse_nonsense(ct_dir: Path) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        SliceDataset([], Compose(LOAD))
+    with pytest.raises(ValueError, match="cache_rate is 2"):
+        SliceDataset(load_datalist(str(ct_dir))["training"], Compose(LOAD), cache_rate=2)
+
+
+def test_epoch_seed_depends_on_the_epoch_alone(ct_dir: Path) -> None:
+    transform = Compose([*LOAD, RandShiftIntensityd("image", offsets=1000.0, prob=1.0)])
+    dataset = SliceDataset(load_datalist(str(ct_dir))["training"], transform)
+    loader = DataLoader(dataset, batch_size=2, shuffle=True)
+    seed = EpochSeed(0, loader)
+
+    def epoch(number: int) -> torch.Tensor:
+        seed(SimpleNamespace(state=SimpleNamespace(epoch=number)))
+        return torch.cat([batch["image"].as_subclass(torch.Tensor) for batch in loader])
+
+    first, second = epoch(1), epoch(2)
+    assert not torch.equal(first, second)
+    assert torch.equal(epoch(2), second)
+    assert torch.equal(epoch(1), first)
+
+
+def test_check_dataset_counts_cases(ct_dir: Path) -> None:
+    assert check_dataset(str(ct_dir), 1, 9) == {"training": 3, "validation": 2, "test": 2}
+
+
+def test_check_cases_accepts_pictures(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(np.ones((6, 8), np.uint8)).save(tmp_path / "label.png")
+    pair = {"image": str(tmp_path / "image.png"), "label": str(tmp_path / "label.png")}
+    check_cases([pair], 3, 2, "PILReader")
+    Image.fromarray(np.ones((6, 8, 3), np.uint8)).save(tmp_path / "label.png")
+    with pytest.raises(ValueError, match="3 channels; expected one channel of class numbers"):
+        check_cases([pair], 3, 2, "PILReader")
+
+
+def test_class_names(ct_dir: Path, tmp_path: Path) -> None:
+    assert class_names(str(ct_dir), 9)[:2] == ["background", "aorta"]
+    assert class_names(str(tmp_path), 3) == ["background", "class 1", "class 2"]
+
+
+def one_hot(mask: np.ndarray, spacing: tuple[float, ...]) -> MetaTensor:
+    both = torch.from_numpy(np.stack([1 - mask, mask]).astype(np.float32))
+    return MetaTensor(both, affine=torch.diag(torch.tensor([*spacing, 1.0])))
+
+
+def test_hausdorff_distance_is_in_the_labels_spacing() -> None:
+    a, b = np.zeros((8, 8, 8)), np.zeros((8, 8, 8))
+    a[2, 2, 2] = b[2, 2, 5] = 1
+    metric = SpacedHausdorffDistance()
+    metric.update(([one_hot(a, (1, 1, 4))], [one_hot(b, (1, 1, 4))]))
+    metric.update(([one_hot(a, (1, 1, 1))], [one_hot(b, (1, 1, 1))]))
+    assert metric.metric_fn.get_buffer().flatten().tolist() == [12, 3]
+    expected = compute_hausdorff_distance(one_hot(a, (1, 1, 4))[None], one_hot(b, (1, 1, 4))[None], spacing=[1, 1, 4])
+    assert expected.item() == 12
+
+
+def test_hausdorff_distance_of_empty_sets() -> None:
+    empty, full = np.zeros((4, 4)), np.zeros((4, 4))
+    full[1, 1] = 1
+    metric = SpacedHausdorffDistance()
+    for prediction, label in ((empty, full), (full, empty), (empty, empty)):
+        metric.update(([one_hot(prediction, (1, 1))], [one_hot(label, (1, 1))]))
+    missed, invented, absent = metric.metric_fn.get_buffer().flatten().tolist()
+    assert missed == invented == math.inf
+    assert math.isnan(absent)
+
+
+def test_case_report_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    report = CaseReport(str(tmp_path), ["background", "a", "b"], ["dice"])
+    report._cases = ["second", "first"]
+    details = torch.tensor([[0.5, math.nan], [1.0, math.inf]])
+    report(SimpleNamespace(state=SimpleNamespace(metric_details={"dice": details})))
+    rows = list(csv.DictReader((tmp_path / "dice.csv").open()))
+    assert rows == [{"case": "first", "a": "1.0000", "b": "inf"}, {"case": "second", "a": "0.5000", "b": ""}]
+    summary = {row["class"]: row for row in csv.DictReader((tmp_path / "summary.csv").open())}
+    assert summary["a"]["mean"] == summary["all classes"]["mean"] == "0.7500"
+    assert [summary["b"][key] for key in ("mean", "finite", "missing", "infinite")] == ["", "0", "1", "1"]
+
+
+def test_csv_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    write_csv(path, [{"a": 1}])
+    with pytest.raises((AttributeError, TypeError)):
+        write_csv(path, [{"a": 2}, None])  # type: ignore[list-item]
+    assert path.read_text().split() == ["a", "1"]
+
+
+@pytest.mark.parametrize(("writer", "suffix"), [(AtomicNibabelWriter, ".nii.gz"), (AtomicPILWriter, ".png")])
+def test_writers_leave_no_half_written_file(writer: type, suffix: str, tmp_path: Path, monkeypatch) -> None:
+    shape = (1, 4, 6, 2) if suffix == ".nii.gz" else (1, 4, 6)
+    image = MetaTensor(torch.ones(shape), affine=torch.eye(4), meta={"filename_or_obj": "case.png"})
+    save = SaveImage(tmp_path, output_ext=suffix, separate_folder=False, writer=writer, resample=False, print_log=False)
+    save(image)
+    assert [path.name for path in tmp_path.iterdir()] == [f"case_trans{suffix}"]
+    (tmp_path / f"case_trans{suffix}").write_text("previous")
+
+    def fail(self: object, target: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        save(image)
+    assert (tmp_path / f"case_trans{suffix}").read_text() == "previous"
+
+
+def test_bfloat16_where_the_processor_has_it(monkeypatch) -> None:
+    network, x = torch.nn.Linear(4, 4), torch.rand(2, 4)
+    seen = []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    for fast, amp in ((True, True), (True, False), (False, True)):
+        monkeypatch.setattr(training_module, "has_fast_bfloat16", lambda fast=fast: fast)
+        assert AutocastInferer(amp)(x, network).dtype == torch.float32
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]
+
+
+def test_overlay_shows_the_slice_with_most_foreground() -> None:
+    label, image = torch.zeros(2, 5, 7, 3), torch.zeros(1, 5, 7, 3)
+    label[0], label[1, 2:4, 3:5, 1] = 1, 1
+    label[0, 2:4, 3:5, 1] = 0
+    picture = overlay(image, label, label)
+    assert picture.shape == (3, 7, 10)
+    assert picture[:, :, :5].sum() > 0
+    torch.testing.assert_close(picture[..., :5], picture[..., 5:])
+
+
+def test_unknown_command_line_keys() -> None:
+    config = "bundles/swin_unet/configs/train.json"
+    program = "monai/bundle/__main__.py"
+    both = f"['{config}', 'bundles/swin_unet/configs/evaluate.json']"
+    _check_command_line([program, "run", "--config_file", both, "--epochs", "3", "--split=training"])
+    _check_command_line([program, "run", f"--config_file={config}", "--train::trainer::max_epochs", "3"])
+    with pytest.raises(ValueError, match="--split is not an id"):
+        _check_command_line([program, "run", "--config_file", config, "--split", "test"])
+    _check_command_line(["pytest", "--config_file", config, "--nonsense", "3"])
+
+
+def test_engines_without_validation_state(tmp_path: Path) -> None:
+    """A trainer that was never validated logs its loss alone."""
+    from networks.workflow import EpochLog
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    evaluator = Engine(lambda engine, batch: None)
+    trainer = Engine(lambda engine, batch: [{"loss": torch.tensor(2.0)}])
+    EpochLog(str(tmp_path / "metrics.csv"), optimizer, evaluator, ["background", "a"]).attach(trainer)
+    trainer.run([0, 1], max_epochs=2)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert rows == [{"epoch": str(e), "loss": "2.0000", "learning_rate": "0.5"} for e in (1, 2)]

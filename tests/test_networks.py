@@ -11,12 +11,15 @@ import torch
 from torch import nn
 
 import networks
-from networks import SwinUnet
+from networks import HiFormer, SwinUnet
 from networks.layers.expand import ExpandHead
 from networks.layers.swin import SwinBlock
 
 SIZE = 64
+HIFORMER = {"cnn": "test_resnet", "embed_dim": 12, "depths": (2, 1, 1), "num_heads": (1, 2, 4), "window_size": 4}
 NETWORKS = {
+    "HiFormer": (HiFormer, HIFORMER),
+    "HiFormer paper": (HiFormer, HIFORMER | {"fusion": "paper", "fusion_depths": (1, 2), "fusion_heads": (2, 4)}),
     "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),
 }
 
@@ -70,7 +73,10 @@ class TestNetwork:
             pytest.skip("fixed size")
         network = build(name).eval()
         other = network_class(3, 2, (97, 130), **kwargs).eval()
-        other.load_state_dict(network.state_dict())
+        state = network.state_dict()
+        if any(state[key].shape != tensor.shape for key, tensor in other.state_dict().items()):
+            pytest.skip("position embeddings belong to a size")
+        other.load_state_dict(state)
         for x in (image(), image(1, 3, 97, 130)):
             torch.testing.assert_close(other(x), network(x))
 

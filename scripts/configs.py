@@ -25,6 +25,7 @@ def train(bundle: Bundle) -> Config:
             "$import networks.pretrained as weights",
         ],
         **_common(bundle),
+        "log_dir": "$@bundle_root + '/logs'",
         "check_data": True,
         **_data_ids(preset),
         "pretrained": None,
@@ -523,7 +524,6 @@ def _common(bundle: Bundle) -> Config:
         "bundle_root": f"$'{here}' if os.path.isfile('{here}/configs/metadata.json') else '.'",
         "ckpt_dir": "$@bundle_root + '/models'",
         "output_dir": "$@bundle_root + '/eval'",
-        "log_dir": "$@bundle_root + '/logs'",
         "dataset_dir": PHANTOM_DIR[bundle.default.kind],
     }
 

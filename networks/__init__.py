@@ -2,5 +2,6 @@
 
 from networks.hiformer import HiFormer
 from networks.swin_unet import SwinUnet
+from networks.transdeeplab import TransDeepLab
 
-__all__ = ["HiFormer", "SwinUnet"]
+__all__ = ["HiFormer", "SwinUnet", "TransDeepLab"]

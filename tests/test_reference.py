@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from networks import HiFormer, SwinUnet
+from networks import HiFormer, SwinUnet, TransDeepLab
 
 REFERENCE = Path(__file__).parent / "reference"
 CASES = {
@@ -17,6 +17,7 @@ CASES = {
     "hiformer_s": (HiFormer, {"variant": "S"}),
     "hiformer_b": (HiFormer, {"variant": "B"}),
     "hiformer_l": (HiFormer, {"variant": "L"}),
+    "transdeeplab_3level": (TransDeepLab, {"levels": 3}),
 }
 
 

@@ -156,8 +156,8 @@ class HiFormer(nn.Module):
 
     The variants are the authors' S, B and L. Their code computes the paper's fusion but drops every result of it: only
     class tokens change, which the decoder does not get. S and L are thus the same function. `fusion="authors"` is that
-    function without the dead parts; `fusion="paper"` is a fusion that counts (see `DoubleLevelFusion`), so that the
-    variants differ. It also accepts the authors' weights, but they were never trained in those parts.
+    function without the dead parts; `fusion="paper"` keeps the results (see `DoubleLevelFusion`), so that every
+    parameter counts. It accepts the authors' weights too, but those were never trained in the fusion.
 
     Images are zero-padded at the bottom and right to multiples of 16, token maps to whole windows, and all of it is
     cropped again. Position embeddings belong to `img_size` and are interpolated for other sizes.

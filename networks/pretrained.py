@@ -4,9 +4,11 @@
 what became of every one. Nothing in a file is executed, and a network is either loaded or left as it was.
 
 A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
-network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
-which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. By convention
-the part that is usually pretrained is called `encoder` and the module in front of the logits `head`.
+network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere, or has a ResNet, defines
+`pretrained_targets(name)`, which gets a name in Microsoft's layout of a Swin or in torchvision's of a ResNet and
+returns the network's own names that start from this tensor. Where `convert_authors` depends on the network's arguments,
+the attribute `converter_options` holds its further arguments. By convention the part that is usually pretrained is
+called `encoder` and the module in front of the logits `head`.
 
 Sources: layout of Microsoft's checkpoints, https://github.com/microsoft/Swin-Transformer (MIT licence); where the
 authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code.
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch.nn.functional as F
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
 from timm.layers import resize_rel_pos_bias_table
@@ -87,18 +90,21 @@ class Format:
         detect: whether a file's tensors are in this format and of use to the network.
         convert: yields (name in the file, name in the network, tensor); a tensor may have several names in the network,
             and names that the network does not have are ignored.
+        share: least share to fill of those parts of the encoder that the file has anything for.
     """
 
     name: str
     whole: bool
     detect: Callable[[nn.Module, Mapping[str, Tensor]], bool]
     convert: Callable[[nn.Module, Mapping[str, Tensor]], Conversion]
+    share: float = 0.5
 
 
 def load(network: nn.Module, source: str | Path) -> LoadReport:
     """Initialise a network with the weights of a file or of a timm model.
 
-    Position bias tables of another window are resized as timm does it, stems of another number of channels adapted.
+    Position bias tables of another window are resized as timm does it, position embeddings of another image size
+    interpolated, stems of another number of channels adapted.
     A head of another number of classes keeps its initialisation. From a Swin checkpoint the encoder takes as many
     blocks as it has; as in the authors' Swin-Unet, the mirrored decoder stages start from the same blocks.
 
@@ -111,7 +117,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
         FileNotFoundError: the source is neither a file nor a timm model with weights.
         ConnectionError: the download failed.
         ValueError: the file is not readable, holds more than tensors and plain values, has no known format, or fits
-            the network too little: less than half of the encoder, or of a whole network anything but the head.
+            the network too little: less than half of the encoder's part that such a file is for (of a ResNet: less
+            than all), or of a whole network anything but the head.
     """
     network = unwrap(network)
     content = _read(source)
@@ -130,12 +137,13 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     skipped = {str(name): "not a tensor" for name, value in content.items() if not isinstance(value, Tensor)}
     skipped |= dict.fromkeys(state.keys() - weights.keys(), "follows from the sizes")
     own = network.state_dict()
-    filled, resized, used = {}, {}, set()
+    filled, resized, used, parts = {}, {}, set(), set()
     unused = dict.fromkeys(weights, "no counterpart in the network") if not form.whole else {}
     for name, target, tensor in form.convert(network, weights):
         if target not in own:
             unused.setdefault(name, "no counterpart in the network")
             continue
+        parts.add(".".join(target.split(".")[:2]) + ".")
         shapes = f"{tuple(tensor.shape)} in the file, {tuple(own[target].shape)} in the network"
         fitted = _fit(target, tensor, own[target])
         if fitted is None:
@@ -150,19 +158,19 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     loaded = [name for name in own if name in filled and name not in resized]
     left = [name for name in own if name not in filled]
     report = LoadReport(str(source), form.name, loaded, resized, skipped, left)
-    _check(network, report, form.whole)
+    _check(network, report, form, tuple(part for part in parts if part.startswith("encoder.")))
     network.load_state_dict(own | filled)
     logger.info("%s", report)
     return report
 
 
-def _check(network: nn.Module, report: LoadReport, whole: bool) -> None:
-    """Refuse what fits too little.
+def _check(network: nn.Module, report: LoadReport, form: Format, parts: tuple[str, ...]) -> None:
+    """Refuse what fits too little of a whole network or of parts (prefixes of names) of its encoder.
 
     Raises:
         ValueError: says how much fits and names the first tensor that does not.
     """
-    if whole:
+    if form.whole:
         # A head's last layer is as wide as the classes; fine-tuning on others starts it anew.
         missing = [name for name in report.left if "head" not in name.split(".")]
         foreign = [name for name, reason in report.skipped.items() if reason.startswith("no counterpart")]
@@ -174,13 +182,15 @@ def _check(network: nn.Module, report: LoadReport, whole: bool) -> None:
                 "file was trained with, apart from out_channels, in_channels, img_size and window_size."
             )
         return
-    encoder = [name for name in (*report.loaded, *report.resized) if name.startswith("encoder.")]
-    total = sum(name.startswith("encoder.") for name in network.state_dict())
-    if not encoder or 2 * len(encoder) < total:
+    # Files of before PyTorch 0.4.1 have no counters of batches.
+    total = [key for key in network.state_dict() if key.startswith(parts) and not key.endswith("num_batches_tracked")]
+    encoder = [name for name in total if name in report.resized or name in report.loaded]
+    if not encoder or len(encoder) < form.share * len(total):
         raise ValueError(
             f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {len(encoder)} of the "
-            f"encoder's {total} tensors can be filled{_shapes(report)}; choose a checkpoint with the network's "
-            "embed_dim, depths and num_heads, or build the network with those of the checkpoint."
+            f"encoder's {len(total)} tensors for it can be filled{_shapes(report)}; choose a checkpoint of the "
+            "network's own kind (embed_dim, depths and num_heads of a Swin, number of layers of a ResNet), or build "
+            "the network with those of the checkpoint."
         )
 
 
@@ -203,7 +213,11 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
             return None
         window = (math.isqrt(len(like)) + 1) // 2
         return resize_rel_pos_bias_table(tensor, (window, window), tuple(like.shape))
-    if name.endswith("patch_embed.proj.weight"):
+    if name.endswith(".pos_embed") and tensor.ndim == 4 and tensor.shape[3] == like.shape[3]:
+        # (1, height, width, channels) of another image size.
+        resized = F.interpolate(tensor.permute(0, 3, 1, 2), like.shape[1:3], mode="bicubic")
+        return resized.permute(0, 2, 3, 1)
+    if name.endswith(("patch_embed.proj.weight", "cnn.conv1.weight")):
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
         same = tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]
         if same and tensor.shape[1] in (1, 3):
@@ -267,7 +281,8 @@ def _is_authors(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
 
 
 def _convert_authors(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
-    return ((name, name, tensor) for name, tensor in network.convert_authors(state).items())
+    converted = network.convert_authors(state, **getattr(network, "converter_options", {}))
+    return ((name, name, tensor) for name, tensor in converted.items())
 
 
 def _is_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
@@ -291,6 +306,11 @@ def _convert_timm(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion
         renamed = f"layers.{int(stage[1]) - 1}.downsample.{name[stage.end() :]}" if stage else name
         for target in _targets(network, renamed):
             yield name, target, tensor
+
+
+def _is_resnet(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    name = "layer1.0.conv1.weight"
+    return name in state and hasattr(network, "pretrained_targets") and bool(network.pretrained_targets(name))
 
 
 def _is_swin(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
@@ -317,4 +337,5 @@ FORMATS = (
     Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),
+    Format("ImageNet ResNets of torchvision and timm", False, _is_resnet, _convert_microsoft, share=1.0),
 )

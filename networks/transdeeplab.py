@@ -1,8 +1,9 @@
 """TransDeepLab: a DeepLab v3+ made of Swin Transformer blocks.
 
 Paper: Azad et al., "TransDeepLab: Convolution-Free Transformer-based DeepLab v3+ for Medical Image Segmentation",
-https://arxiv.org/abs/2208.00713. Authors' code: https://github.com/rezazad68/transdeeplab (MIT licence). Written from
-the paper and from a description and measured outputs of the authors' code, not from the code itself.
+https://arxiv.org/abs/2208.00713. Authors' code: https://github.com/rezazad68/transdeeplab (no licence found when this
+was written). Written from the paper and from a description and measured outputs of the authors' code, not from the code
+itself.
 """
 
 import re

@@ -90,11 +90,14 @@ class CrossLevel(nn.Module):
 class DoubleLevelFusion(NoFusion):
     """The paper's fusion of two levels through their class tokens.
 
-    A level's class token is the mean of its normalised patch tokens. Class and patch tokens get positions and pass
-    ViT blocks; then each class token attends to the patch tokens of the other level. The paper ends with class and
-    patch tokens side by side and does not say how its decoder, which takes maps, uses the former. Here a class token
-    is added to every patch token of its level before the level's norm: without further parameters, and the least that
-    lets the cross-attention reach the decoder.
+    A level's class token is the mean of its normalised patch tokens. Class and patch tokens get positions, and each
+    class token attends to the patch tokens of the other level. Then class and patch tokens of a level pass ViT blocks,
+    and the patch tokens go on.
+
+    The paper has the ViT blocks first. After that order the class tokens would be the only ones that know of the other
+    level, and the decoder, which takes maps, has no use for them. The authors' code has the order used here, but
+    continues with what entered the ViT blocks. Continuing with what leaves them needs nothing new, and is the least
+    that lets every part reach the decoder.
 
     Args:
         dims: channels of the large and of the small level.
@@ -141,7 +144,7 @@ class DoubleLevelFusion(NoFusion):
     def forward(self, large: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, H, W, C) of the large and of the small level to tokens of the same shapes."""
         first, second = self.embed(large, small)
-        first, second = self.blocks[0](first), self.blocks[1](second)
         first_class, second_class = self.exchange(first, second)
-        first, second = first[:, 1:] + first_class, second[:, 1:] + second_class
+        first = self.blocks[0](torch.cat([first_class, first[:, 1:]], 1))[:, 1:]
+        second = self.blocks[1](torch.cat([second_class, second[:, 1:]], 1))[:, 1:]
         return self.norm[0](first).view_as(large), self.norm[1](second).view_as(small)

@@ -16,12 +16,12 @@ from networks.layers.expand import ExpandHead
 from networks.layers.swin import SwinBlock, SwinStage
 
 SIZE = 64
-HIFORMER = {"cnn": "test_resnet", "embed_dim": 12, "depths": (2, 1, 1), "num_heads": (1, 2, 4), "window_size": 4}
-DEEPLAB = {"windows": (1, 2, 4), "aspp_depths": (1, 2, 1), "depths": (2, 1, 1), "decoder_depths": (1, 2)}
+HIFORMER = {"cnn": "test_resnet", "embed_dim": 12, "depths": (1, 2, 1), "num_heads": (1, 2, 4), "window_size": 4}
+DEEPLAB = {"windows": (1, 4), "aspp_depths": (1, 1), "depths": (1, 2, 1), "decoder_depths": (1, 1)}
 DEEPLAB |= {"embed_dim": 12, "num_heads": (1, 2, 4), "window_size": 4, "aspp_drop_rate": 0.0}
 NETWORKS = {
     "HiFormer": (HiFormer, HIFORMER),
-    "HiFormer paper": (HiFormer, HIFORMER | {"fusion": "paper", "fusion_depths": (1, 2), "fusion_heads": (2, 4)}),
+    "HiFormer paper": (HiFormer, HIFORMER | {"fusion": "paper", "fusion_depths": (1, 1), "fusion_heads": (2, 4)}),
     "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),
     "TransDeepLab": (TransDeepLab, DEEPLAB),
 }

@@ -206,8 +206,10 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
     if name.endswith("patch_embed.proj.weight"):
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
         same = tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]
-        if same and tensor.shape[1] in (1, 3):
-            return adapt_input_conv(like.shape[1], tensor, base_chans=tensor.shape[1])
+        if same and tensor.shape[1] == 3:
+            return adapt_input_conv(like.shape[1], tensor)
+        if same and tensor.shape[1] == 1:
+            return tensor.expand_as(like) / like.shape[1]
     return None
 
 

@@ -1,4 +1,4 @@
-"""Pictures of predictions beside the truth: ``python -m scripts.pictures DATASET_DIR PREDICTIONS OUTPUT.png``."""
+"""Pictures of predictions beside the truth: ``python -m scripts.pictures DATASET_DIR PREDICTIONS OUTPUT.jpg``."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def panel(
     Args:
         dataset_dir: data set in the contract.
         predictions: folder that inference wrote for ``split``.
-        output: PNG file to write.
+        output: PNG or JPEG file to write.
         split: list of ``dataset.json``.
         cases: rows at most.
         window: image values to draw as black and white, such as -160,240 for CT; the image's own range by default.

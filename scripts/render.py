@@ -248,7 +248,7 @@ def super1_table() -> str:
         rows = list(csv.DictReader(file))
     classes = list(dict.fromkeys(row["class"] for row in rows))
     scores = {(row["metric"], row["class"]): row for row in rows}
-    lines = ["| class | IoU | Dice | HD95, pixels | test images |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| class | IoU | Dice | HD95, pixels | scores in the mean |", "| --- | --- | --- | --- | --- |"]
     for name in classes:
         cells = [scores[metric, name]["mean"] for metric in ("iou", "dice", "hd95")]
         lines.append(f"| {name} | {' | '.join(cells)} | {scores['dice', name]['finite']} |")

@@ -294,10 +294,23 @@ def convert_levit(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Tenso
         rest = re.sub(r"^(q|proj)\.1\.", r"\1.", rest)
         rest = re.sub(r"^([02])\.", lambda match: {"0": "ln1.", "2": "ln2."}[match[1]], rest)
         if rest == "attention_biases":
-            tensor = square(tensor)
+            tensor = square_biases(tensor)
         yield name, f"stages.{stage}.{parent}.{module}.{rest}", tensor
 
 
-def square(biases: Tensor) -> Tensor:
-    """Bias tables (heads, side * side) of square grids, flat as their authors have them, as (heads, side, side)."""
-    return biases.unflatten(1, (math.isqrt(biases.shape[1]), -1))
+def square_biases(biases: Tensor) -> Tensor:
+    """Bias tables (heads, side * side) of square grids, flat as their authors have them, as (heads, side, side).
+
+    Raises:
+        ValueError: the grid is not square, which a flat table does not tell the sides of.
+    """
+    side = math.isqrt(biases.shape[1])
+    if side * side != biases.shape[1]:
+        raise ValueError(f"Bias tables of {biases.shape[1]} entries are not of square images: choose other weights.")
+    return biases.unflatten(1, (side, side))
+
+
+def extend_biases(biases: Tensor, table: tuple[int, int]) -> Tensor:
+    """Bias tables (heads, H, W) in another size with which attention computes the same: cut, or extended as needed."""
+    rows, cols = (torch.arange(new).clamp(max=old - 1) for new, old in zip(table, biases.shape[1:], strict=True))
+    return biases[:, rows][:, :, cols]

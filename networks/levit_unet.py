@@ -97,7 +97,11 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
-        x = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        x = self.conv1(x)
+        if self.training and not x.is_cuda:
+            # On the CPU the gradient of a convolution's weight takes up to three times as long in channels-last memory.
+            x = x.contiguous()
+        x = F.relu(self.norm1(x), inplace=True)
         return F.relu(self.norm2(self.conv2(x)), inplace=True)
 
 

@@ -8,8 +8,11 @@ network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere 
 which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. By convention
 the part that is usually pretrained is called `encoder` and the module in front of the logits `head`.
 
+LeViT checkpoints go into every network whose `encoder` is a `LevitEncoder`.
+
 Sources: layout of Microsoft's checkpoints, https://github.com/microsoft/Swin-Transformer (MIT licence); where the
-authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code.
+authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code; layout
+of https://github.com/facebookresearch/LeViT (Apache-2.0), likewise.
 """
 
 import logging
@@ -28,13 +31,14 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models import adapt_input_conv, clean_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
 
+from networks.layers.levit import LevitEncoder, convert_levit, extend_biases, square_biases
 from networks.layers.swin import SwinEncoder
 from networks.workflow.checkpoints import read_checkpoint, unwrap
 
 logger = logging.getLogger(__name__)
 
 WRAPPERS = ("network", "model", "state_dict")  # keys of ours, of Microsoft and Meta, of Lightning and NASA
-CONSTANTS = ("relative_position_index", "attn_mask")
+CONSTANTS = ("relative_position_index", "attn_mask", "attention_bias_idxs")
 HUB_TIMEOUT = 10.0  # seconds
 
 Conversion = Iterator[tuple[str, str, Tensor]]
@@ -98,9 +102,10 @@ class Format:
 def load(network: nn.Module, source: str | Path) -> LoadReport:
     """Initialise a network with the weights of a file or of a timm model.
 
-    Position bias tables of another window are resized as timm does it, stems of another number of channels adapted.
-    A head of another number of classes keeps its initialisation. From a Swin checkpoint the encoder takes as many
-    blocks as it has; as in the authors' Swin-Unet, the mirrored decoder stages start from the same blocks.
+    Swin's position bias tables of another window are resized as timm does it, LeViT's of another image size cut or,
+    with the bias of the longest distance, extended. Stems of another number of channels are adapted. A head of another
+    number of classes keeps its initialisation. From a Swin checkpoint the encoder takes as many blocks as it has; as in
+    the authors' Swin-Unet, the mirrored decoder stages start from the same blocks.
 
     Args:
         network: the network, also if wrapped; unchanged if this raises.
@@ -203,7 +208,10 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
             return None
         window = (math.isqrt(len(like)) + 1) // 2
         return resize_rel_pos_bias_table(tensor, (window, window), tuple(like.shape))
-    if name.endswith("patch_embed.proj.weight"):
+    if name.endswith("attention_biases"):
+        # (heads, height, width): another image size, but the heads must be the same.
+        return extend_biases(tensor, (like.shape[1], like.shape[2])) if len(tensor) == len(like) else None
+    if name.endswith(("patch_embed.proj.weight", "stem.conv1.linear.weight")):
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
         same = tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]
         if same and tensor.shape[1] == 3:
@@ -314,8 +322,40 @@ def _targets(network: nn.Module, name: str) -> Iterable[str]:
     return targets
 
 
+def _is_meta_levit(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return isinstance(getattr(network, "encoder", None), LevitEncoder) and "patch_embed.0.c.weight" in state
+
+
+def _convert_meta_levit(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    for name, tensor in state.items():
+        stem = re.fullmatch(r"patch_embed\.([0246])\.(c|bn)\.(.+)", name)
+        if stem:
+            layer = "linear" if stem[2] == "c" else "bn"
+            yield name, f"encoder.stem.conv{int(stem[1]) // 2 + 1}.{layer}.{stem[3]}", tensor
+    blocks = {name.removeprefix("blocks."): tensor for name, tensor in state.items() if name.startswith("blocks.")}
+    for name, target, tensor in convert_levit(blocks):
+        yield f"blocks.{name}", f"encoder.{target}", tensor
+
+
+def _is_timm_levit(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return isinstance(getattr(network, "encoder", None), LevitEncoder) and "stem.conv1.linear.weight" in state
+
+
+def _convert_timm_levit(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    for name, tensor in state.items():
+        target = re.sub(r"\.(q|proj)\.ln\.", r".\1.", name.replace(".attn_downsample.", ".attn."))
+        if name.endswith("attention_biases"):
+            tensor = square_biases(tensor)
+        elif name.startswith("stages.") and tensor.ndim == 4:
+            tensor = tensor.flatten(1)  # timm's levit_conv models: linear layers as 1 x 1 convolutions
+        yield name, f"encoder.{target}", tensor
+
+
 FORMATS = (
     Format("our own model.pt or last.pt", True, _is_ours, _convert_ours),
+    # Before the authors', whose LeViT-UNet 192 has blocks of the same names.
+    Format("LeViT's checkpoints", False, _is_meta_levit, _convert_meta_levit),
+    Format("timm's LeViT models", False, _is_timm_levit, _convert_timm_levit),
     Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),

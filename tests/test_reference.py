@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from networks import SwinUnet
+from networks import LevitUnet, SwinUnet
 
 REFERENCE = Path(__file__).parent / "reference"
 CASES = {
+    "levit_unet_128s": (LevitUnet, {"variant": "128s"}),
+    "levit_unet_192": (LevitUnet, {"variant": "192"}),
+    "levit_unet_384": (LevitUnet, {"variant": "384"}),
     "swin_unet_tiny": (SwinUnet, {}),
 }
 

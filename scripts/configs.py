@@ -146,7 +146,7 @@ def train(bundle: Bundle) -> Config:
             },
             "inferer": inferer(preset),
             "postprocessing": _compose(
-                *label_map("@validate::preprocessing"),
+                *label_map("@validate::preprocessing", and_image=True),
                 {"_target_": "AsDiscreted", "keys": ["pred", "label"], "to_onehot": "@out_channels"},
             ),
             "key_metric": {"val_mean_dice": _mean_dice()},
@@ -455,16 +455,17 @@ def inferer(preset: Preset) -> Config:
     return {"_target_": "SlidingWindowInferer", **shared}
 
 
-def label_map(transform: str) -> list[Config]:
-    """Logits to class numbers on the grid of the file."""
+def label_map(transform: str, and_image: bool = False) -> list[Config]:
+    """Logits to class numbers on the grid of the file; the image as well, where the two are drawn together."""
+    keys = ["pred", "image"] if and_image else ["pred"]
     return [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
         {
             "_target_": "Invertd",
-            "keys": "pred",
+            "keys": keys,
             "transform": transform,
-            "orig_keys": "image",
-            "nearest_interp": True,
+            "orig_keys": ["image"] * len(keys),
+            "nearest_interp": [True, False][: len(keys)],
             "to_tensor": True,
         },
     ]

@@ -1,5 +1,6 @@
 """Segmentation networks of medical imaging and microscopy, one family per module."""
 
+from networks.cs_unet import CSUnet
 from networks.swin_unet import SwinUnet
 
-__all__ = ["SwinUnet"]
+__all__ = ["CSUnet", "SwinUnet"]

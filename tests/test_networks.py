@@ -11,12 +11,22 @@ import torch
 from torch import nn
 
 import networks
-from networks import SwinUnet
+from networks import CSUnet, SwinUnet
 from networks.layers.expand import ExpandHead
 from networks.layers.swin import SwinBlock
 
 SIZE = 64
 NETWORKS = {
+    "CSUnet": (
+        CSUnet,
+        {
+            "encoder_name": "resnet18",
+            "embed_dim": 24,
+            "depths": (2, 1, 1, 1),
+            "num_heads": (1, 2, 2, 4),
+            "window_size": 4,
+        },
+    ),
     "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),
 }
 

@@ -211,9 +211,10 @@ class CSUnet(nn.Module):
         features = self.encoder(x)
         x = pad_image(x, 32)
         cnn_features: list[Tensor] = []
+        stride = 4
         for level, feature in enumerate(self.cnn_encoder(x)[-4:]):
-            grid = (x.shape[2] // (4 * 2**level), x.shape[3] // (4 * 2**level))
-            cnn_features.append(to_tokens(feature, grid, features[level]))
+            cnn_features.append(to_tokens(feature, x.shape[2] // stride, x.shape[3] // stride, features[level]))
+            stride *= 2
         return self.decoder(features, cnn_features)[:, :, :height, :width]
 
     @staticmethod

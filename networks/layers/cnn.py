@@ -65,15 +65,15 @@ def pad_image(x: Tensor, multiple: int) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def to_tokens(x: Tensor, grid: tuple[int, int], like: Tensor) -> Tensor:
+def to_tokens(x: Tensor, height: int, width: int, like: Tensor) -> Tensor:
     """Feature (B, C, h, w) as tokens on another token map's grid, (B, H, W, C).
 
     Args:
         x: the feature.
-        grid: where the feature should have been, by its stride; it is interpolated to it where it is not (encoders that
-            do not pad). What this grid has more than `like` is padding of the image.
-        like: tokens (B, H, W, any).
+        height: rows that the feature should have, by its stride; it is interpolated where an encoder has others.
+        width: columns likewise.
+        like: tokens (B, H, W, any); what the feature has beyond their grid is padding of the image and cropped.
     """
-    if x.shape[2] != grid[0] or x.shape[3] != grid[1]:
-        x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
+    if x.shape[2] != height or x.shape[3] != width:
+        x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
     return x.permute(0, 2, 3, 1)[:, : like.shape[1], : like.shape[2]]

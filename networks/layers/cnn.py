@@ -4,6 +4,9 @@ smp (MIT licence) gives its families, and through them timm's networks, one inte
 with the older versions that published networks were built with, features on given grids, and clear mistakes.
 """
 
+import re
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders, get_encoder
@@ -55,6 +58,25 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
                 module.static_padding = nn.Identity()
                 module.padding = (total // 2, total // 2)
     return encoder.to(memory_format=torch.channels_last)
+
+
+def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Names of a classifier's tensors and what the encoder calls them; those that it lacks are left out.
+
+    Known are the names of torchvision, of timm, of pretrainedmodels and efficientnet-pytorch, as NASA's MicroNet files
+    have them, and of smp's older versions: the first DenseNets had a dot in "norm.1", and timm's networks are one level
+    deeper since smp takes them from timm.
+    """
+    own = encoder.state_dict().keys()
+    converted = {}
+    for name in names:
+        deeper = f"model.{name}"
+        dense = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name)
+        for candidate in (name, dense, deeper, deeper.replace(".stages.", ".stages_")):
+            if candidate in own:
+                converted[name] = candidate
+                break
+    return converted
 
 
 def pad_image(x: Tensor, multiple: int) -> Tensor:

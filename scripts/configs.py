@@ -25,6 +25,7 @@ def train(bundle: Bundle) -> Config:
             "$import networks.pretrained as weights",
         ],
         **_common(bundle),
+        "log_dir": "$@bundle_root + '/logs'",
         "check_data": True,
         **_data_ids(preset),
         "pretrained": None,
@@ -176,6 +177,7 @@ def train(bundle: Bundle) -> Config:
         "initialize": [
             "$workflow.report_errors()",
             "$monai.utils.set_determinism(@seed)",
+            "$workflow.check_intervals(@epochs, @val_interval)",
             _check("@train::dataset::data + @validate::dataset::data"),
             "$weights.load(@network_def, @pretrained) if @pretrained else None",
         ],
@@ -522,7 +524,6 @@ def _common(bundle: Bundle) -> Config:
         "bundle_root": f"$'{here}' if os.path.isfile('{here}/configs/metadata.json') else '.'",
         "ckpt_dir": "$@bundle_root + '/models'",
         "output_dir": "$@bundle_root + '/eval'",
-        "log_dir": "$@bundle_root + '/logs'",
         "dataset_dir": PHANTOM_DIR[bundle.default.kind],
     }
 
@@ -530,8 +531,8 @@ def _common(bundle: Bundle) -> Config:
 def _data_ids(preset: Preset) -> Config:
     ids: Config = {"in_channels": CHANNELS[preset.kind], "out_channels": len(preset.classes) + 1}
     if preset.kind == "ct":
-        return {**ids, "reader": None, "intensity_range": [-125, 275]}
-    return {**ids, "reader": "PILReader"}
+        return {**ids, "spatial_dims": 3, "reader": None, "intensity_range": [-125, 275]}
+    return {**ids, "spatial_dims": 2, "reader": "PILReader"}
 
 
 def _recipe_ids(recipe: Recipe) -> Config:
@@ -591,7 +592,7 @@ def _intensity(preset: Preset) -> list[Config]:
 
 
 def _check(cases: str, classes: str = "@out_channels") -> str:
-    return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader) if @check_data else None"
+    return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
 
 
 def _mean_dice() -> Config:

@@ -11,6 +11,7 @@ IDS = {
     "check_data": "read every image and label once before the start and stop at the first mistake",
     "in_channels": "channels of the images",
     "out_channels": "classes with background",
+    "spatial_dims": "3 for volumes, which are cut into axial slices, 2 for pictures",
     "reader": "MONAI image reader, such as `PILReader`; null chooses by the file's suffix",
     "intensity_range": "CT numbers (HU) that become 0 and 1; values beyond are clipped",
     "img_size": "height and width that the network sees: slices are resized to it, pictures cropped",

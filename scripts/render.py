@@ -1,5 +1,6 @@
 """Render the bundles' configs and documentation from the catalog: ``python -m scripts.render [--check]``."""
 
+import csv
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ from scripts.catalog import BUNDLES, VERSIONS, Bundle, Preset
 from scripts.ids import IDS
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 LOGGING = """[loggers]
 keys=root
@@ -220,7 +222,7 @@ def plain_ids(bundle: Bundle) -> list[str]:
 
 def with_tables(text: str) -> str:
     """Replace what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` by the rendered table."""
-    tables = {"ids": lambda: id_table(BUNDLES[0]), "bundles": bundle_table}
+    tables = {"ids": lambda: id_table(BUNDLES[0]), "bundles": bundle_table, "super1": super1_table}
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}{tables[match[2]]()}\n{match[3]}",
@@ -237,6 +239,19 @@ def bundle_table() -> str:
         for b in BUNDLES
     ]
     return "\n".join(rows)
+
+
+def super1_table() -> str:
+    """The scores that the evaluation of the README's real result wrote (``summary.csv``)."""
+    with (RESULTS / "swin_unet_super1.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    classes = list(dict.fromkeys(row["class"] for row in rows))
+    scores = {(row["metric"], row["class"]): row for row in rows}
+    lines = ["| class | IoU | Dice | HD95, pixels | test images |", "| --- | --- | --- | --- | --- |"]
+    for name in classes:
+        cells = [scores[metric, name]["mean"] for metric in ("iou", "dice", "hd95")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {scores['dice', name]['finite']} |")
+    return "\n".join(lines)
 
 
 def _recipe_text(preset: Preset) -> str:

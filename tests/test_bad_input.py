@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from networks.phantom import write_precipitate_phantom
 from networks.workflow import list_images
 from networks.workflow.errors import user_error
 from scripts.catalog import SWIN_UNET
@@ -135,6 +136,17 @@ def test_channel_count(ct_dir: Path, tmp_path: Path) -> None:
     assert "has 1 channels, but the network takes 3" in text
 
 
+def test_pictures_in_a_config_for_volumes(tmp_path: Path) -> None:
+    write_precipitate_phantom(tmp_path / "pictures", 1, 1, 1, size=(48, 48))
+    text = sentence_of(TRAIN, **training_overrides(SWIN_UNET, tmp_path, tmp_path / "pictures"))
+    assert "has 2 spatial dimensions, but this config is for volumes" in text
+
+
+def test_training_that_would_never_validate(ct_dir: Path, tmp_path: Path) -> None:
+    text = sentence_of(TRAIN, **training_overrides(SWIN_UNET, tmp_path, ct_dir, val_interval=3))
+    assert "val_interval is 3" in text
+
+
 def test_nan_in_image(broken: Path, tmp_path: Path) -> None:
     image, _ = first_pair(broken)
 
@@ -211,7 +223,7 @@ def test_one_image_or_a_folder_of_images(tmp_path: Path) -> None:
 
 
 def run_command(arguments: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_command_line_prints_the_sentence_and_ends_with_1(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.transforms import LoadImage
 
+from networks.phantom import write_precipitate_phantom
 from scripts.catalog import BUNDLES, Bundle
 from scripts.ids import IDS
 from scripts.render import bundle_configs, plain_ids
@@ -44,6 +46,28 @@ def test_train_evaluate_infer(bundle: Bundle, ct_dir: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-5)
         assert nib.aff2axcodes(prediction.affine) == nib.aff2axcodes(image.affine)
         assert prediction.get_data_dtype() == np.uint8
+
+
+@every_bundle
+@pytest.mark.parametrize("kind", ["ct", "micrograph"])
+def test_presets_train_evaluate_infer(bundle: Bundle, kind: str, ct_dir: Path, tmp_path: Path) -> None:
+    """One preset of each kind of data, on a phantom of that kind."""
+    data, written = ct_dir, ".nii.gz"
+    if kind == "micrograph":
+        data, written = tmp_path / "pictures", ".png"
+        write_precipitate_phantom(data, 2, 1, 1, size=(80, 64))
+    (name, *_) = [name for name, preset in bundle.presets.items() if preset.kind == kind]
+    train, infer = config_paths(bundle, "train", f"presets/{name}"), config_paths(bundle, "inference")
+    infer += config_paths(bundle, f"presets/{name}_inference")
+    options = training_overrides(bundle, tmp_path, data, epochs=1, val_interval=1)
+    run(train, "train", "training", **options)
+    run([*train, *config_paths(bundle, "evaluate")], "train", **options)
+    run(infer, "inference", **tiny_overrides(bundle, tmp_path, data))
+    item = json.loads((data / "dataset.json").read_text())["test"][0]
+    (found,) = (tmp_path / "eval").rglob(Path(item["image"]).name.replace(written, f"_seg{written}"))
+    load = LoadImage(image_only=True, reader="PILReader" if kind == "micrograph" else None)
+    assert load(found).shape == load(data / item["label"]).shape
+    assert load(found).max() < len(bundle.presets[name].classes) + 1
 
 
 @every_bundle

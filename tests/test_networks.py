@@ -13,7 +13,7 @@ from torch import nn
 import networks
 from networks import CSUnet, SwinUnet
 from networks.layers.expand import ExpandHead
-from networks.layers.swin import SwinBlock
+from networks.layers.swin import SwinBlock, SwinStage
 
 SIZE = 64
 NETWORKS = {
@@ -263,3 +263,20 @@ def test_dropped_residuals_are_not_computed_but_expectation_holds():
     out = block(x).mean((1, 2, 3))
     assert set(out.tolist()) == {0.0, 2.0}
     assert abs(out.mean().item() - 1) < 0.2
+
+
+def test_dropping_every_residual_leaves_zero_gradients():
+    block = SwinBlock(8, 2, 4, True, (8, 8), drop_path=1 - 1e-9).train()
+    x = torch.randn(2, 8, 8, 8)
+    out = block(x)
+    assert torch.equal(out, x)
+    out.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in block.parameters())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_large_maps_by_image_equal_the_batch(training):
+    torch.manual_seed(0)
+    stage = SwinStage(96, 3, 7, (56, 56), (0.0, 0.0)).train(training)
+    x = torch.randn(2, 56, 56, 96)
+    torch.testing.assert_close(stage(x), stage.blocks(x))

@@ -63,11 +63,12 @@ def test_parameter_count(case):
     [(torch.float32, "logits_strided", 5e-5), (torch.float64, "logits_strided_f64", 1e-12)],
     ids=["float32", "float64"],
 )
-def test_logits(case, dtype, key, tolerance):
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "autograd"])
+def test_logits(case, dtype, key, tolerance, grad):
     facts, stored, network = case
     image = np.random.RandomState(0).uniform(-1, 1, size=facts["input"]["shape"]).astype(np.float32)
-    with torch.no_grad():
-        logits = network.to(dtype)(torch.from_numpy(image).to(dtype)).numpy()
+    with torch.set_grad_enabled(grad):  # some layers have an implementation of their own for training
+        logits = network.to(dtype)(torch.from_numpy(image).to(dtype)).detach().numpy()
     assert list(logits.shape) == facts["output_shape"]
     stride = 8 if dtype == torch.float32 else facts["f64_stride"]
     assert np.abs(logits[..., ::stride, ::stride] - stored[key]).max() <= tolerance

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.window_attention import eager_cpu_training
+
 
 class PatchExpand(nn.Module):
     """A linear layer whose outputs become a scale x scale cell of tokens, then a norm.
@@ -79,7 +81,7 @@ class TransposedUpsample(nn.Module):
 
 
 class _QuadraticForms(torch.autograd.Function):
-    """x' S x for tokens x (T, C) and symmetric matrices S (P, C, C), as (T, P).
+    """x' S x for tokens x (T, C) and symmetric, positive matrices S (P, C, C), as (T, P).
 
     Autograd would spend a third matrix product because it does not know of the symmetry, and several passes over
     (T, P, C) where this takes one; working one matrix at a time keeps the intermediate results in the cache.
@@ -89,7 +91,8 @@ class _QuadraticForms(torch.autograd.Function):
     def forward(ctx, x: Tensor, matrices: Tensor) -> Tensor:
         products = [x @ matrix for matrix in matrices]
         ctx.save_for_backward(x, *products)
-        return torch.stack([torch.linalg.vecdot(x, product) for product in products], -1)
+        lengths = [torch.linalg.vecdot(x, product) for product in products]
+        return torch.stack(lengths, -1).clamp_min_(0)  # rounding must not turn a length negative
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -131,18 +134,20 @@ class ExpandHead(nn.Module):
         expand = self.expand.weight.view(cells, dim, dim)
         expand = expand - expand.mean(1, keepdim=True)
         output = self.output.weight.flatten(1)
-        if self.training and not x.is_cuda and not torch.jit.is_scripting():
-            squares = _QuadraticForms.apply(x.flatten(0, 2), expand.transpose(1, 2) @ expand).view(
-                batch, height, width, -1
-            )
-        else:
-            squares = torch.cat([F.linear(x, part).square().sum(-1, keepdim=True) for part in expand.unbind(0)], -1)
+        squares = self._squares(x, expand)
         rstd = (squares / dim + self.norm.eps).rsqrt()
         classes = (output * self.norm.weight) @ expand
         logits = F.linear(x, classes.flatten(0, 1)).view(batch, height, width, cells, -1)
         logits = logits * rstd.unsqueeze(-1) + output @ self.norm.bias
         logits = logits.view(batch, height, width, self.scale, self.scale, -1).permute(0, 5, 1, 3, 2, 4)
         return logits.reshape(batch, -1, height * self.scale, width * self.scale)
+
+    def _squares(self, x: Tensor, expand: Tensor) -> Tensor:
+        """Squared lengths of the expanded features, (B, H, W, scale^2)."""
+        if not torch.jit.is_scripting() and eager_cpu_training(x):
+            lengths = _QuadraticForms.apply(x.flatten(0, 2), expand.transpose(1, 2) @ expand)
+            return lengths.view(x.shape[0], x.shape[1], x.shape[2], -1)
+        return torch.stack([F.linear(x, part).square().sum(-1) for part in expand.unbind(0)], -1)
 
 
 class BilinearHead(nn.Module):

@@ -15,95 +15,7 @@ import torch.nn.functional as F
 from timm.layers import drop_path, trunc_normal_
 from torch import Tensor, nn
 
-
-def relative_position_index(height: int, width: int, window_size: int, device: torch.device) -> Tensor:
-    """Rows of a bias table for every (query, key) pair of a height x width window, flattened to (N * N,).
-
-    The table has (2 * window_size - 1)^2 rows whatever the window's actual size: smaller windows use its centre.
-    """
-    rows = torch.arange(height, device=device).repeat_interleave(width)
-    cols = torch.arange(width, device=device).repeat(height)
-    rows = rows[:, None] - rows[None, :] + (window_size - 1)
-    cols = cols[:, None] - cols[None, :] + (window_size - 1)
-    return (rows * (2 * window_size - 1) + cols).flatten()
-
-
-def window_mask(
-    height: int, width: int, window: tuple[int, int], shift: tuple[int, int], device: torch.device
-) -> Tensor:
-    """Additive attention mask (windows, N, N) for a height x width grid that is padded to whole windows, then rolled.
-
-    A query sees a key unless the roll brought them together from opposite borders or the key is padding.
-    """
-    wh, ww = window
-    nh, nw = (height + wh - 1) // wh, (width + ww - 1) // ww
-    rows, cols = torch.arange(nh * wh, device=device), torch.arange(nw * ww, device=device)
-    wrapped = 2 * (rows >= nh * wh - shift[0]).int()[:, None] + (cols >= nw * ww - shift[1]).int()[None, :]
-    real = ((rows + shift[0]) % (nh * wh) < height)[:, None] & ((cols + shift[1]) % (nw * ww) < width)[None, :]
-    wrapped = wrapped.view(nh, wh, nw, ww).transpose(1, 2).reshape(nh * nw, wh * ww)
-    real = real.view(nh, wh, nw, ww).transpose(1, 2).reshape(nh * nw, wh * ww)
-    visible = (wrapped[:, :, None] == wrapped[:, None, :]) & real[:, None, :]
-    return (~visible).float() * -100.0  # the authors' value; finite, so that fully hidden windows stay free of NaN
-
-
-class WindowAttention(nn.Module):
-    """Multi-head self-attention inside windows, with a relative position bias.
-
-    Args:
-        dim: channels of a token.
-        num_heads: attention heads; must divide `dim`.
-        window_size: largest window side, which sets the size of the bias table.
-        qkv_bias: whether queries, keys and values have a bias.
-        attn_drop: dropout rate of the attention weights.
-        proj_drop: dropout rate of the output.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        window_size: int,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-    ) -> None:
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide {dim} channels: choose heads that do.")
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.attn_drop = attn_drop
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, num_heads))
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-        trunc_normal_(self.relative_position_bias_table, std=0.02)
-
-    def forward(self, x: Tensor, index: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend within windows.
-
-        Args:
-            x: tokens (B, windows, N, C).
-            index: rows of the bias table, (N * N,).
-            mask: additive mask (windows, N, N).
-        """
-        batch, windows, tokens, dim = x.shape
-        qkv = self.qkv(x).view(batch * windows, tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        bias = self.relative_position_bias_table.index_select(0, index).t().reshape(1, -1, tokens, tokens)
-        if mask is not None:
-            bias = bias + mask.unsqueeze(1)
-        if self.training and not x.is_cuda:
-            # CPU kernels of fused attention give no gradient to the bias; the fallback is slower than this.
-            scores = (q * self.scale) @ k.transpose(-2, -1)
-            scores = (scores.view(batch, windows, self.num_heads, tokens, tokens) + bias).view_as(scores)
-            x = F.dropout(scores.softmax(-1), self.attn_drop) @ v
-        else:
-            if mask is not None:
-                bias = bias.expand(batch, windows, self.num_heads, tokens, tokens).flatten(0, 1)
-            dropout = self.attn_drop if self.training else 0.0
-            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
-        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(batch, windows, tokens, dim)))
+from networks.layers.window_attention import WindowAttention, eager_cpu, relative_position_index, window_mask
 
 
 class Mlp(nn.Module):
@@ -313,6 +225,19 @@ class SwinStage(nn.Sequential):
             )
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to the same shape."""
+        # Large maps go image by image, so that the blocks' tensors stay in the cache and below the 32 MB from which on
+        # the C library maps fresh pages for every tensor. 2^18 values are 56 x 56 tokens with 84 channels.
+        if not torch.jit.is_scripting() and eager_cpu(x) and x.shape[0] > 1 and x[0].numel() > 2**18:
+            return torch.cat([self.blocks(image) for image in x.split(1)])
+        return self.blocks(x)
+
+    def blocks(self, x: Tensor) -> Tensor:
+        for block in self:
+            x = block(x)
+        return x
+
 
 class SwinEncoderStage(nn.Module):
     """Blocks of one resolution and the merging that follows them.
@@ -339,11 +264,10 @@ class SwinEncoder(nn.Module):
         grid: (height, width) of the token map for which masks are prepared in advance.
         patch_size: side of a patch in pixels.
         embed_dim: channels of the first stage; each later stage doubles them.
-        depths: blocks per stage.
         num_heads: attention heads per stage.
         window_size: window side in tokens.
-        drop_rate: dropout rate after the patch embedding.
-        drop_paths: per stage one stochastic depth rate per block.
+        drop_paths: per stage one stochastic depth rate per block; their numbers are the depths.
+        drop_rate: dropout rate after the patch embedding and in the blocks.
         **kwargs: further arguments of `SwinBlock`.
     """
 

@@ -1,7 +1,7 @@
 """What the bundles' configs call beyond MONAI and Ignite: data lists, checks, checkpoints, logs, scores."""
 
 from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_weights
-from networks.workflow.checks import check_cases, check_dataset
+from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import CaseReport, EpochLog, OverlayWriter, SpacedHausdorffDistance
@@ -28,6 +28,7 @@ __all__ = [
     "case_list",
     "check_cases",
     "check_dataset",
+    "check_intervals",
     "class_names",
     "list_images",
     "load_datalist",

@@ -32,6 +32,7 @@ def check_cases(
     in_channels: int | None = None,
     out_channels: int | None = None,
     reader: str | None = None,
+    spatial_dims: int | None = None,
 ) -> None:
     """Read every image and label once and raise on the first that cannot be trained on.
 
@@ -42,6 +43,7 @@ def check_cases(
         in_channels: channels that the network takes; not checked if None.
         out_channels: classes of the network; labels must be whole numbers in 0..out_channels-1. Not checked if None.
         reader: MONAI image reader, as in the config's ``LoadImaged``.
+        spatial_dims: 3 for volumes, 2 for pictures; not checked if None.
 
     Raises:
         ValueError: names the file, what was found and what was expected.
@@ -51,11 +53,20 @@ def check_cases(
     loader = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)
     for pair in tqdm(share, desc="Checking data", unit="case", leave=False, disable=idist.get_rank() > 0):
         image = _read(loader, pair["image"])
-        _check_image(pair["image"], image, in_channels)
+        _check_image(pair["image"], image, in_channels, spatial_dims)
         if "label" in pair:
             label = _read(loader, pair["label"])
             _check_shapes(pair, image, label)
             _check_values(pair["label"], label, out_channels)
+
+
+def check_intervals(epochs: int, val_interval: int) -> None:
+    """Raise ValueError for a training that would never validate and so never keep a best checkpoint."""
+    if not 1 <= val_interval <= epochs:
+        raise ValueError(
+            f"val_interval is {val_interval}, which never comes within {epochs} epochs; "
+            f"give --val_interval a number from 1 to {epochs}."
+        )
 
 
 def _read(loader: LoadImage, path: str) -> torch.Tensor:
@@ -75,7 +86,13 @@ def _reason(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _check_image(path: str, image: torch.Tensor, in_channels: int | None) -> None:
+def _check_image(path: str, image: torch.Tensor, in_channels: int | None, spatial_dims: int | None) -> None:
+    if spatial_dims is not None and image.ndim - 1 != spatial_dims:
+        kinds = {2: "pictures", 3: "volumes"}
+        raise ValueError(
+            f"{path} has {image.ndim - 1} spatial dimensions, but this config is for {kinds[spatial_dims]}; "
+            f"add the preset for {kinds[5 - spatial_dims]} or convert the images."
+        )
     if in_channels is not None and image.shape[0] != in_channels:
         raise ValueError(
             f"{path} has {image.shape[0]} channels, but the network takes {in_channels}; "

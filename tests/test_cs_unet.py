@@ -17,17 +17,18 @@ SMALL = {"img_size": 64, "embed_dim": 12, "depths": (2, 2, 2, 2), "num_heads": (
 # One of every family, and the channels at strides 4 to 32.
 FAMILIES = {
     "resnet18": (64, 128, 256, 512),
-    "vgg11_bn": (256, 512, 512, 512),
+    "vgg11": (256, 512, 512, 512),
     "densenet121": (256, 512, 1024, 1024),
     "efficientnet-b0": (24, 40, 112, 320),
     "inceptionv4": (192, 384, 1024, 1536),
     "se_resnext50_32x4d": (256, 512, 1024, 2048),
     "mobilenet_v2": (24, 32, 96, 1280),
     "dpn68": (144, 320, 704, 832),
+    "inceptionresnetv2": (192, 320, 1088, 1536),
     "timm-efficientnet-b0": (24, 40, 112, 320),
     "mit_b0": (32, 64, 160, 256),
     "tu-convnext_atto": (40, 80, 160, 320),
-    "tu-xception41": (128, 256, 728, 2048),
+    "xception": (128, 256, 728, 2048),
 }
 
 
@@ -37,6 +38,7 @@ def build(encoder_name: str = "resnet18", **kwargs) -> CSUnet:
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*timm-:DeprecationWarning")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_encoder_families(name):
     network = build(name, depths=(1, 1, 1, 1))
@@ -114,7 +116,7 @@ def test_arguments(kwargs, message):
 
 
 def test_swin_checkpoint_fills_encoder_and_decoder(tmp_path):
-    state = SwinTransformer(**(SMALL | {"depths": (2, 2, 6, 2), "num_classes": 5})).state_dict()
+    state = SwinTransformer(**(SMALL | {"img_size": 128, "depths": (2, 2, 6, 2), "num_classes": 5})).state_dict()
     torch.save(state, tmp_path / "swin.pth")
     network = build(depths=(2, 2, 6, 2))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

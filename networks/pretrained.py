@@ -217,8 +217,10 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
     if tensor.ndim == 4 and tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]:
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning, and a
         # single channel is also what a grouped convolution has.
-        colours = (1, 3) if name.endswith("patch_embed.proj.weight") else (3,)
-        return adapt_input_conv(like.shape[1], tensor, tensor.shape[1]) if tensor.shape[1] in colours else None
+        if tensor.shape[1] == 3:
+            return adapt_input_conv(like.shape[1], tensor)
+        if tensor.shape[1] == 1 and name.endswith("patch_embed.proj.weight"):
+            return tensor.expand_as(like) / like.shape[1]
     return None
 
 

@@ -45,7 +45,7 @@ class SpacedHausdorffDistance(IgniteMetricHandler):
     def update(self, output: Sequence[Any]) -> None:
         """Add a batch of ``[predictions, labels]``."""
         for prediction, label in zip(*output, strict=True):
-            spacing = label.pixdim.tolist() if isinstance(label, MetaTensor) else None
+            spacing = label.pixdim[: label.ndim - 1].tolist() if isinstance(label, MetaTensor) else None
             self.metric_fn(prediction[None], label[None], spacing=spacing)
         self._is_reduced = False
 

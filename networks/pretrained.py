@@ -6,7 +6,8 @@ what became of every one. Nothing in a file is executed, and a network is either
 A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
 network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
 which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. By convention
-the part that is usually pretrained is called `encoder` and the module in front of the logits `head`.
+the part that is usually pretrained is called `encoder` and the module in front of the logits `head`; an encoder of
+segmentation-models-pytorch beside a Swin encoder is called `cnn_encoder`.
 
 LeViT checkpoints go into every network whose `encoder` is a `LevitEncoder`.
 
@@ -31,6 +32,7 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models import adapt_input_conv, clean_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
 
+from networks.layers.cnn import convert_cnn_names
 from networks.layers.levit import LevitEncoder, convert_levit, extend_biases, square_biases
 from networks.layers.swin import SwinEncoder
 from networks.workflow.checkpoints import read_checkpoint, unwrap
@@ -39,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 WRAPPERS = ("network", "model", "state_dict")  # keys of ours, of Microsoft and Meta, of Lightning and NASA
 CONSTANTS = ("relative_position_index", "attn_mask", "attention_bias_idxs")
+COUNTER = "num_batches_tracked"
 HUB_TIMEOUT = 10.0  # seconds
 
 Conversion = Iterator[tuple[str, str, Tensor]]
@@ -91,12 +94,16 @@ class Format:
         detect: whether a file's tensors are in this format and of use to the network.
         convert: yields (name in the file, name in the network, tensor); a tensor may have several names in the network,
             and names that the network does not have are ignored.
+        part: name of the network's module that its files are made for.
+        share: how much of that module they must fill.
     """
 
     name: str
     whole: bool
     detect: Callable[[nn.Module, Mapping[str, Tensor]], bool]
     convert: Callable[[nn.Module, Mapping[str, Tensor]], Conversion]
+    part: Callable[[nn.Module], str] = lambda network: "encoder"
+    share: float = 0.5
 
 
 def load(network: nn.Module, source: str | Path) -> LoadReport:
@@ -105,7 +112,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     Swin's position bias tables of another window are resized as timm does it, LeViT's of another image size cut or,
     with the bias of the longest distance, extended. Stems of another number of channels are adapted. A head of another
     number of classes keeps its initialisation. From a Swin checkpoint the encoder takes as many blocks as it has; as in
-    the authors' Swin-Unet, the mirrored decoder stages start from the same blocks.
+    the authors' Swin-Unet, the mirrored decoder stages start from the same blocks. A checkpoint of a convolutional
+    classifier must fill all of that encoder.
 
     Args:
         network: the network, also if wrapped; unchanged if this raises.
@@ -116,7 +124,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
         FileNotFoundError: the source is neither a file nor a timm model with weights.
         ConnectionError: the download failed.
         ValueError: the file is not readable, holds more than tensors and plain values, has no known format, or fits
-            the network too little: less than half of the encoder, or of a whole network anything but the head.
+            the network too little: less than half of a Swin encoder, not all of a convolutional one, or of a whole
+            network anything but the head.
     """
     network = unwrap(network)
     content = _read(source)
@@ -155,19 +164,19 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     loaded = [name for name in own if name in filled and name not in resized]
     left = [name for name in own if name not in filled]
     report = LoadReport(str(source), form.name, loaded, resized, skipped, left)
-    _check(network, report, form.whole)
+    _check(network, report, form)
     network.load_state_dict(own | filled)
     logger.info("%s", report)
     return report
 
 
-def _check(network: nn.Module, report: LoadReport, whole: bool) -> None:
+def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
     """Refuse what fits too little.
 
     Raises:
         ValueError: says how much fits and names the first tensor that does not.
     """
-    if whole:
+    if form.whole:
         # A head's last layer is as wide as the classes; fine-tuning on others starts it anew.
         missing = [name for name in report.left if "head" not in name.split(".")]
         foreign = [name for name, reason in report.skipped.items() if reason.startswith("no counterpart")]
@@ -179,13 +188,15 @@ def _check(network: nn.Module, report: LoadReport, whole: bool) -> None:
                 "file was trained with, apart from out_channels, in_channels, img_size and window_size."
             )
         return
-    encoder = [name for name in (*report.loaded, *report.resized) if name.startswith("encoder.")]
-    total = sum(name.startswith("encoder.") for name in network.state_dict())
-    if not encoder or 2 * len(encoder) < total:
+    part = form.part(network)
+    # Old files lack the number of batches, which has no influence.
+    names = {name for name in network.state_dict() if name.startswith(f"{part}.") and not name.endswith(COUNTER)}
+    filled = len(names & {*report.loaded, *report.resized})
+    if filled == 0 or filled < form.share * len(names):
         raise ValueError(
-            f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {len(encoder)} of the "
-            f"encoder's {total} tensors can be filled{_shapes(report)}; choose a checkpoint with the network's "
-            "embed_dim, depths and num_heads, or build the network with those of the checkpoint."
+            f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {filled} of the "
+            f"{part}'s {len(names)} tensors can be filled{_shapes(report)}; choose a checkpoint with the network's "
+            "embed_dim, depths and num_heads or encoder_name, or build the network with those of the checkpoint."
         )
 
 
@@ -211,12 +222,12 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
     if name.endswith("attention_biases"):
         # (heads, height, width): another image size, but the heads must be the same.
         return extend_biases(tensor, (like.shape[1], like.shape[2])) if len(tensor) == len(like) else None
-    if name.endswith(("patch_embed.proj.weight", "stem.conv1.linear.weight")):
-        # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
-        same = tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]
-        if same and tensor.shape[1] == 3:
+    if tensor.ndim == 4 and tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]:
+        # Colours or grey to any number of channels. From other numbers nothing is known about their meaning, and a
+        # single channel is also what a grouped convolution has.
+        if tensor.shape[1] == 3:
             return adapt_input_conv(like.shape[1], tensor)
-        if same and tensor.shape[1] == 1:
+        if tensor.shape[1] == 1 and name.endswith("patch_embed.proj.weight"):
             return tensor.expand_as(like) / like.shape[1]
     return None
 
@@ -351,6 +362,25 @@ def _convert_timm_levit(network: nn.Module, state: Mapping[str, Tensor]) -> Conv
         yield name, f"encoder.{target}", tensor
 
 
+def _cnn_part(network: nn.Module) -> str:
+    return "cnn_encoder" if hasattr(network, "cnn_encoder") else "encoder"
+
+
+def _is_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    encoder = getattr(network, _cnn_part(network), None)
+    if encoder is None or isinstance(encoder, SwinEncoder):
+        return False
+    # Few names suffice: what is missing is said when the file is checked.
+    own = encoder.state_dict().keys()
+    return 10 * len(own & set(convert_cnn_names(encoder, state).values())) > len(own)
+
+
+def _convert_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    part = _cnn_part(network)
+    for name, target in convert_cnn_names(getattr(network, part), state).items():
+        yield name, f"{part}.{target}", state[name]
+
+
 FORMATS = (
     Format("our own model.pt or last.pt", True, _is_ours, _convert_ours),
     # Before the authors', whose LeViT-UNet 192 has blocks of the same names.
@@ -359,4 +389,5 @@ FORMATS = (
     Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),
+    Format("convolutional encoders such as MicroNet's", False, _is_cnn, _convert_cnn, _cnn_part, 1.0),
 )

@@ -12,7 +12,7 @@ from timm.models import levit
 from torch import nn
 
 import networks
-from networks import LevitUnet, SwinUnet
+from networks import CSUnet, LevitUnet, SwinUnet
 from networks.layers.expand import ExpandHead
 from networks.layers.levit import Attention, SubsamplingAttention, bias_index
 from networks.layers.swin import SwinBlock, SwinStage
@@ -29,6 +29,16 @@ NETWORKS = {
             "num_heads": (2, 3),
             "decoder_channels": (32, 16, 8),
             "drop_path_rate": 0.1,
+        },
+    ),
+    "CSUnet": (
+        CSUnet,
+        {
+            "encoder_name": "resnet18",
+            "embed_dim": 24,
+            "depths": (2, 1, 1, 1),
+            "num_heads": (1, 2, 2, 4),
+            "window_size": 4,
         },
     ),
     "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from networks import LevitUnet, SwinUnet
+from networks import CSUnet, LevitUnet, SwinUnet
 
 REFERENCE = Path(__file__).parent / "reference"
 CASES = {
     "levit_unet_128s": (LevitUnet, {"variant": "128s"}),
     "levit_unet_192": (LevitUnet, {"variant": "192"}),
     "levit_unet_384": (LevitUnet, {"variant": "384"}),
+    "cs_unet_resnet50": (CSUnet, {"encoder_name": "resnet50"}),
+    "cs_unet_efficientnet-b4": (CSUnet, {"encoder_name": "efficientnet-b4"}),
+    "cs_unet_vgg16_bn_2222": (CSUnet, {"encoder_name": "vgg16_bn", "depths": (2, 2, 2, 2)}),
     "swin_unet_tiny": (SwinUnet, {}),
 }
 
@@ -52,7 +55,10 @@ def case(request) -> tuple[dict, dict, torch.nn.Module]:
 
 def test_parameter_count(case):
     facts, _, network = case
-    assert sum(p.numel() for p in network.parameters()) == facts["parameters"]
+    shapes = dict(facts["weights"])
+    unused = [key for key in facts["unused_in_forward"] if not network.convert_authors({key: torch.zeros(1, 1)})]
+    expected = facts["parameters"] - sum(math.prod(shapes[key]) for key in unused)
+    assert sum(p.numel() for p in network.parameters()) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Segmentation networks of medical imaging and microscopy, one family per module."""
 
 from networks.swin_unet import SwinUnet
+from networks.transunet import TransUnet
 
-__all__ = ["SwinUnet"]
+__all__ = ["SwinUnet", "TransUnet"]

@@ -5,7 +5,8 @@ what became of every one. Nothing in a file is executed, and a network is either
 
 A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
 network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
-which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. By convention
+which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. Google's .npz
+files go into networks with a `convert_google` (see `TransUnet`), which also transposes their tensors. By convention
 the part that is usually pretrained is called `encoder` and the module in front of the logits `head`.
 
 Sources: layout of Microsoft's checkpoints, https://github.com/microsoft/Swin-Transformer (MIT licence); where the
@@ -21,7 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
+import torch
+import torch.nn.functional as F
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
 from timm.layers import resize_rel_pos_bias_table
@@ -98,13 +102,14 @@ class Format:
 def load(network: nn.Module, source: str | Path) -> LoadReport:
     """Initialise a network with the weights of a file or of a timm model.
 
-    Position bias tables of another window are resized as timm does it, stems of another number of channels adapted.
+    Position bias tables of another window are resized as timm does it, absolute position embeddings of another grid as
+    the authors of TransUNet do it, and stems of another number of channels are adapted.
     A head of another number of classes keeps its initialisation. From a Swin checkpoint the encoder takes as many
     blocks as it has; as in the authors' Swin-Unet, the mirrored decoder stages start from the same blocks.
 
     Args:
         network: the network, also if wrapped; unchanged if this raises.
-        source: a checkpoint, as written by torch.save or as .safetensors, or a timm name such as
+        source: a checkpoint, as written by torch.save, as .safetensors or as .npz, or a timm name such as
             "swin_tiny_patch4_window7_224", which is downloaded unless it is in Hugging Face's cache.
 
     Raises:
@@ -203,7 +208,13 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
             return None
         window = (math.isqrt(len(like)) + 1) // 2
         return resize_rel_pos_bias_table(tensor, (window, window), tuple(like.shape))
-    if name.endswith("patch_embed.proj.weight"):
+    if name.endswith("position_embeddings"):
+        # (1, H, W, C): another grid of the same channels, bilinearly with the corners fixed.
+        if tensor.shape[3] != like.shape[3]:
+            return None
+        maps = tensor.permute(0, 3, 1, 2)
+        return F.interpolate(maps, like.shape[1:3], mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    if name.endswith(("patch_embed.proj.weight", "stem.conv.weight")):
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
         same = tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]
         if same and tensor.shape[1] in (1, 3):
@@ -221,12 +232,18 @@ def _read(source: str | Path) -> Mapping[str, Any]:
                 f"{source} is neither a file nor a timm model with weights: check the path or the name."
             )
         return _download(str(source), hub_id)
-    if path.suffix != ".safetensors":
+    if path.suffix not in (".safetensors", ".npz"):
         return read_checkpoint(path)
     try:
-        return load_file(path)
+        return load_file(path) if path.suffix == ".safetensors" else _read_arrays(path)
     except Exception as error:
-        raise ValueError(f"{path} is not a readable .safetensors file ({error}); it may be truncated.") from error
+        raise ValueError(f"{path} is not a readable {path.suffix} file ({error}); it may be truncated.") from error
+
+
+def _read_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of an .npz file; objects, which could run code, are an error."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def _download(name: str, hub_id: str) -> dict[str, Tensor]:
@@ -312,9 +329,18 @@ def _targets(network: nn.Module, name: str) -> Iterable[str]:
     return targets
 
 
+def _is_google(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return hasattr(network, "convert_google") and "Transformer/encoder_norm/scale" in state
+
+
+def _convert_google(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    return network.convert_google(state)
+
+
 FORMATS = (
     Format("our own model.pt or last.pt", True, _is_ours, _convert_ours),
     Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),
+    Format("Google's ViT .npz files", False, _is_google, _convert_google),
 )

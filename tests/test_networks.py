@@ -11,13 +11,25 @@ import torch
 from torch import nn
 
 import networks
-from networks import SwinUnet
+from networks import SwinUnet, TransUnet
 from networks.layers.expand import ExpandHead
 from networks.layers.swin import SwinBlock
 
 SIZE = 64
 NETWORKS = {
     "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),
+    "TransUnet": (
+        TransUnet,
+        {
+            "width": 32,
+            "depths": (1, 1, 1),
+            "embed_dim": 32,
+            "depth": 1,
+            "num_heads": 2,
+            "mlp_dim": 48,
+            "decoder_channels": (32, 32, 16, 16, 8),
+        },
+    ),
 }
 
 
@@ -70,6 +82,10 @@ class TestNetwork:
             pytest.skip("fixed size")
         network = build(name).eval()
         other = network_class(3, 2, (97, 130), **kwargs).eval()
+        if getattr(network_class, "sized_weights", False):
+            with pytest.raises(RuntimeError, match=r"size mismatch for encoder\.position_embeddings"):
+                other.load_state_dict(network.state_dict())
+            return
         other.load_state_dict(network.state_dict())
         for x in (image(), image(1, 3, 97, 130)):
             torch.testing.assert_close(other(x), network(x))
@@ -82,9 +98,9 @@ class TestNetwork:
         torch.testing.assert_close(network(x[1:2]), logits[1:2])
 
     def test_training_equals_eval_without_drops(self, name):
-        network, x = build(name, drop_path_rate=0.0), image()
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in build(name).modules()):
             pytest.skip("batch normalisation")
+        network, x = build(name, drop_path_rate=0.0), image()
         torch.testing.assert_close(network.train()(x), network.eval()(x))
 
     @torch.no_grad()

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from networks import SwinUnet
+from networks import SwinUnet, TransUnet
 
 REFERENCE = Path(__file__).parent / "reference"
 CASES = {
     "swin_unet_tiny": (SwinUnet, {}),
+    "transunet_r50_b16": (TransUnet, {}),
 }
 
 

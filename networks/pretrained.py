@@ -6,11 +6,14 @@ what became of every one. Nothing in a file is executed, and a network is either
 A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
 network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
 which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. Google's .npz
-files go into networks with a `convert_google` (see `TransUnet`), which also transposes their tensors. By convention
-the part that is usually pretrained is called `encoder` and the module in front of the logits `head`.
+files go into networks with a `convert_google` (see `TransUnet`), which also transposes their tensors. Encoders of
+torchvision, timm and NASA's MicroNet go into every network whose `encoder` is one of segmentation-models-pytorch, which
+has kept their names, also those of MicroNet's EfficientNets (`_conv_stem`, `_blocks.N`). By convention the part that is
+usually pretrained is called `encoder` and the module in front of the logits `head`.
 
 Sources: layout of Microsoft's checkpoints, https://github.com/microsoft/Swin-Transformer (MIT licence); where the
-authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code.
+authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code;
+MicroNet's files, https://github.com/nasa/pretrained-microscopy-models.
 """
 
 import logging
@@ -28,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
+from segmentation_models_pytorch.encoders._base import EncoderMixin
 from timm.layers import resize_rel_pos_bias_table
 from timm.models import adapt_input_conv, clean_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
@@ -135,6 +139,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     skipped = {str(name): "not a tensor" for name, value in content.items() if not isinstance(value, Tensor)}
     skipped |= dict.fromkeys(state.keys() - weights.keys(), "follows from the sizes")
     own = network.state_dict()
+    convolutions = (name for name, tensor in own.items() if tensor.ndim == 4 and name.endswith(".weight"))
+    stem = next((name for name in convolutions if name.startswith("encoder.")), None)
     filled, resized, used = {}, {}, set()
     unused = dict.fromkeys(weights, "no counterpart in the network") if not form.whole else {}
     for name, target, tensor in form.convert(network, weights):
@@ -142,7 +148,7 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
             unused.setdefault(name, "no counterpart in the network")
             continue
         shapes = f"{tuple(tensor.shape)} in the file, {tuple(own[target].shape)} in the network"
-        fitted = _fit(target, tensor, own[target])
+        fitted = _fit(target, tensor, own[target], target == stem)
         if fitted is None:
             unused[name] = f"another shape: {shapes}"
             continue
@@ -196,8 +202,11 @@ def _shapes(report: LoadReport) -> str:
     return f", where {name!r} is {reason.partition(': ')[2]}" if name else ""
 
 
-def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
-    """The tensor in the shape of `like`, itself where it has that shape, None where no resizing makes sense."""
+def _fit(name: str, tensor: Tensor, like: Tensor, stem: bool) -> Tensor | None:
+    """The tensor in the shape of `like`, itself where it has that shape, None where no resizing makes sense.
+
+    The encoder's first convolution is its stem.
+    """
     if tensor.shape == like.shape:
         return tensor
     if tensor.ndim != like.ndim:
@@ -214,7 +223,7 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
             return None
         maps = tensor.permute(0, 3, 1, 2)
         return F.interpolate(maps, like.shape[1:3], mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
-    if name.endswith(("patch_embed.proj.weight", "stem.conv.weight")):
+    if stem:
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
         same = tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]
         if same and tensor.shape[1] in (1, 3):
@@ -337,10 +346,20 @@ def _convert_google(network: nn.Module, state: Mapping[str, Tensor]) -> Conversi
     return network.convert_google(state)
 
 
+def _is_convolutional(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    encoder = getattr(network, "encoder", None)
+    return isinstance(encoder, EncoderMixin) and _is_ours(encoder, state)
+
+
+def _convert_convolutional(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    return ((name, f"encoder.{name}", tensor) for name, tensor in state.items())
+
+
 FORMATS = (
     Format("our own model.pt or last.pt", True, _is_ours, _convert_ours),
     Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),
     Format("Google's ViT .npz files", False, _is_google, _convert_google),
+    Format("encoders of torchvision, timm and MicroNet", False, _is_convolutional, _convert_convolutional),
 )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import networks
-from networks import SwinUnet, TransUnet
+from networks import AttentionUnet, DeepLabV3Plus, SwinUnet, TransUnet, Unet, UnetPlusPlus
 from networks.layers.expand import ExpandHead
 from networks.layers.swin import SwinBlock
 
@@ -30,6 +30,10 @@ NETWORKS = {
             "decoder_channels": (32, 32, 16, 16, 8),
         },
     ),
+    "Unet": (Unet, {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}),
+    "UnetPlusPlus": (UnetPlusPlus, {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}),
+    "DeepLabV3Plus": (DeepLabV3Plus, {"encoder_name": "resnet18", "decoder_channels": 16}),
+    "AttentionUnet": (AttentionUnet, {"channels": (8, 12, 16), "strides": (2, 2)}),
 }
 
 

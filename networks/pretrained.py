@@ -95,12 +95,14 @@ class Format:
         detect: whether a file's tensors are in this format and of use to the network.
         convert: yields (name in the file, name in the network, tensor); a tensor may have several names in the network,
             and names that the network does not have are ignored.
+        exact: whether its files hold the network's encoder with all its blocks and no others, beside a classifier.
     """
 
     name: str
     whole: bool
     detect: Callable[[nn.Module, Mapping[str, Tensor]], bool]
     convert: Callable[[nn.Module, Mapping[str, Tensor]], Conversion]
+    exact: bool = False
 
 
 def load(network: nn.Module, source: str | Path) -> LoadReport:
@@ -120,7 +122,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
         FileNotFoundError: the source is neither a file nor a timm model with weights.
         ConnectionError: the download failed.
         ValueError: the file is not readable, holds more than tensors and plain values, has no known format, or fits
-            the network too little: less than half of the encoder, or of a whole network anything but the head.
+            the network too little: less than half of a transformer encoder, not all of a convolutional one, or of a whole
+            network anything but the head.
     """
     network = unwrap(network)
     content = _read(source)
@@ -161,19 +164,19 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     loaded = [name for name in own if name in filled and name not in resized]
     left = [name for name in own if name not in filled]
     report = LoadReport(str(source), form.name, loaded, resized, skipped, left)
-    _check(network, report, form.whole)
+    _check(network, report, form)
     network.load_state_dict(own | filled)
     logger.info("%s", report)
     return report
 
 
-def _check(network: nn.Module, report: LoadReport, whole: bool) -> None:
+def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
     """Refuse what fits too little.
 
     Raises:
         ValueError: says how much fits and names the first tensor that does not.
     """
-    if whole:
+    if form.whole:
         # A head's last layer is as wide as the classes; fine-tuning on others starts it anew.
         missing = [name for name in report.left if "head" not in name.split(".")]
         foreign = [name for name, reason in report.skipped.items() if reason.startswith("no counterpart")]
@@ -183,6 +186,18 @@ def _check(network: nn.Module, report: LoadReport, whole: bool) -> None:
                 f"the network are not filled and {len(foreign)} of the file have no place "
                 f"(such as {(missing or foreign)[0]!r}){_shapes(report)}; build the network with the options that the "
                 "file was trained with, apart from out_channels, in_channels, img_size and window_size."
+            )
+        return
+    if form.exact:
+        # Files of old PyTorch versions have no counters. A classifier is no module of the encoder.
+        left = [name for name in report.left if name.startswith("encoder.") and not name.endswith("batches_tracked")]
+        modules = {name for name, _ in network.encoder.named_children()}
+        foreign = [name for name in report.skipped if name.partition(".")[0] in modules]
+        if left or foreign:
+            raise ValueError(
+                f"{report.source} ({report.format}) does not fit {type(network).__name__}: {len(left)} tensors of its "
+                f"encoder are not filled and {len(foreign)} of the file have no place (such as "
+                f"{(left or foreign)[0]!r}); build the network with the encoder_name of the file."
             )
         return
     encoder = [name for name in (*report.loaded, *report.resized) if name.startswith("encoder.")]
@@ -361,5 +376,5 @@ FORMATS = (
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),
     Format("Google's ViT .npz files", False, _is_google, _convert_google),
-    Format("encoders of torchvision, timm and MicroNet", False, _is_convolutional, _convert_convolutional),
+    Format("encoders of torchvision, timm and MicroNet", False, _is_convolutional, _convert_convolutional, exact=True),
 )

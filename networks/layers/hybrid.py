@@ -10,28 +10,15 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from timm.layers import StdConv2d
 from torch import Tensor, nn
 
 from networks.layers.swin import Mlp
 
 
-class StdConv2d(nn.Conv2d):
-    """Convolution without bias whose filters are standardised: zero mean and unit variance each (plus 1e-5).
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: filters.
-        kernel_size: side of a filter, odd; the input is zero-padded by half of it.
-        stride: step of the filters.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Layer normalisation over a filter is the fastest kernel that does it, forwards and backwards.
-        weight = F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-5)
-        return F.conv2d(x, weight, None, self.stride, self.padding)
+def std_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> StdConv2d:
+    """Convolution without bias and with standardised filters, zero-padded by half a filter."""
+    return StdConv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, eps=1e-5)
 
 
 class Bottleneck(nn.Module):
@@ -46,17 +33,17 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
         out_channels = 4 * width
-        self.conv1 = StdConv2d(in_channels, width, 1)
+        self.conv1 = std_conv(in_channels, width, 1)
         self.norm1 = nn.GroupNorm(32, width, eps=1e-6)
-        self.conv2 = StdConv2d(width, width, 3, stride)
+        self.conv2 = std_conv(width, width, 3, stride)
         self.norm2 = nn.GroupNorm(32, width, eps=1e-6)
-        self.conv3 = StdConv2d(width, out_channels, 1)
+        self.conv3 = std_conv(width, out_channels, 1)
         self.norm3 = nn.GroupNorm(32, out_channels, eps=1e-6)
         self.downsample = None
         if stride > 1 or in_channels != out_channels:
             # The authors give each channel its own group here, and another epsilon.
             self.downsample = nn.Sequential(
-                StdConv2d(in_channels, out_channels, 1, stride), nn.GroupNorm(out_channels, out_channels)
+                std_conv(in_channels, out_channels, 1, stride), nn.GroupNorm(out_channels, out_channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +137,7 @@ class HybridEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential()
-        self.stem.add_module("conv", StdConv2d(in_channels, width, 7, 2))
+        self.stem.add_module("conv", std_conv(in_channels, width, 7, 2))
         self.stem.add_module("norm", nn.GroupNorm(32, width, eps=1e-6))
         channels = width
         stages = []
@@ -192,5 +179,7 @@ class HybridEncoder(nn.Module):
             positions = resize_positions(positions, height, width)
         x = self.drop(x + positions).flatten(1, 2)
         x = self.norm(self.blocks(x))
-        features.append(x.view(-1, height, width, x.shape[2]).permute(0, 3, 1, 2))
+        x = x.view(-1, height, width, x.shape[2]).permute(0, 3, 1, 2)
+        # Tokens are a map with channels last, which would turn the whole decoder into one; follow the image instead.
+        features.append(x.contiguous() if features[0].is_contiguous() else x)
         return features

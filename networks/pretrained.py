@@ -122,8 +122,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
         FileNotFoundError: the source is neither a file nor a timm model with weights.
         ConnectionError: the download failed.
         ValueError: the file is not readable, holds more than tensors and plain values, has no known format, or fits
-            the network too little: less than half of a transformer encoder, not all of a convolutional one, or of a whole
-            network anything but the head.
+            the network too little: less than half of a transformer encoder, not all of a convolutional one, or of a
+            whole network anything but the head.
     """
     network = unwrap(network)
     content = _read(source)

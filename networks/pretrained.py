@@ -5,15 +5,17 @@ what became of every one. Nothing in a file is executed, and a network is either
 
 A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
 network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
-which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. By convention
-the part that is usually pretrained is called `encoder` and the module in front of the logits `head`; an encoder of
-segmentation-models-pytorch beside a Swin encoder is called `cnn_encoder`.
-
-LeViT checkpoints go into every network whose `encoder` is a `LevitEncoder`.
+which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. LeViT
+checkpoints go into every network whose `encoder` is a `LevitEncoder`, Google's .npz files into networks with a
+`convert_google` (see `TransUnet`), and those of torchvision, timm and NASA's MicroNet into every network with an
+encoder of segmentation-models-pytorch. By convention the part that is usually pretrained is called `encoder` and the
+module in front of the logits `head`; an encoder of segmentation-models-pytorch beside a Swin encoder is called
+`cnn_encoder`.
 
 Sources: layout of Microsoft's checkpoints, https://github.com/microsoft/Swin-Transformer (MIT licence); where the
 authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code; layout
-of https://github.com/facebookresearch/LeViT (Apache-2.0), likewise.
+of https://github.com/facebookresearch/LeViT (Apache-2.0), likewise; MicroNet's files,
+https://github.com/nasa/pretrained-microscopy-models.
 """
 
 import logging
@@ -25,7 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
+import torch
+import torch.nn.functional as F
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
 from timm.layers import resize_rel_pos_bias_table
@@ -95,7 +100,7 @@ class Format:
         convert: yields (name in the file, name in the network, tensor); a tensor may have several names in the network,
             and names that the network does not have are ignored.
         part: name of the network's module that its files are made for.
-        share: how much of that module they must fill.
+        exact: whether its files hold that module with all its blocks and no others, beside a classifier.
     """
 
     name: str
@@ -103,29 +108,29 @@ class Format:
     detect: Callable[[nn.Module, Mapping[str, Tensor]], bool]
     convert: Callable[[nn.Module, Mapping[str, Tensor]], Conversion]
     part: Callable[[nn.Module], str] = lambda network: "encoder"
-    share: float = 0.5
+    exact: bool = False
 
 
 def load(network: nn.Module, source: str | Path) -> LoadReport:
     """Initialise a network with the weights of a file or of a timm model.
 
     Swin's position bias tables of another window are resized as timm does it, LeViT's of another image size cut or,
-    with the bias of the longest distance, extended. Stems of another number of channels are adapted. A head of another
-    number of classes keeps its initialisation. From a Swin checkpoint the encoder takes as many blocks as it has; as in
-    the authors' Swin-Unet, the mirrored decoder stages start from the same blocks. A checkpoint of a convolutional
-    classifier must fill all of that encoder.
+    with the bias of the longest distance, extended, absolute position embeddings of another grid interpolated as the
+    authors of TransUNet do it. Stems of another number of channels are adapted. A head of another number of classes
+    keeps its initialisation. From a Swin checkpoint the encoder takes as many blocks as it has; as in the authors'
+    Swin-Unet, the mirrored decoder stages start from the same blocks.
 
     Args:
         network: the network, also if wrapped; unchanged if this raises.
-        source: a checkpoint, as written by torch.save or as .safetensors, or a timm name such as
+        source: a checkpoint, as written by torch.save, as .safetensors or as .npz, or a timm name such as
             "swin_tiny_patch4_window7_224", which is downloaded unless it is in Hugging Face's cache.
 
     Raises:
         FileNotFoundError: the source is neither a file nor a timm model with weights.
         ConnectionError: the download failed.
         ValueError: the file is not readable, holds more than tensors and plain values, has no known format, or fits
-            the network too little: less than half of a Swin encoder, not all of a convolutional one, or of a whole
-            network anything but the head.
+            the network too little: less than half of a transformer encoder, not all of a convolutional one, or of a
+            whole network anything but the head.
     """
     network = unwrap(network)
     content = _read(source)
@@ -144,6 +149,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     skipped = {str(name): "not a tensor" for name, value in content.items() if not isinstance(value, Tensor)}
     skipped |= dict.fromkeys(state.keys() - weights.keys(), "follows from the sizes")
     own = network.state_dict()
+    convolutions = [name for name, tensor in own.items() if tensor.ndim == 4 and name.endswith(".weight")]
+    stems = {next((c for c in convolutions if c.startswith(f"{part}.")), "") for part in ("encoder", "cnn_encoder")}
     filled, resized, used = {}, {}, set()
     unused = dict.fromkeys(weights, "no counterpart in the network") if not form.whole else {}
     for name, target, tensor in form.convert(network, weights):
@@ -151,7 +158,7 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
             unused.setdefault(name, "no counterpart in the network")
             continue
         shapes = f"{tuple(tensor.shape)} in the file, {tuple(own[target].shape)} in the network"
-        fitted = _fit(target, tensor, own[target])
+        fitted = _fit(target, tensor, own[target], target in stems)
         if fitted is None:
             unused[name] = f"another shape: {shapes}"
             continue
@@ -189,14 +196,26 @@ def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
             )
         return
     part = form.part(network)
-    # Old files lack the number of batches, which has no influence.
-    names = {name for name in network.state_dict() if name.startswith(f"{part}.") and not name.endswith(COUNTER)}
-    filled = len(names & {*report.loaded, *report.resized})
-    if filled == 0 or filled < form.share * len(names):
+    # Files of old PyTorch versions have no counters, which have no influence.
+    names = [name for name in network.state_dict() if name.startswith(f"{part}.") and not name.endswith(COUNTER)]
+    filled = {*report.loaded, *report.resized}
+    left = [name for name in names if name not in filled]
+    if form.exact:
+        # A classifier is no module of the encoder.
+        modules = {name for name, _ in network.get_submodule(part).named_children()}
+        foreign = [name for name in report.skipped if name.partition(".")[0] in modules and not name.endswith(COUNTER)]
+        if left or foreign:
+            raise ValueError(
+                f"{report.source} ({report.format}) does not fit {type(network).__name__}: {len(left)} tensors of its "
+                f"{part} are not filled and {len(foreign)} of the file have no place (such as "
+                f"{(left or foreign)[0]!r}); build the network with the encoder_name of the file."
+            )
+        return
+    if 2 * len(left) > len(names) or len(left) == len(names):
         raise ValueError(
-            f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {filled} of the "
-            f"{part}'s {len(names)} tensors can be filled{_shapes(report)}; choose a checkpoint with the network's "
-            "embed_dim, depths and num_heads or encoder_name, or build the network with those of the checkpoint."
+            f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {len(names) - len(left)} "
+            f"of the {part}'s {len(names)} tensors can be filled{_shapes(report)}; choose a checkpoint with the "
+            "network's embed_dim, depths and num_heads, or build the network with those of the checkpoint."
         )
 
 
@@ -207,8 +226,11 @@ def _shapes(report: LoadReport) -> str:
     return f", where {name!r} is {reason.partition(': ')[2]}" if name else ""
 
 
-def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
-    """The tensor in the shape of `like`, itself where it has that shape, None where no resizing makes sense."""
+def _fit(name: str, tensor: Tensor, like: Tensor, stem: bool) -> Tensor | None:
+    """The tensor in the shape of `like`, itself where it has that shape, None where no resizing makes sense.
+
+    An encoder's first convolution is its stem.
+    """
     if tensor.shape == like.shape:
         return tensor
     if tensor.ndim != like.ndim:
@@ -222,12 +244,17 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
     if name.endswith("attention_biases"):
         # (heads, height, width): another image size, but the heads must be the same.
         return extend_biases(tensor, (like.shape[1], like.shape[2])) if len(tensor) == len(like) else None
-    if tensor.ndim == 4 and tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]:
-        # Colours or grey to any number of channels. From other numbers nothing is known about their meaning, and a
-        # single channel is also what a grouped convolution has.
+    if name.endswith("position_embeddings"):
+        # (1, H, W, C): another grid of the same channels, bilinearly with the corners fixed.
+        if tensor.shape[3] != like.shape[3]:
+            return None
+        maps = tensor.permute(0, 3, 1, 2)
+        return F.interpolate(maps, like.shape[1:3], mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    if stem and tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]:
+        # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
         if tensor.shape[1] == 3:
             return adapt_input_conv(like.shape[1], tensor)
-        if tensor.shape[1] == 1 and name.endswith("patch_embed.proj.weight"):
+        if tensor.shape[1] == 1:
             return tensor.expand_as(like) / like.shape[1]
     return None
 
@@ -242,12 +269,18 @@ def _read(source: str | Path) -> Mapping[str, Any]:
                 f"{source} is neither a file nor a timm model with weights: check the path or the name."
             )
         return _download(str(source), hub_id)
-    if path.suffix != ".safetensors":
+    if path.suffix not in (".safetensors", ".npz"):
         return read_checkpoint(path)
     try:
-        return load_file(path)
+        return load_file(path) if path.suffix == ".safetensors" else _read_arrays(path)
     except Exception as error:
-        raise ValueError(f"{path} is not a readable .safetensors file ({error}); it may be truncated.") from error
+        raise ValueError(f"{path} is not a readable {path.suffix} file ({error}); it may be truncated.") from error
+
+
+def _read_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of an .npz file; objects, which could run code, are an error."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def _download(name: str, hub_id: str) -> dict[str, Tensor]:
@@ -381,6 +414,14 @@ def _convert_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
         yield name, f"{part}.{target}", state[name]
 
 
+def _is_google(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return hasattr(network, "convert_google") and "Transformer/encoder_norm/scale" in state
+
+
+def _convert_google(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    return network.convert_google(state)
+
+
 FORMATS = (
     Format("our own model.pt or last.pt", True, _is_ours, _convert_ours),
     # Before the authors', whose LeViT-UNet 192 has blocks of the same names.
@@ -389,5 +430,6 @@ FORMATS = (
     Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),
-    Format("convolutional encoders such as MicroNet's", False, _is_cnn, _convert_cnn, _cnn_part, 1.0),
+    Format("Google's ViT .npz files", False, _is_google, _convert_google),
+    Format("convolutional encoders such as MicroNet's", False, _is_cnn, _convert_cnn, _cnn_part, exact=True),
 )

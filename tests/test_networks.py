@@ -12,7 +12,8 @@ from timm.models import levit
 from torch import nn
 
 import networks
-from networks import CSUnet, LevitUnet, SwinUnet
+from networks import AttentionUnet, CSUnet, DeepLabV3Plus, LevitUnet, SwinUnet, TransUnet, Unet, UnetPlusPlus
+from networks.baselines import PooledBatchNorm2d
 from networks.layers.expand import ExpandHead
 from networks.layers.levit import Attention, SubsamplingAttention, bias_index
 from networks.layers.swin import SwinBlock, SwinStage
@@ -42,6 +43,22 @@ NETWORKS = {
         },
     ),
     "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),
+    "TransUnet": (
+        TransUnet,
+        {
+            "width": 32,
+            "depths": (1, 1, 1),
+            "embed_dim": 32,
+            "depth": 1,
+            "num_heads": 2,
+            "mlp_dim": 48,
+            "decoder_channels": (32, 32, 16, 16, 8),
+        },
+    ),
+    "Unet": (Unet, {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}),
+    "UnetPlusPlus": (UnetPlusPlus, {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}),
+    "DeepLabV3Plus": (DeepLabV3Plus, {"encoder_name": "resnet18", "decoder_channels": 16}),
+    "AttentionUnet": (AttentionUnet, {"channels": (8, 12, 16), "strides": (2, 2)}),
 }
 
 
@@ -111,9 +128,9 @@ class TestNetwork:
         torch.testing.assert_close(network(x[1:2]), logits[1:2])
 
     def test_training_equals_eval_without_drops(self, name):
-        network, x = build(name, drop_path_rate=0.0), image()
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in build(name).modules()):
             pytest.skip("batch normalisation")
+        network, x = build(name, drop_path_rate=0.0), image()
         torch.testing.assert_close(network.train()(x), network.eval()(x))
 
     @torch.no_grad()
@@ -201,6 +218,48 @@ class TestNetwork:
 def test_swin_unet_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         build("SwinUnet", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"width": 48}, r"width=48 .* multiple of 32"),
+        ({"depths": (3, 4)}, r"depths=\(3, 4\) .* three numbers"),
+        ({"decoder_channels": (8, 8)}, r"decoder_channels=\(8, 8\) .* five numbers"),
+        ({"num_heads": 5}, r"num_heads=5 does not divide embed_dim=32"),
+        ({"mlp_dim": 0}, r"mlp_dim=0 .* at least 1"),
+        ({"drop_rate": 1.0}, r"drop_rate=1.0 .* below 1"),
+    ],
+)
+def test_transunet_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build("TransUnet", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("Unet", {"encoder_name": "resnet17"}, r"encoder_name='resnet17' .* is unknown"),
+        ("Unet", {"out_channels": 0}, r"out_channels=0 .* at least 1"),
+        ("AttentionUnet", {"strides": (2,)}, r"strides=\(2,\) do not fit"),
+        ("AttentionUnet", {"channels": (8, 12, 0)}, r"channels=\(8, 12, 0\) .* not possible"),
+    ],
+)
+def test_baseline_arguments(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **kwargs)
+
+
+def test_single_value_normalisation():
+    norm, usual = PooledBatchNorm2d(3), nn.BatchNorm2d(3)
+    for x in (torch.randn(4, 3, 1, 1), torch.randn(1, 3, 2, 2)):
+        torch.testing.assert_close(norm(x), usual(x))
+    before = copy.deepcopy(norm.state_dict())
+    x = torch.randn(1, 3, 1, 1)
+    torch.testing.assert_close(norm(x), usual.eval()(x))
+    for key, tensor in norm.state_dict().items():
+        assert torch.equal(tensor, before[key])
+        assert torch.equal(tensor, usual.state_dict()[key])
 
 
 @pytest.mark.parametrize("upsample", ["expand", "bilinear", "transpose"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from networks import CSUnet, LevitUnet, SwinUnet
+from networks import CSUnet, LevitUnet, SwinUnet, TransUnet
 
 REFERENCE = Path(__file__).parent / "reference"
 CASES = {
@@ -20,6 +20,7 @@ CASES = {
     "cs_unet_efficientnet-b4": (CSUnet, {"encoder_name": "efficientnet-b4"}),
     "cs_unet_vgg16_bn_2222": (CSUnet, {"encoder_name": "vgg16_bn", "depths": (2, 2, 2, 2)}),
     "swin_unet_tiny": (SwinUnet, {}),
+    "transunet_r50_b16": (TransUnet, {}),
 }
 
 

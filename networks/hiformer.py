@@ -26,9 +26,9 @@ from networks.layers.swin import (
 )
 
 VARIANTS = {
-    "S": {"cnn": "resnet34", "fusion_depths": (1, 1), "fusion_heads": (3, 3), "fusion_mlp_ratio": 1.0},
-    "B": {"cnn": "resnet50", "fusion_depths": (1, 2), "fusion_heads": (6, 12), "fusion_mlp_ratio": 2.0},
-    "L": {"cnn": "resnet34", "fusion_depths": (1, 4), "fusion_heads": (6, 6), "fusion_mlp_ratio": 4.0},
+    "S": {"encoder_name": "resnet34", "fusion_depths": (1, 1), "fusion_heads": (3, 3), "fusion_mlp_ratio": 1.0},
+    "B": {"encoder_name": "resnet50", "fusion_depths": (1, 2), "fusion_heads": (6, 12), "fusion_mlp_ratio": 2.0},
+    "L": {"encoder_name": "resnet34", "fusion_depths": (1, 4), "fusion_heads": (6, 6), "fusion_mlp_ratio": 4.0},
 }
 FUSIONS = ("authors", "paper")
 
@@ -51,21 +51,21 @@ class ResNetStages(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, in_channels, H, W) to maps of 1/4, 1/8 and 1/16 of its sides."""
+        x = x.contiguous(memory_format=torch.channels_last)
         x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
         fine = self.layer1(x)
         middle = self.layer2(fine)
         return fine, middle, self.layer3(middle)
 
 
-class HybridEncoder(nn.Module):
-    """A CNN whose three maps join three Swin stages.
+class JoinedSwin(nn.Module):
+    """Three Swin stages that the three maps of a CNN join.
 
     Each map is projected to tokens and added to what the stage of its resolution returns. The first stage starts from
     the first map's tokens, the later ones from the merged sums.
 
     Args:
-        in_channels: channels of the image.
-        cnn: timm's name of the ResNet.
+        channels: of the CNN's maps.
         embed_dim: channels of the first Swin stage; each later stage doubles them.
         grid: finest token map for which masks are prepared in advance.
         num_heads: attention heads per stage.
@@ -75,8 +75,7 @@ class HybridEncoder(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        cnn: str,
+        channels: Sequence[int],
         embed_dim: int,
         grid: tuple[int, int],
         num_heads: Sequence[int],
@@ -85,18 +84,19 @@ class HybridEncoder(nn.Module):
     ) -> None:
         super().__init__()
         stages, project = [], []
-        self.cnn = ResNetStages(cnn, in_channels)
         for i, (heads, rates) in enumerate(zip(num_heads, drop_paths, strict=True)):
             dim = embed_dim * 2**i
             blocks = SwinStage(dim, heads, window_size, scaled_grid(grid, i), rates)
             stages.append(SwinEncoderStage(blocks, PatchMerging(dim) if i + 1 < len(num_heads) else nn.Identity()))
-            project.append(nn.Linear(self.cnn.channels[i], dim))
+            project.append(nn.Linear(channels[i], dim))
         self.layers = nn.ModuleList(stages).apply(init_weights)
         self.project = nn.ModuleList(project)  # 1 x 1 convolutions of the authors, also in their initialisation
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, in_channels, H, W) to tokens (B, H / 4, W / 4, C) and (B, H / 16, W / 16, 4C)."""
-        fine, middle, coarse = self.cnn(x.contiguous(memory_format=torch.channels_last))
+    def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """The CNN's maps (B, channels, H, W), each half as large as the last, to the first and the last tokens.
+
+        That is (B, H, W, embed_dim) and (B, H / 4, W / 4, 4 * embed_dim).
+        """
         x = self.project[0](fine.permute(0, 2, 3, 1))
         large = x + self.layers[0].blocks(x)
         x = self.project[1](middle.permute(0, 2, 3, 1)) + self.layers[1].blocks(self.layers[0].downsample(large))
@@ -167,9 +167,9 @@ class HiFormer(nn.Module):
             pretrained on colour images fit; any other number gets a stem of that width.
         out_channels: classes.
         img_size: side, or (height, width), of the images that position embeddings and attention masks are for.
-        variant: "S", "B" or "L", which sets `cnn` and the fusion's sizes where those are not given.
+        variant: "S", "B" or "L", which sets `encoder_name` and the fusion's sizes where those are not given.
         fusion: "authors" or "paper".
-        cnn: timm's name of a ResNet, such as "resnet34" or "resnet50".
+        encoder_name: timm's name of a ResNet, such as "resnet34" or "resnet50".
         embed_dim: channels of the first Swin stage; the later two have twice and four times as many.
         depths: Swin blocks per stage.
         num_heads: attention heads per Swin stage.
@@ -195,7 +195,7 @@ class HiFormer(nn.Module):
         *,
         variant: str = "B",
         fusion: str = "authors",
-        cnn: str | None = None,
+        encoder_name: str | None = None,
         embed_dim: int = 96,
         depths: Sequence[int] = (2, 2, 6),
         num_heads: Sequence[int] = (3, 6, 12),
@@ -211,7 +211,7 @@ class HiFormer(nn.Module):
         if fusion not in FUSIONS:
             raise ValueError(f"fusion={fusion!r} is unknown: choose one of {', '.join(map(repr, FUSIONS))}.")
         preset = VARIANTS[variant]
-        cnn = preset["cnn"] if cnn is None else cnn
+        encoder_name = preset["encoder_name"] if encoder_name is None else encoder_name
         fusion_depths = preset["fusion_depths"] if fusion_depths is None else fusion_depths
         fusion_heads = preset["fusion_heads"] if fusion_heads is None else fusion_heads
         fusion_mlp_ratio = preset["fusion_mlp_ratio"] if fusion_mlp_ratio is None else fusion_mlp_ratio
@@ -221,8 +221,10 @@ class HiFormer(nn.Module):
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
-        if cnn not in timm.list_models(module="resnet"):
-            raise ValueError(f"cnn={cnn!r} is not a ResNet of timm: choose for example 'resnet34' or 'resnet50'.")
+        if encoder_name not in timm.list_models(module="resnet"):
+            raise ValueError(
+                f"encoder_name={encoder_name!r} is not a ResNet of timm: choose for example 'resnet34' or 'resnet50'."
+            )
         dims = (embed_dim, 4 * embed_dim)
         _check_stages("depths", depths, "num_heads", num_heads, [embed_dim * 2**i for i in range(3)])
         _check_stages("fusion_depths", fusion_depths, "fusion_heads", fusion_heads, dims)
@@ -236,7 +238,9 @@ class HiFormer(nn.Module):
         grids = ((4 * small[0], 4 * small[1]), small)
         stem = 3 if in_channels == 1 else in_channels
         drop_paths = stage_drop_paths(drop_path_rate, depths)
-        self.encoder = HybridEncoder(stem, cnn, embed_dim, grids[0], num_heads, window_size, drop_paths)
+        self.cnn_encoder = ResNetStages(encoder_name, stem)
+        channels = self.cnn_encoder.channels
+        self.encoder = JoinedSwin(channels, embed_dim, grids[0], num_heads, window_size, drop_paths)
         if fusion == "paper":
             self.fusion = DoubleLevelFusion(dims, grids, fusion_depths, fusion_heads, fusion_mlp_ratio)
         else:
@@ -255,18 +259,16 @@ class HiFormer(nn.Module):
             x = x.expand(-1, 3, -1, -1)
         if height % self.stride or width % self.stride:
             x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
-        large, small = self.encoder(x)
+        fine, middle, coarse = self.cnn_encoder(x)
+        large, small = self.encoder(fine, middle, coarse)
         large, small = self.fusion(large, small)
         return self.decoder(large, small)[:, :, :height, :width]
 
     def pretrained_targets(self, name: str) -> list[str]:
-        """Where a tensor of an ImageNet ResNet or of a Swin (in Microsoft's layout) goes.
+        """Where a tensor of a Swin checkpoint (in Microsoft's layout) goes: stages and mergings.
 
-        All of both that the encoder has room for. The authors load the same, but then initialise the Swin stages anew,
-        so that only the bias tables of that file survive.
+        The authors load the same, but then initialise them anew, so that only the bias tables of the file survive.
         """
-        if re.match(r"(conv1|bn1|layer[123])\.", name):
-            return [f"encoder.cnn.{name}"]
         return [f"encoder.{name}"] if name.startswith("layers.") else []
 
     @staticmethod
@@ -287,10 +289,11 @@ class HiFormer(nn.Module):
                 continue
             position = re.fullmatch(r"All2Cross\.pos_embed\.([01])", name)
             if position:
-                side = math.isqrt(tensor.shape[1] - 1)
-                converted[f"fusion.position.{position[1]}.pos_embed"] = tensor[:, 1:].unflatten(1, (side, side))
+                side, level = math.isqrt(tensor.shape[1] - 1), position[1]
+                patches = tensor[:, 1:].unflatten(1, (side, side))
+                converted[f"fusion.position.{level}.position_embeddings"] = patches
                 if fusion == "paper":
-                    converted[f"fusion.class_position.{position[1]}.pos_embed"] = tensor[:, :1].unsqueeze(1)
+                    converted[f"fusion.class_position.{level}.position_embeddings"] = tensor[:, :1].unsqueeze(1)
                 continue
             if fusion == "authors" and re.fullmatch(DEAD, name):
                 continue
@@ -337,8 +340,8 @@ DEAD = r"All2Cross\.pyramid\.norm_[12]\..+|All2Cross\.blocks\.0\..+"
 # The authors' names (regular expressions) and what they become.
 RESNET_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1"}
 AUTHORS_NAMES = (
-    (r"All2Cross\.pyramid\.resnet_layers\.([014])\.(.+)", lambda i, rest: f"encoder.cnn.{RESNET_PARTS[i]}.{rest}"),
-    (r"All2Cross\.pyramid\.p([23])\.(.+)", "encoder.cnn.layer{}.{}".format),
+    (r"All2Cross\.pyramid\.resnet_layers\.([014])\.(.+)", lambda i, rest: f"cnn_encoder.{RESNET_PARTS[i]}.{rest}"),
+    (r"All2Cross\.pyramid\.p([23])\.(.+)", "cnn_encoder.layer{}.{}".format),
     (r"All2Cross\.pyramid\.p([123])_ch\.(.+)", lambda i, rest: f"encoder.project.{int(i) - 1}.{rest}"),
     (r"All2Cross\.pyramid\.p([12])_pm\.(.+)", lambda i, rest: f"encoder.layers.{int(i) - 1}.downsample.{rest}"),
     (r"All2Cross\.pyramid\.swin_transformer\.(layers\..+)", "encoder.{}".format),

@@ -4,14 +4,18 @@
 what became of every one. Nothing in a file is executed, and a network is either loaded or left as it was.
 
 A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
-network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere, or has a ResNet, defines
-`pretrained_targets(name)`, which gets a name in Microsoft's layout of a Swin or in torchvision's of a ResNet and
-returns the network's own names that start from this tensor. Where `convert_authors` depends on the network's arguments,
-the attribute `converter_options` holds its further arguments. By convention the part that is usually pretrained is
-called `encoder` and the module in front of the logits `head`.
+network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
+which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. LeViT
+checkpoints go into every network whose `encoder` is a `LevitEncoder`, Google's .npz files into networks with a
+`convert_google` (see `TransUnet`), and those of torchvision, timm and NASA's MicroNet into every network with a
+convolutional encoder that has their names. Where `convert_authors` depends on the network's arguments, the attribute
+`converter_options` holds its further arguments. By convention the part that is usually pretrained is called `encoder`
+and the module in front of the logits `head`; a convolutional encoder beside a Swin encoder is called `cnn_encoder`.
 
 Sources: layout of Microsoft's checkpoints, https://github.com/microsoft/Swin-Transformer (MIT licence); where the
-authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code.
+authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code; layout
+of https://github.com/facebookresearch/LeViT (Apache-2.0), likewise; MicroNet's files,
+https://github.com/nasa/pretrained-microscopy-models.
 """
 
 import logging
@@ -23,7 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
+import torch
 import torch.nn.functional as F
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
@@ -31,13 +37,16 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models import adapt_input_conv, clean_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
 
+from networks.layers.cnn import convert_cnn_names
+from networks.layers.levit import LevitEncoder, convert_levit, extend_biases, square_biases
 from networks.layers.swin import SwinEncoder
 from networks.workflow.checkpoints import read_checkpoint, unwrap
 
 logger = logging.getLogger(__name__)
 
 WRAPPERS = ("network", "model", "state_dict")  # keys of ours, of Microsoft and Meta, of Lightning and NASA
-CONSTANTS = ("relative_position_index", "attn_mask")
+CONSTANTS = ("relative_position_index", "attn_mask", "attention_bias_idxs")
+COUNTER = "num_batches_tracked"
 HUB_TIMEOUT = 10.0  # seconds
 
 Conversion = Iterator[tuple[str, str, Tensor]]
@@ -90,35 +99,38 @@ class Format:
         detect: whether a file's tensors are in this format and of use to the network.
         convert: yields (name in the file, name in the network, tensor); a tensor may have several names in the network,
             and names that the network does not have are ignored.
-        share: least share to fill of those parts of the encoder that the file has anything for.
+        part: name of the network's module that its files are made for.
+        exact: whether its files hold that module with all its blocks and no others, beside a classifier.
     """
 
     name: str
     whole: bool
     detect: Callable[[nn.Module, Mapping[str, Tensor]], bool]
     convert: Callable[[nn.Module, Mapping[str, Tensor]], Conversion]
-    share: float = 0.5
+    part: Callable[[nn.Module], str] = lambda network: "encoder"
+    exact: bool = False
 
 
 def load(network: nn.Module, source: str | Path) -> LoadReport:
     """Initialise a network with the weights of a file or of a timm model.
 
-    Position bias tables of another window are resized as timm does it, position embeddings of another image size
-    interpolated, stems of another number of channels adapted.
-    A head of another number of classes keeps its initialisation. From a Swin checkpoint the encoder takes as many
-    blocks as it has; as in the authors' Swin-Unet, the mirrored decoder stages start from the same blocks.
+    Swin's position bias tables of another window are resized as timm does it, LeViT's of another image size cut or,
+    with the bias of the longest distance, extended, absolute position embeddings of another grid interpolated as the
+    authors of TransUNet do it. Stems of another number of channels are adapted. A head of another number of classes
+    keeps its initialisation. From a Swin checkpoint the encoder takes as many blocks as it has; as in the authors'
+    Swin-Unet, the mirrored decoder stages start from the same blocks.
 
     Args:
         network: the network, also if wrapped; unchanged if this raises.
-        source: a checkpoint, as written by torch.save or as .safetensors, or a timm name such as
+        source: a checkpoint, as written by torch.save, as .safetensors or as .npz, or a timm name such as
             "swin_tiny_patch4_window7_224", which is downloaded unless it is in Hugging Face's cache.
 
     Raises:
         FileNotFoundError: the source is neither a file nor a timm model with weights.
         ConnectionError: the download failed.
         ValueError: the file is not readable, holds more than tensors and plain values, has no known format, or fits
-            the network too little: less than half of the encoder's part that such a file is for (of a ResNet: less
-            than all), or of a whole network anything but the head.
+            the network too little: less than half of a transformer encoder, not all of a convolutional one, or of a
+            whole network anything but the head.
     """
     network = unwrap(network)
     content = _read(source)
@@ -137,15 +149,16 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     skipped = {str(name): "not a tensor" for name, value in content.items() if not isinstance(value, Tensor)}
     skipped |= dict.fromkeys(state.keys() - weights.keys(), "follows from the sizes")
     own = network.state_dict()
-    filled, resized, used, parts = {}, {}, set(), set()
+    convolutions = [name for name, tensor in own.items() if tensor.ndim == 4 and name.endswith(".weight")]
+    stems = {next((c for c in convolutions if c.startswith(f"{part}.")), "") for part in ("encoder", "cnn_encoder")}
+    filled, resized, used = {}, {}, set()
     unused = dict.fromkeys(weights, "no counterpart in the network") if not form.whole else {}
     for name, target, tensor in form.convert(network, weights):
         if target not in own:
             unused.setdefault(name, "no counterpart in the network")
             continue
-        parts.add(".".join(target.split(".")[:2]) + ".")
         shapes = f"{tuple(tensor.shape)} in the file, {tuple(own[target].shape)} in the network"
-        fitted = _fit(target, tensor, own[target])
+        fitted = _fit(target, tensor, own[target], target in stems)
         if fitted is None:
             unused[name] = f"another shape: {shapes}"
             continue
@@ -158,14 +171,14 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     loaded = [name for name in own if name in filled and name not in resized]
     left = [name for name in own if name not in filled]
     report = LoadReport(str(source), form.name, loaded, resized, skipped, left)
-    _check(network, report, form, tuple(part for part in parts if part.startswith("encoder.")))
+    _check(network, report, form)
     network.load_state_dict(own | filled)
     logger.info("%s", report)
     return report
 
 
-def _check(network: nn.Module, report: LoadReport, form: Format, parts: tuple[str, ...]) -> None:
-    """Refuse what fits too little of a whole network or of parts (prefixes of names) of its encoder.
+def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
+    """Refuse what fits too little.
 
     Raises:
         ValueError: says how much fits and names the first tensor that does not.
@@ -182,15 +195,27 @@ def _check(network: nn.Module, report: LoadReport, form: Format, parts: tuple[st
                 "file was trained with, apart from out_channels, in_channels, img_size and window_size."
             )
         return
-    # Files of before PyTorch 0.4.1 have no counters of batches.
-    total = [key for key in network.state_dict() if key.startswith(parts) and not key.endswith("num_batches_tracked")]
-    encoder = [name for name in total if name in report.resized or name in report.loaded]
-    if not encoder or len(encoder) < form.share * len(total):
+    part = form.part(network)
+    # Files of old PyTorch versions have no counters, which have no influence.
+    names = [name for name in network.state_dict() if name.startswith(f"{part}.") and not name.endswith(COUNTER)]
+    filled = {*report.loaded, *report.resized}
+    left = [name for name in names if name not in filled]
+    if form.exact:
+        # A classifier is no module of the encoder.
+        modules = {name for name, _ in network.get_submodule(part).named_children()}
+        foreign = [name for name in report.skipped if name.partition(".")[0] in modules and not name.endswith(COUNTER)]
+        if left or foreign:
+            raise ValueError(
+                f"{report.source} ({report.format}) does not fit {type(network).__name__}: {len(left)} tensors of its "
+                f"{part} are not filled and {len(foreign)} of the file have no place (such as "
+                f"{(left or foreign)[0]!r}); build the network with the encoder_name of the file."
+            )
+        return
+    if 2 * len(left) > len(names) or len(left) == len(names):
         raise ValueError(
-            f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {len(encoder)} of the "
-            f"encoder's {len(total)} tensors for it can be filled{_shapes(report)}; choose a checkpoint of the "
-            "network's own kind (embed_dim, depths and num_heads of a Swin, number of layers of a ResNet), or build "
-            "the network with those of the checkpoint."
+            f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {len(names) - len(left)} "
+            f"of the {part}'s {len(names)} tensors can be filled{_shapes(report)}; choose a checkpoint with the "
+            "network's embed_dim, depths and num_heads, or build the network with those of the checkpoint."
         )
 
 
@@ -201,8 +226,11 @@ def _shapes(report: LoadReport) -> str:
     return f", where {name!r} is {reason.partition(': ')[2]}" if name else ""
 
 
-def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
-    """The tensor in the shape of `like`, itself where it has that shape, None where no resizing makes sense."""
+def _fit(name: str, tensor: Tensor, like: Tensor, stem: bool) -> Tensor | None:
+    """The tensor in the shape of `like`, itself where it has that shape, None where no resizing makes sense.
+
+    An encoder's first convolution is its stem.
+    """
     if tensor.shape == like.shape:
         return tensor
     if tensor.ndim != like.ndim:
@@ -213,15 +241,21 @@ def _fit(name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
             return None
         window = (math.isqrt(len(like)) + 1) // 2
         return resize_rel_pos_bias_table(tensor, (window, window), tuple(like.shape))
-    if name.endswith(".pos_embed") and tensor.ndim == 4 and tensor.shape[3] == like.shape[3]:
-        # (1, height, width, channels) of another image size.
-        resized = F.interpolate(tensor.permute(0, 3, 1, 2), like.shape[1:3], mode="bicubic")
-        return resized.permute(0, 2, 3, 1)
-    if name.endswith(("patch_embed.proj.weight", "cnn.conv1.weight")):
+    if name.endswith("attention_biases"):
+        # (heads, height, width): another image size, but the heads must be the same.
+        return extend_biases(tensor, (like.shape[1], like.shape[2])) if len(tensor) == len(like) else None
+    if name.endswith("position_embeddings"):
+        # (1, H, W, C): another grid of the same channels, bilinearly with the corners fixed.
+        if tensor.shape[3] != like.shape[3]:
+            return None
+        maps = tensor.permute(0, 3, 1, 2)
+        return F.interpolate(maps, like.shape[1:3], mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    if stem and tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]:
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
-        same = tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]
-        if same and tensor.shape[1] in (1, 3):
-            return adapt_input_conv(like.shape[1], tensor, base_chans=tensor.shape[1])
+        if tensor.shape[1] == 3:
+            return adapt_input_conv(like.shape[1], tensor)
+        if tensor.shape[1] == 1:
+            return tensor.expand_as(like) / like.shape[1]
     return None
 
 
@@ -235,12 +269,18 @@ def _read(source: str | Path) -> Mapping[str, Any]:
                 f"{source} is neither a file nor a timm model with weights: check the path or the name."
             )
         return _download(str(source), hub_id)
-    if path.suffix != ".safetensors":
+    if path.suffix not in (".safetensors", ".npz"):
         return read_checkpoint(path)
     try:
-        return load_file(path)
+        return load_file(path) if path.suffix == ".safetensors" else _read_arrays(path)
     except Exception as error:
-        raise ValueError(f"{path} is not a readable .safetensors file ({error}); it may be truncated.") from error
+        raise ValueError(f"{path} is not a readable {path.suffix} file ({error}); it may be truncated.") from error
+
+
+def _read_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of an .npz file; objects, which could run code, are an error."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def _download(name: str, hub_id: str) -> dict[str, Tensor]:
@@ -308,11 +348,6 @@ def _convert_timm(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion
             yield name, target, tensor
 
 
-def _is_resnet(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    name = "layer1.0.conv1.weight"
-    return name in state and hasattr(network, "pretrained_targets") and bool(network.pretrained_targets(name))
-
-
 def _is_swin(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     # The table excludes Swin V2, whose other tensors have the same names and another meaning.
     takes = hasattr(network, "pretrained_targets") or isinstance(getattr(network, "encoder", None), SwinEncoder)
@@ -332,10 +367,70 @@ def _targets(network: nn.Module, name: str) -> Iterable[str]:
     return targets
 
 
+def _is_meta_levit(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return isinstance(getattr(network, "encoder", None), LevitEncoder) and "patch_embed.0.c.weight" in state
+
+
+def _convert_meta_levit(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    for name, tensor in state.items():
+        stem = re.fullmatch(r"patch_embed\.([0246])\.(c|bn)\.(.+)", name)
+        if stem:
+            layer = "linear" if stem[2] == "c" else "bn"
+            yield name, f"encoder.stem.conv{int(stem[1]) // 2 + 1}.{layer}.{stem[3]}", tensor
+    blocks = {name.removeprefix("blocks."): tensor for name, tensor in state.items() if name.startswith("blocks.")}
+    for name, target, tensor in convert_levit(blocks):
+        yield f"blocks.{name}", f"encoder.{target}", tensor
+
+
+def _is_timm_levit(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return isinstance(getattr(network, "encoder", None), LevitEncoder) and "stem.conv1.linear.weight" in state
+
+
+def _convert_timm_levit(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    for name, tensor in state.items():
+        target = re.sub(r"\.(q|proj)\.ln\.", r".\1.", name.replace(".attn_downsample.", ".attn."))
+        if name.endswith("attention_biases"):
+            tensor = square_biases(tensor)
+        elif name.startswith("stages.") and tensor.ndim == 4:
+            tensor = tensor.flatten(1)  # timm's levit_conv models: linear layers as 1 x 1 convolutions
+        yield name, f"encoder.{target}", tensor
+
+
+def _cnn_part(network: nn.Module) -> str:
+    return "cnn_encoder" if hasattr(network, "cnn_encoder") else "encoder"
+
+
+def _is_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    encoder = getattr(network, _cnn_part(network), None)
+    if encoder is None or isinstance(encoder, SwinEncoder):
+        return False
+    # Few names suffice: what is missing is said when the file is checked.
+    own = encoder.state_dict().keys()
+    return 10 * len(own & set(convert_cnn_names(encoder, state).values())) > len(own)
+
+
+def _convert_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    part = _cnn_part(network)
+    for name, target in convert_cnn_names(getattr(network, part), state).items():
+        yield name, f"{part}.{target}", state[name]
+
+
+def _is_google(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return hasattr(network, "convert_google") and "Transformer/encoder_norm/scale" in state
+
+
+def _convert_google(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    return network.convert_google(state)
+
+
 FORMATS = (
     Format("our own model.pt or last.pt", True, _is_ours, _convert_ours),
+    # Before the authors', whose LeViT-UNet 192 has blocks of the same names.
+    Format("LeViT's checkpoints", False, _is_meta_levit, _convert_meta_levit),
+    Format("timm's LeViT models", False, _is_timm_levit, _convert_timm_levit),
     Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),
-    Format("ImageNet ResNets of torchvision and timm", False, _is_resnet, _convert_microsoft, share=1.0),
+    Format("Google's ViT .npz files", False, _is_google, _convert_google),
+    Format("convolutional encoders such as MicroNet's", False, _is_cnn, _convert_cnn, _cnn_part, exact=True),
 )

@@ -7,7 +7,7 @@ was written). Written from the paper and from measured outputs of the authors' c
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -154,26 +154,8 @@ class SwinUnet(nn.Module):
     ) -> None:
         super().__init__()
         counts = {"in_channels": in_channels, "out_channels": out_channels, "patch_size": patch_size}
-        for name, value in (counts | {"embed_dim": embed_dim, "window_size": window_size}).items():
-            if value < 1:
-                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
-        if len(depths) != len(num_heads) or len(depths) < 2:
-            raise ValueError(
-                f"depths={tuple(depths)} and num_heads={tuple(num_heads)} do not describe the same two or more "
-                "stages: give one number per stage in each."
-            )
-        if min(depths) < 1:
-            raise ValueError(f"depths={tuple(depths)} has a stage without blocks: give at least 1 per stage.")
-        for i, heads in enumerate(num_heads):
-            if heads < 1 or embed_dim * 2**i % heads:
-                raise ValueError(
-                    f"num_heads={tuple(num_heads)} does not fit embed_dim={embed_dim}: {heads} heads do not divide the "
-                    f"{embed_dim * 2**i} channels of stage {i}, choose a divisor."
-                )
         rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
-        for name, rate in rates.items():
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name}={rate} is not a rate: give a number from 0 to below 1.")
+        check_swin(embed_dim, depths, num_heads, window_size, counts, rates)
         if upsample not in UPSAMPLERS:
             raise ValueError(f"upsample={upsample!r} is unknown: choose one of {', '.join(map(repr, UPSAMPLERS))}.")
         if upsample == "transpose" and patch_size % 2:
@@ -222,25 +204,89 @@ class SwinUnet(nn.Module):
         Raises:
             ValueError: a tensor has a name that the authors' network does not have.
         """
-        converted = {}
-        for name, tensor in state_dict.items():
-            if name.endswith(("relative_position_index", "attn_mask")):
-                continue
-            for pattern, target in AUTHORS_NAMES:
-                match = re.fullmatch(rf"(?:module\.)?swin_unet\.{pattern}", name)
-                if match:
+        return convert_names(state_dict, "Swin-Unet", "swin_unet", AUTHORS_NAMES)
+
+
+def check_swin(
+    embed_dim: int,
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    window_size: int,
+    counts: Mapping[str, int],
+    rates: Mapping[str, float],
+) -> None:
+    """Check the arguments of a network of Swin stages.
+
+    Args:
+        embed_dim: channels of the first stage.
+        depths: blocks per stage.
+        num_heads: attention heads per stage.
+        window_size: window side in tokens.
+        counts: further arguments that must be at least 1, by name.
+        rates: arguments that must be from 0 to below 1, by name.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    for name, value in (dict(counts) | {"embed_dim": embed_dim, "window_size": window_size}).items():
+        if value < 1:
+            raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+    if len(depths) != len(num_heads) or len(depths) < 2:
+        raise ValueError(
+            f"depths={tuple(depths)} and num_heads={tuple(num_heads)} do not describe the same two or more "
+            "stages: give one number per stage in each."
+        )
+    if min(depths) < 1:
+        raise ValueError(f"depths={tuple(depths)} has a stage without blocks: give at least 1 per stage.")
+    for i, heads in enumerate(num_heads):
+        if heads < 1 or embed_dim * 2**i % heads:
+            raise ValueError(
+                f"num_heads={tuple(num_heads)} does not fit embed_dim={embed_dim}: {heads} heads do not divide the "
+                f"{embed_dim * 2**i} channels of stage {i}, choose a divisor."
+            )
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}={rate} is not a rate: give a number from 0 to below 1.")
+
+
+def convert_names(
+    state_dict: Mapping[str, Tensor],
+    network: str,
+    prefix: str,
+    names: Sequence[tuple[str, Callable[..., str] | None]],
+) -> dict[str, Tensor]:
+    """An authors' state dict of Swin stages under our names, with bias tables of full size.
+
+    Args:
+        state_dict: the authors' tensors.
+        network: what the authors call their network, for the error message.
+        prefix: the first part of all of their names.
+        names: regular expressions of the rest of their names and what makes our name of the groups, None where we have
+            none; the first match counts.
+
+    Raises:
+        ValueError: a tensor's name matches nothing.
+    """
+    converted = {}
+    for name, tensor in state_dict.items():
+        if name.endswith(("relative_position_index", "attn_mask")):
+            continue
+        for pattern, target in names:
+            match = re.fullmatch(rf"(?:module\.)?{prefix}\.{pattern}", name)
+            if match:
+                if target is not None:
                     converted[target(*match.groups())] = tensor
-                    break
-            else:
-                raise ValueError(f"{name!r} is not a tensor of the authors' Swin-Unet: check the file.")
-        tables = {name: tensor for name, tensor in converted.items() if name.endswith("position_bias_table")}
-        size = max((math.isqrt(len(table)) for table in tables.values()), default=0)
-        for name, table in tables.items():
-            side = math.isqrt(len(table))
-            border = (size - side) // 2
-            square = table.view(side, side, -1)
-            converted[name] = F.pad(square, (0, 0, border, border, border, border)).reshape(size * size, -1)
-        return converted
+                break
+        else:
+            raise ValueError(f"{name!r} is not a tensor of the authors' {network}: check the file.")
+    tables = {name: tensor for name, tensor in converted.items() if name.endswith("position_bias_table")}
+    size = max((math.isqrt(len(table)) for table in tables.values()), default=0)
+    for name, table in tables.items():
+        side = math.isqrt(len(table))
+        border = (size - side) // 2
+        square = table.view(side, side, -1)
+        converted[name] = F.pad(square, (0, 0, border, border, border, border)).reshape(size * size, -1)
+    return converted
 
 
 # The authors' names (regular expressions, without their prefix) and what they become. `layers_up.0` is a bare patch

@@ -34,6 +34,9 @@ class Recipe:
         learning_rate: initial learning rate.
         optimizer: class and arguments, without parameters and learning rate.
         augmentation: name of a function of ``scripts.configs`` that builds the random transforms.
+        loss_weights: of cross-entropy and Dice.
+        decay: of the learning rate per step, "polynomial" to zero or "constant".
+        balanced: whether the cross-entropy weighs classes by their rarity.
         options: network options that are ids of their own.
         extra: other top-level ids.
     """
@@ -45,6 +48,8 @@ class Recipe:
     optimizer: dict[str, Any]
     augmentation: str
     loss_weights: tuple[float, float] = (0.4, 0.6)
+    decay: str = "polynomial"
+    balanced: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -42,12 +42,7 @@ def train(bundle: Bundle) -> Config:
         "network": "$@network_def.to(@device)",
         "loss": loss(recipe),
         "optimizer": optimizer(recipe),
-        "lr_scheduler": {
-            "_target_": "torch.optim.lr_scheduler.PolynomialLR",
-            "optimizer": "@optimizer",
-            "total_iters": "$@epochs * len(@train::dataloader)",
-            "power": 0.9,
-        },
+        "lr_scheduler": lr_scheduler(recipe),
         "train": {
             "preprocessing": train_preprocessing(preset),
             "dataset": train_dataset(preset),
@@ -87,6 +82,13 @@ def train(bundle: Bundle) -> Config:
                     "validator": "@validate::evaluator",
                     "epoch_level": True,
                     "interval": "@val_interval",
+                },
+                {
+                    "_target_": f"{WORKFLOW}.Plateau",
+                    "optimizer": "@optimizer",
+                    "evaluator": "@validate::evaluator",
+                    "patience": "@patience",
+                    "second_learning_rate": "@second_learning_rate",
                 },
                 {
                     "_target_": f"{WORKFLOW}.EpochLog",
@@ -144,7 +146,7 @@ def train(bundle: Bundle) -> Config:
             },
             "inferer": inferer(preset),
             "postprocessing": _compose(
-                *label_map("@validate::preprocessing"),
+                *label_map("@validate::preprocessing", and_image=True),
                 {"_target_": "AsDiscreted", "keys": ["pred", "label"], "to_onehot": "@out_channels"},
             ),
             "key_metric": {"val_mean_dice": _mean_dice()},
@@ -322,7 +324,8 @@ def multi_gpu_train(bundle: Bundle) -> Config:
 def preset_overlay(bundle: Bundle, preset: Preset) -> Config:
     """``presets/<data set>.json``, merged after ``train.json`` (and before ``evaluate.json``)."""
     recipe = preset.recipe
-    overlay = {**_preset_ids(bundle, preset), "loss": loss(recipe), "optimizer": optimizer(recipe)}
+    overlay = _preset_ids(bundle, preset)
+    overlay |= {"loss": loss(recipe), "optimizer": optimizer(recipe), "lr_scheduler": lr_scheduler(recipe)}
     overlay["train::preprocessing"] = train_preprocessing(preset)
     if preset.kind != bundle.default.kind:
         overlay |= {
@@ -361,8 +364,10 @@ def network(bundle: Bundle) -> Config:
 def loss(recipe: Recipe) -> Config:
     """Weighted cross-entropy and the papers' Dice: squared denominator, over the whole batch, with background."""
     ce, dice = recipe.loss_weights
+    balanced = "$workflow.balanced_weights(@train::dataset::data, @out_channels, @reader).to(@device)"
     return {
         "_target_": "DiceCELoss",
+        **({"weight": balanced} if recipe.balanced else {}),
         "to_onehot_y": True,
         "softmax": True,
         "squared_pred": True,
@@ -371,6 +376,18 @@ def loss(recipe: Recipe) -> Config:
         "smooth_dr": 1e-05,
         "lambda_ce": ce,
         "lambda_dice": dice,
+    }
+
+
+def lr_scheduler(recipe: Recipe) -> Config:
+    """Polynomial decay per step, or a rate that only ``Plateau`` changes."""
+    if recipe.decay == "constant":
+        return {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0}
+    return {
+        "_target_": "torch.optim.lr_scheduler.PolynomialLR",
+        "optimizer": "@optimizer",
+        "total_iters": "$@epochs * len(@train::dataloader)",
+        "power": 0.9,
     }
 
 
@@ -438,16 +455,17 @@ def inferer(preset: Preset) -> Config:
     return {"_target_": "SlidingWindowInferer", **shared}
 
 
-def label_map(transform: str) -> list[Config]:
-    """Logits to class numbers on the grid of the file."""
+def label_map(transform: str, and_image: bool = False) -> list[Config]:
+    """Logits to class numbers on the grid of the file; the image as well, where the two are drawn together."""
+    keys = ["pred", "image"] if and_image else ["pred"]
     return [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
         {
             "_target_": "Invertd",
-            "keys": "pred",
+            "keys": keys,
             "transform": transform,
-            "orig_keys": "image",
-            "nearest_interp": True,
+            "orig_keys": ["image"] * len(keys),
+            "nearest_interp": [True, False][: len(keys)],
             "to_tensor": True,
         },
     ]
@@ -540,6 +558,8 @@ def _recipe_ids(recipe: Recipe) -> Config:
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
+        "patience": 0,
+        "second_learning_rate": 0.0,
         "val_interval": 1,
         "sw_batch_size": 8,
         "img_size": [recipe.img_size, recipe.img_size],

@@ -1,4 +1,4 @@
-"""Pictures of predictions beside the truth: ``python -m scripts.pictures DATASET_DIR PREDICTIONS OUTPUT.png``."""
+"""Pictures of predictions beside the truth: ``python -m scripts.pictures DATASET_DIR PREDICTIONS OUTPUT.jpg``."""
 
 from pathlib import Path
 
@@ -15,15 +15,23 @@ from networks.workflow.evaluation import overlay
 MARGIN = 24
 
 
-def panel(dataset_dir: str, predictions: str, output: str, split: str = "test", cases: int = 4) -> None:
+def panel(
+    dataset_dir: str,
+    predictions: str,
+    output: str,
+    split: str = "test",
+    cases: int = 4,
+    window: tuple[float, float] | None = None,
+) -> None:
     """One row per case: the image, the truth over it, the prediction over it.
 
     Args:
         dataset_dir: data set in the contract.
         predictions: folder that inference wrote for ``split``.
-        output: PNG file to write.
+        output: PNG or JPEG file to write.
         split: list of ``dataset.json``.
         cases: rows at most.
+        window: image values to draw as black and white, such as -160,240 for CT; the image's own range by default.
     """
     load = LoadImage(image_only=True, ensure_channel_first=True, reader=None)
     rows = []
@@ -31,7 +39,8 @@ def panel(dataset_dir: str, predictions: str, output: str, split: str = "test", 
         image = load(pair["image"])
         truth, found = load(pair["label"]), load(_prediction(predictions, pair["image"]))
         classes = max(len(_names(dataset_dir)), int(max(truth.max(), found.max())) + 1)
-        grey = (image[:1] - image.min()) / (image.max() - image.min()).clamp(min=1)
+        black, white = window or (float(image.min()), float(image.max()))
+        grey = ((image[:1] - black) / max(white - black, 1)).clamp(0, 1)
         hot = [one_hot(torch.as_tensor(x)[None].float(), classes)[0] for x in (truth, found)]
         both = overlay(grey, *hot)
         plain = overlay(grey, torch.zeros_like(hot[0]).index_fill(0, torch.tensor(0), 1), hot[1])

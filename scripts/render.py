@@ -14,6 +14,7 @@ from scripts.catalog import BUNDLES, VERSIONS, Bundle, Preset
 from scripts.ids import IDS
 
 ROOT = Path(__file__).resolve().parent.parent
+DECAY = {"polynomial": " with polynomial decay", "constant": ""}
 RESULTS = ROOT / "results"
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 LOGGING = """[loggers]
@@ -247,7 +248,7 @@ def super1_table() -> str:
         rows = list(csv.DictReader(file))
     classes = list(dict.fromkeys(row["class"] for row in rows))
     scores = {(row["metric"], row["class"]): row for row in rows}
-    lines = ["| class | IoU | Dice | HD95, pixels | test images |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| class | IoU | Dice | HD95, pixels | scores in the mean |", "| --- | --- | --- | --- | --- |"]
     for name in classes:
         cells = [scores[metric, name]["mean"] for metric in ("iou", "dice", "hd95")]
         lines.append(f"| {name} | {' | '.join(cells)} | {scores['dice', name]['finite']} |")
@@ -259,8 +260,8 @@ def _recipe_text(preset: Preset) -> str:
     what = "volumes, axial slices" if preset.kind == "ct" else "pictures, random crops"
     return (
         f"{what} at {recipe.img_size} x {recipe.img_size}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
-        f"{recipe.optimizer['_target_'].rsplit('.', 1)[-1]} at {recipe.learning_rate:g} with polynomial decay, "
-        f"{recipe.loss_weights[0]:g} CE + {recipe.loss_weights[1]:g} Dice"
+        f"{recipe.optimizer['_target_'].rsplit('.', 1)[-1]} at {recipe.learning_rate:g}{DECAY[recipe.decay]}, "
+        f"{recipe.loss_weights[0]:g} {'balanced ' * recipe.balanced}CE + {recipe.loss_weights[1]:g} Dice"
     )
 
 

@@ -22,7 +22,7 @@ def _in_repository_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def ct_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CT phantom of three training, two validation and two test volumes of 48 x 48 x 6 voxels."""
+    """A CT phantom of 3 training, 2 validation and 2 test volumes, whose 60 x 48 slices the networks see resized."""
     folder = tmp_path_factory.mktemp("data") / "ct"
-    write_ct_phantom(folder, num_training=3, num_validation=2, num_test=2, size=(48, 48, 6))
+    write_ct_phantom(folder, num_training=3, num_validation=2, num_test=2, size=(60, 48, 6))
     return folder

@@ -108,7 +108,7 @@ def test_shapes_differ(broken: Path, tmp_path: Path) -> None:
     rewrite(label, lambda data: data[:-1])
     text = sentence_of(TRAIN, **training_overrides(SWIN_UNET, tmp_path, broken))
     assert label.name in text
-    assert "(47, 48, 6)" in text
+    assert "(59, 48, 6)" in text
 
 
 def test_label_values_beyond_the_classes(broken: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from networks.pretrained import load
 from tests.test_reference import golden_value
 
 REFERENCE = Path(__file__).parent / "reference"
-SMALL = {"img_size": 64, "cnn": "test_resnet", "embed_dim": 12, "depths": (2, 2, 2), "num_heads": (1, 2, 4)}
+SMALL = {"img_size": 64, "encoder_name": "test_resnet", "embed_dim": 12, "depths": (2, 2, 2), "num_heads": (1, 2, 4)}
 SMALL |= {"window_size": 4, "fusion_heads": (2, 4)}
 SWIN = {"img_size": 64, "embed_dim": 12, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 4), "window_size": 4}
 
@@ -41,7 +41,7 @@ def test_fusion_computes_what_the_authors_drop(variant):
     network.load_state_dict(HiFormer.convert_authors(weights, "paper"), strict=True)
     network.eval().double()
     image = np.random.RandomState(0).uniform(-1, 1, size=facts["input"]["shape"]).astype(np.float32)
-    maps = network.encoder(torch.from_numpy(image).double())
+    maps = network.encoder(*network.cnn_encoder(torch.from_numpy(image).double()))
     sequences = network.fusion.embed(*maps)
     tokens = network.fusion.exchange(*sequences)
     for level, token in enumerate(tokens):
@@ -83,12 +83,10 @@ def test_authors_checkpoint(tmp_path, fusion):
     before = network.state_dict().keys()
     # The stored case lacks the batch counters that a real file has.
     counters = {key: torch.tensor(7) for key in before if key.endswith("num_batches_tracked")}
-    names = {
-        v: k for k, v in {"resnet_layers.1": "bn1", "resnet_layers.4": "layer1", "p2": "layer2", "p3": "layer3"}.items()
-    }
+    names = {"bn1": "resnet_layers.1", "layer1": "resnet_layers.4", "layer2": "p2", "layer3": "p3"}
     state = torch.load(tmp_path / "epoch_400.pth")
     for key, value in counters.items():
-        part, _, rest = key.removeprefix("encoder.cnn.").partition(".")
+        part, _, rest = key.removeprefix("cnn_encoder.").partition(".")
         state[f"All2Cross.pyramid.{names[part]}.{rest}"] = value
     torch.save(state, tmp_path / "epoch_400.pth")
     report = load(network, tmp_path / "epoch_400.pth")
@@ -96,9 +94,8 @@ def test_authors_checkpoint(tmp_path, fusion):
 
     report = load(HiFormer(3, 4, 256, variant="S", fusion=fusion), tmp_path / "epoch_400.pth")
     assert report.left == ["decoder.head.weight", "decoder.head.bias"]
-    assert (
-        report.resized["fusion.position.1.pos_embed"] == "(1, 14, 14, 384) in the file, (1, 16, 16, 384) in the network"
-    )
+    resized = "(1, 14, 14, 384) in the file, (1, 16, 16, 384) in the network"
+    assert report.resized["fusion.position.1.position_embeddings"] == resized
 
     torch.save(state | {"All2Cross.mixture.weight": torch.zeros(1)}, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match=r"mixture\.weight.* is not a tensor of the authors' HiFormer"):
@@ -119,29 +116,29 @@ def test_resnet_checkpoint(tmp_path, name, old):
     resnet = timm.create_model(name)
     state = {key: value for key, value in resnet.state_dict().items() if not (old and "tracked" in key)}
     torch.save(state, tmp_path / "resnet.pth")
-    network = small(cnn=name, in_channels=5)
+    network = small(encoder_name=name, in_channels=5)
     report = load(network, tmp_path / "resnet.pth")
     tensors = {key: value for key, value in state.items() if not key.startswith(("layer4", "fc"))}
-    assert set(report.loaded) | set(report.resized) == {f"encoder.cnn.{key}" for key in tensors}
-    assert list(report.resized) == ["encoder.cnn.conv1.weight"]
+    assert set(report.loaded) | set(report.resized) == {f"cnn_encoder.{key}" for key in tensors}
+    assert list(report.resized) == ["cnn_encoder.conv1.weight"]
     assert all(reason == "no counterpart in the network" for reason in report.skipped.values())
     for key, tensor in tensors.items():
         if key != "conv1.weight":
-            assert torch.equal(network.state_dict()[f"encoder.cnn.{key}"], tensor)
+            assert torch.equal(network.state_dict()[f"cnn_encoder.{key}"], tensor)
 
-    network = small(cnn=name)
+    network = small(encoder_name=name)
     load(network, tmp_path / "resnet.pth")
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = resnet.eval().forward_intermediates(image, indices=[1, 2, 3], intermediates_only=True)
-        torch.testing.assert_close(list(network.encoder.cnn(image)), expected)
+        torch.testing.assert_close(list(network.cnn_encoder(image)), expected)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_another_resnet_is_refused(tmp_path, name):
     torch.save(timm.create_model(name).state_dict(), tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"only \d+ of the encoder's 145 tensors .* number of layers of a ResNet"):
-        load(small(cnn="resnet34"), tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match=r"\d+ tensors of its cnn_encoder are not filled"):
+        load(small(encoder_name="resnet34"), tmp_path / "resnet.pth")
 
 
 def test_swin_checkpoint_fills_stages_and_mergings(tmp_path):
@@ -166,7 +163,7 @@ def test_swin_checkpoint_fills_stages_and_mergings(tmp_path):
     [
         ({"variant": "XL"}, r"'XL' is unknown: choose one of 'S', 'B', 'L'"),
         ({"fusion": "none"}, r"'none' is unknown: choose one of 'authors', 'paper'"),
-        ({"cnn": "vgg16"}, r"cnn='vgg16' is not a ResNet of timm"),
+        ({"encoder_name": "vgg16"}, r"encoder_name='vgg16' is not a ResNet of timm"),
         ({"embed_dim": 0}, r"embed_dim=0 .* at least 1"),
         ({"img_size": (64, 0)}, r"img_size=0 .* at least 1"),
         ({"depths": (2, 2)}, r"depths=\(2, 2\) and num_heads=\(1, 2, 4\) .* 3 numbers"),

@@ -8,22 +8,75 @@ import copy
 import onnxruntime
 import pytest
 import torch
+from timm.models import levit
 from torch import nn
 
 import networks
-from networks import HiFormer, SwinUnet, TransDeepLab
+from networks import (
+    AttentionUnet,
+    CSUnet,
+    DeepLabV3Plus,
+    HiFormer,
+    LevitUnet,
+    SwinUnet,
+    TransDeepLab,
+    TransUnet,
+    Unet,
+    UnetPlusPlus,
+)
+from networks.baselines import PooledBatchNorm2d
 from networks.layers.expand import ExpandHead
+from networks.layers.levit import Attention, SubsamplingAttention, bias_index
 from networks.layers.swin import SwinBlock, SwinStage
+from networks.levit_unet import UpsampledConv2d
 
 SIZE = 64
-HIFORMER = {"cnn": "test_resnet", "embed_dim": 12, "depths": (1, 2, 1), "num_heads": (1, 2, 4), "window_size": 4}
+HIFORMER = {"encoder_name": "test_resnet", "embed_dim": 12, "depths": (1, 2, 1), "num_heads": (1, 2, 4)}
+HIFORMER |= {"window_size": 4, "fusion_depths": (1, 1), "fusion_heads": (2, 4)}
 DEEPLAB = {"windows": (1, 4), "aspp_depths": (1, 1), "depths": (1, 2, 1), "decoder_depths": (1, 1)}
 DEEPLAB |= {"embed_dim": 12, "num_heads": (1, 2, 4), "window_size": 4, "aspp_drop_rate": 0.0}
 NETWORKS = {
-    "HiFormer": (HiFormer, HIFORMER),
-    "HiFormer paper": (HiFormer, HIFORMER | {"fusion": "paper", "fusion_depths": (1, 1), "fusion_heads": (2, 4)}),
+    "LevitUnet": (
+        LevitUnet,
+        {
+            "embed_dim": (16, 24),
+            "key_dim": 8,
+            "depths": (1, 1),
+            "num_heads": (2, 3),
+            "decoder_channels": (32, 16, 8),
+            "drop_path_rate": 0.1,
+        },
+    ),
+    "CSUnet": (
+        CSUnet,
+        {
+            "encoder_name": "resnet18",
+            "embed_dim": 24,
+            "depths": (2, 1, 1, 1),
+            "num_heads": (1, 2, 2, 4),
+            "window_size": 4,
+        },
+    ),
     "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),
+    "HiFormer": (HiFormer, HIFORMER),
+    "HiFormer paper": (HiFormer, HIFORMER | {"fusion": "paper"}),
     "TransDeepLab": (TransDeepLab, DEEPLAB),
+    "TransUnet": (
+        TransUnet,
+        {
+            "width": 32,
+            "depths": (1, 1, 1),
+            "embed_dim": 32,
+            "depth": 1,
+            "num_heads": 2,
+            "mlp_dim": 48,
+            "decoder_channels": (32, 32, 16, 16, 8),
+        },
+    ),
+    "Unet": (Unet, {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}),
+    "UnetPlusPlus": (UnetPlusPlus, {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}),
+    "DeepLabV3Plus": (DeepLabV3Plus, {"encoder_name": "resnet18", "decoder_channels": 16}),
+    "AttentionUnet": (AttentionUnet, {"channels": (8, 12, 16), "strides": (2, 2)}),
 }
 
 
@@ -54,6 +107,9 @@ class TestNetwork:
 
     def test_gradient_reaches_every_parameter(self, name):
         network = build(name).eval()  # stochastic depth could starve a block of its gradient
+        for p in network.parameters():
+            if not p.any():
+                nn.init.normal_(p, std=0.1)  # a residual scaled with zeros starves its branch until the first step
         network(image()).square().mean().backward()
         assert [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -76,10 +132,9 @@ class TestNetwork:
             pytest.skip("fixed size")
         network = build(name).eval()
         other = network_class(3, 2, (97, 130), **kwargs).eval()
-        state = network.state_dict()
-        if any(state[key].shape != tensor.shape for key, tensor in other.state_dict().items()):
-            pytest.skip("position embeddings belong to a size")
-        other.load_state_dict(state)
+        if any(a.shape != b.shape for a, b in zip(network.parameters(), other.parameters(), strict=True)):
+            pytest.skip("tables as large as the image")
+        other.load_state_dict(network.state_dict())
         for x in (image(), image(1, 3, 97, 130)):
             torch.testing.assert_close(other(x), network(x))
 
@@ -91,9 +146,9 @@ class TestNetwork:
         torch.testing.assert_close(network(x[1:2]), logits[1:2])
 
     def test_training_equals_eval_without_drops(self, name):
-        network, x = build(name, drop_path_rate=0.0), image()
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in build(name).modules()):
             pytest.skip("batch normalisation")
+        network, x = build(name, drop_path_rate=0.0), image()
         torch.testing.assert_close(network.train()(x), network.eval()(x))
 
     @torch.no_grad()
@@ -183,6 +238,48 @@ def test_swin_unet_arguments(kwargs, message):
         build("SwinUnet", **kwargs)
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"width": 48}, r"width=48 .* multiple of 32"),
+        ({"depths": (3, 4)}, r"depths=\(3, 4\) .* three numbers"),
+        ({"decoder_channels": (8, 8)}, r"decoder_channels=\(8, 8\) .* five numbers"),
+        ({"num_heads": 5}, r"num_heads=5 does not divide embed_dim=32"),
+        ({"mlp_dim": 0}, r"mlp_dim=0 .* at least 1"),
+        ({"drop_rate": 1.0}, r"drop_rate=1.0 .* below 1"),
+    ],
+)
+def test_transunet_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build("TransUnet", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("Unet", {"encoder_name": "resnet17"}, r"encoder_name='resnet17' .* is unknown"),
+        ("Unet", {"out_channels": 0}, r"out_channels=0 .* at least 1"),
+        ("AttentionUnet", {"strides": (2,)}, r"strides=\(2,\) do not fit"),
+        ("AttentionUnet", {"channels": (8, 12, 0)}, r"channels=\(8, 12, 0\) .* not possible"),
+    ],
+)
+def test_baseline_arguments(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **kwargs)
+
+
+def test_single_value_normalisation():
+    norm, usual = PooledBatchNorm2d(3), nn.BatchNorm2d(3)
+    for x in (torch.randn(4, 3, 1, 1), torch.randn(1, 3, 2, 2)):
+        torch.testing.assert_close(norm(x), usual(x))
+    before = copy.deepcopy(norm.state_dict())
+    x = torch.randn(1, 3, 1, 1)
+    torch.testing.assert_close(norm(x), usual.eval()(x))
+    for key, tensor in norm.state_dict().items():
+        assert torch.equal(tensor, before[key])
+        assert torch.equal(tensor, usual.state_dict()[key])
+
+
 @pytest.mark.parametrize("upsample", ["expand", "bilinear", "transpose"])
 @pytest.mark.parametrize("num_skips", range(4))
 def test_swin_unet_ablations(upsample, num_skips):
@@ -192,6 +289,106 @@ def test_swin_unet_ablations(upsample, num_skips):
     logits.square().mean().backward()
     assert all(p.grad is not None for p in network.parameters())
     assert sum("reduce.weight" in key for key in network.state_dict()) == num_skips
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"variant": "256"}, r"variant='256' is unknown: choose one of '128s', '192', '384'"),
+        ({"depths": (2, 2, 2)}, r"depths=\(2, 2, 2\), num_heads=\(2, 3\) do not describe the same stages"),
+        ({"num_heads": (2, 0)}, r"num_heads=\(2, 0\) .* at least 1"),
+        ({"embed_dim": (20, 24)}, r"first stage's 20, give that a multiple of 8"),
+        ({"key_dim": 12}, r"key_dim=12 does not divide .* choose a divisor"),
+        ({"key_dim": 0}, r"key_dim=0 .* at least 1"),
+        ({"decoder_channels": (8, 8)}, r"decoder_channels=\(8, 8\) .* three numbers"),
+        ({"out_channels": 0}, r"out_channels=0 .* at least 1"),
+        ({"drop_path_rate": -0.1}, r"drop_path_rate=-0.1 .* from 0"),
+    ],
+)
+def test_levit_unet_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build("LevitUnet", **kwargs)
+
+
+def small_levit(img_size: int | tuple[int, int], **kwargs) -> LevitUnet:
+    """Three stages, with biases that are all different."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": (16, 24, 32), "key_dim": 8, "depths": (1, 1, 1), "num_heads": (2, 3, 4)}
+    network = LevitUnet(1, 3, img_size, decoder_channels=(16, 12, 8), **sizes, **kwargs)
+    for key, parameter in network.named_parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=3.0 if key.endswith("attention_biases") else 1.0)
+    return network
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("img_size", [48, 224, (97, 130), (250, 60)], ids=str)
+def test_levit_unet_bias_is_that_of_the_longest_known_distance(img_size):
+    network, other = small_levit(96).eval(), small_levit(img_size).eval()
+    state = other.state_dict()
+    for key, tensor in network.state_dict().items():
+        if key.endswith("attention_biases"):
+            rows, cols = (torch.arange(side).clamp(max=tensor.shape[1] - 1) for side in state[key].shape[1:])
+            tensor = tensor[:, rows][:, :, cols]
+        state[key] = tensor
+    other.load_state_dict(state)
+    x = image(2, 1, *((img_size, img_size) if isinstance(img_size, int) else img_size))
+    torch.testing.assert_close(network(x), other(x))
+
+
+def test_levit_unet_trains_on_a_single_token():
+    network = small_levit(48).train()
+    logits = network(image(1, 1, 48, 48))
+    logits.square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+@torch.no_grad()
+def test_levit_unet_uses_weights_loaded_after_eval():
+    network = small_levit(64).eval()
+    x = image(1, 1)
+    before = network(x)
+    network.load_state_dict({key: 2 * value for key, value in network.state_dict().items()})
+    expected = small_levit(64)
+    expected.load_state_dict(network.state_dict())
+    assert torch.equal(network(x), expected.eval()(x))
+    assert not torch.equal(network(x), before)
+
+
+def test_levit_attention_equals_timm():
+    torch.manual_seed(0)
+    grid = (5, 4)
+    ours, theirs = Attention(16, 8, 3, grid), levit.Attention(16, 8, 3, 2, grid, act_layer=nn.Hardswish)
+    halving = SubsamplingAttention(16, 24, 8, grid)
+    timm_halving = levit.AttentionDownsample(16, 24, 8, 2, 4, resolution=grid, act_layer=nn.Hardswish)
+    x = torch.randn(2, 20, 16)
+    for stride, module, reference in ((1, ours, theirs), (2, halving, timm_halving)):
+        state = {key: torch.rand_like(value) for key, value in reference.state_dict().items() if value.ndim}
+        reference.load_state_dict(state, strict=False)
+        renamed = {key.replace(".ln.", "."): value for key, value in state.items()}
+        renamed["attention_biases"] = renamed["attention_biases"].unflatten(1, grid)
+        module.load_state_dict(renamed)
+        index = bias_index(grid, grid, stride, x.device)
+        wanted = [x.requires_grad_(), module.attention_biases]
+        out = module(x if stride == 1 else x.view(2, *grid, 16), index)
+        expected = reference(x)
+        torch.testing.assert_close(out, expected)
+        gradients = torch.autograd.grad(out.square().sum(), wanted)
+        expected = torch.autograd.grad(expected.square().sum(), [x, reference.attention_biases])
+        torch.testing.assert_close(gradients[0], expected[0])
+        torch.testing.assert_close(gradients[1].flatten(1), expected[1])
+
+
+@pytest.mark.parametrize("grid", [(7, 7), (1, 5), (6, 2)])
+def test_upsampled_convolution_equals_its_definition(grid):
+    torch.manual_seed(0)
+    conv = UpsampledConv2d(5, 4).double()
+    x = torch.randn(2, 5, *grid, dtype=torch.float64, requires_grad=True)
+    enlarged = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+    expected = nn.functional.conv2d(enlarged, conv.weight, padding=1)
+    torch.testing.assert_close(conv(x), expected)
+    gradients = torch.autograd.grad(conv(x).square().sum(), [x, conv.weight])
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), [x, conv.weight]))
 
 
 def reference_block(block: SwinBlock, x: torch.Tensor) -> torch.Tensor:

@@ -9,15 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from networks import HiFormer, SwinUnet, TransDeepLab
+from networks import CSUnet, HiFormer, LevitUnet, SwinUnet, TransDeepLab, TransUnet
 
 REFERENCE = Path(__file__).parent / "reference"
 CASES = {
+    "levit_unet_128s": (LevitUnet, {"variant": "128s"}),
+    "levit_unet_192": (LevitUnet, {"variant": "192"}),
+    "levit_unet_384": (LevitUnet, {"variant": "384"}),
+    "cs_unet_resnet50": (CSUnet, {"encoder_name": "resnet50"}),
+    "cs_unet_efficientnet-b4": (CSUnet, {"encoder_name": "efficientnet-b4"}),
+    "cs_unet_vgg16_bn_2222": (CSUnet, {"encoder_name": "vgg16_bn", "depths": (2, 2, 2, 2)}),
     "swin_unet_tiny": (SwinUnet, {}),
     "hiformer_s": (HiFormer, {"variant": "S"}),
     "hiformer_b": (HiFormer, {"variant": "B"}),
     "hiformer_l": (HiFormer, {"variant": "L"}),
     "transdeeplab_3level": (TransDeepLab, {"levels": 3}),
+    "transunet_r50_b16": (TransUnet, {}),
 }
 
 
@@ -54,11 +61,11 @@ def case(request) -> tuple[dict, dict, torch.nn.Module]:
 def test_parameter_count(case):
     facts, _, network = case
     shapes = dict(facts["weights"])
-    # Parameters that cannot influence the output are not built.
-    dead = sum(math.prod(shapes[key]) for key in facts["unused_in_forward"])
-    # HiFormer's class tokens are among them, and with them the first rows of the position embeddings.
-    dead += sum(shape[2] for key, shape in shapes.items() if key.startswith("All2Cross.pos_embed."))
-    assert sum(p.numel() for p in network.parameters()) == facts["parameters"] - dead
+    unused = [key for key in facts["unused_in_forward"] if not network.convert_authors({key: torch.zeros(1, 1)})]
+    expected = facts["parameters"] - sum(math.prod(shapes[key]) for key in unused)
+    # HiFormer's class tokens have no influence either, and with them one position embedding per level.
+    expected -= sum(shape[2] for key, shape in shapes.items() if key.startswith("All2Cross.pos_embed."))
+    assert sum(p.numel() for p in network.parameters()) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,11 +73,12 @@ def test_parameter_count(case):
     [(torch.float32, "logits_strided", 5e-5), (torch.float64, "logits_strided_f64", 1e-12)],
     ids=["float32", "float64"],
 )
-def test_logits(case, dtype, key, tolerance):
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "autograd"])
+def test_logits(case, dtype, key, tolerance, grad):
     facts, stored, network = case
     image = np.random.RandomState(0).uniform(-1, 1, size=facts["input"]["shape"]).astype(np.float32)
-    with torch.no_grad():
-        logits = network.to(dtype)(torch.from_numpy(image).to(dtype)).numpy()
+    with torch.set_grad_enabled(grad):  # some layers have an implementation of their own for training
+        logits = network.to(dtype)(torch.from_numpy(image).to(dtype)).detach().numpy()
     assert list(logits.shape) == facts["output_shape"]
     stride = 8 if dtype == torch.float32 else facts["f64_stride"]
     assert np.abs(logits[..., ::stride, ::stride] - stored[key]).max() <= tolerance

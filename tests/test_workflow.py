@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import DataLoader, MetaTensor
 from monai.metrics import compute_hausdorff_distance
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandShiftIntensityd, SaveImage
@@ -21,8 +21,10 @@ from networks.workflow import (
     AutocastInferer,
     CaseReport,
     EpochSeed,
+    Plateau,
     SliceDataset,
     SpacedHausdorffDistance,
+    balanced_weights,
     check_cases,
     check_dataset,
     class_names,
@@ -158,6 +160,29 @@ def test_csv_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises((AttributeError, TypeError)):
         write_csv(path, [{"a": 2}, None])  # type: ignore[list-item]
     assert path.read_text().split() == ["a", "1"]
+
+
+def test_plateau_lowers_the_rate_then_stops() -> None:
+    """Best in epoch 2; patience 3: lower after epoch 5, stop after epoch 8."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    evaluator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=0))
+    trainer = Engine(lambda engine, batch: None)
+    rates = []
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def validate(engine: Engine) -> None:
+        evaluator.state.best_metric_epoch = min(engine.state.epoch, 2)
+
+    Plateau(optimizer, evaluator, patience=3, second_learning_rate=0.01).attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: rates.append(optimizer.param_groups[0]["lr"]))
+    trainer.run([0], max_epochs=20)
+    assert rates == [0.1] * 4 + [0.01] * 4
+
+
+def test_balanced_weights(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 0, 0], [0, 0, 1]], np.uint8)).save(tmp_path / "label.png")
+    weights = balanced_weights([{"image": "", "label": str(tmp_path / "label.png")}] * 2, 3, "PILReader")
+    torch.testing.assert_close(weights, torch.tensor([1.2, 6.0, 0.0]) / 2.4)
 
 
 @pytest.mark.parametrize(("writer", "suffix"), [(AtomicNibabelWriter, ".nii.gz"), (AtomicPILWriter, ".png")])

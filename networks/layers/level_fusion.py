@@ -12,6 +12,7 @@ from timm.layers import trunc_normal_
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from networks.layers.hybrid import resize_positions
 from networks.layers.swin import init_weights
 
 
@@ -25,16 +26,15 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.pos_embed = nn.Parameter(torch.empty(1, grid[0], grid[1], dim))
-        trunc_normal_(self.pos_embed, std=0.02)
+        self.position_embeddings = nn.Parameter(torch.empty(1, grid[0], grid[1], dim))
+        trunc_normal_(self.position_embeddings, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum of tokens (B, H, W, dim) and their positions."""
-        embed = self.pos_embed
-        if x.shape[1] != embed.shape[1] or x.shape[2] != embed.shape[2]:
-            embed = F.interpolate(embed.permute(0, 3, 1, 2), (x.shape[1], x.shape[2]), mode="bicubic")
-            embed = embed.permute(0, 2, 3, 1)
-        return x + embed
+        embeddings = self.position_embeddings
+        if x.shape[1] != embeddings.shape[1] or x.shape[2] != embeddings.shape[2]:
+            embeddings = resize_positions(embeddings, x.shape[1], x.shape[2])
+        return x + embeddings
 
 
 class NoFusion(nn.Module):

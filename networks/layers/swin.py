@@ -264,11 +264,10 @@ class SwinEncoder(nn.Module):
         grid: (height, width) of the token map for which masks are prepared in advance.
         patch_size: side of a patch in pixels.
         embed_dim: channels of the first stage; each later stage doubles them.
-        depths: blocks per stage.
         num_heads: attention heads per stage.
         window_size: window side in tokens.
-        drop_rate: dropout rate after the patch embedding.
-        drop_paths: per stage one stochastic depth rate per block.
+        drop_paths: per stage one stochastic depth rate per block; their numbers are the depths.
+        drop_rate: dropout rate after the patch embedding and in the blocks.
         **kwargs: further arguments of `SwinBlock`.
     """
 

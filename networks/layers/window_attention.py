@@ -135,7 +135,7 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(x).view(batch, windows, tokens, 3, self.num_heads, dim // self.num_heads)
         bias = self.relative_position_bias_table.index_select(0, index).t().reshape(-1, tokens, tokens).unsqueeze(0)
         if mask is not None:
-            bias = bias + mask.unsqueeze(1)
+            bias = bias + mask.to(bias.dtype).unsqueeze(1)
         if not torch.jit.is_scripting() and self.attn_drop == 0.0 and eager_cpu_training(qkv):
             return self.proj_drop(self.proj(_BiasedAttention.apply(qkv, bias, self.scale)))
         q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)

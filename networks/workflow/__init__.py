@@ -2,12 +2,19 @@
 
 from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_weights
 from networks.workflow.checks import check_cases, check_dataset, check_intervals
-from networks.workflow.data import case_list, class_names, list_images, load_datalist
+from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import CaseReport, EpochLog, OverlayWriter, SpacedHausdorffDistance
 from networks.workflow.saving import AtomicITKWriter, AtomicNibabelWriter, AtomicPILWriter
 from networks.workflow.slices import SliceDataset
-from networks.workflow.training import AutocastInferer, EpochSeed, EvaluationProgress, StopOnNan, TrainingProgress
+from networks.workflow.training import (
+    AutocastInferer,
+    EpochSeed,
+    EvaluationProgress,
+    Plateau,
+    StopOnNan,
+    TrainingProgress,
+)
 
 __all__ = [
     "AtomicITKWriter",
@@ -21,10 +28,12 @@ __all__ = [
     "EvaluationProgress",
     "LastCheckpoint",
     "OverlayWriter",
+    "Plateau",
     "SliceDataset",
     "SpacedHausdorffDistance",
     "StopOnNan",
     "TrainingProgress",
+    "balanced_weights",
     "case_list",
     "check_cases",
     "check_dataset",

@@ -145,7 +145,7 @@ class LastCheckpoint:
         content["progress"] = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
-            "epoch_length": engine.state.epoch_length,
+            "stopped": bool(engine.should_terminate),
             "best_metric": float(best.best_metric),
             "best_metric_epoch": int(best.best_metric_epoch),
         }
@@ -170,11 +170,11 @@ class LastCheckpoint:
         engine.state.epoch, engine.state.iteration = progress["epoch"], progress["iteration"]
         self.evaluator.state.best_metric = progress["best_metric"]
         self.evaluator.state.best_metric_epoch = progress["best_metric_epoch"]
-        if progress["epoch"] < engine.state.max_epochs:
-            logger.info("Resumed %s after epoch %d.", self.path, progress["epoch"])
-        else:
-            logger.info("%s has all %d epochs: nothing is left to train.", self.path, engine.state.max_epochs)
+        if progress["epoch"] >= engine.state.max_epochs or progress["stopped"]:
+            logger.info("%s is at the end of its %d epochs: nothing is left to train.", self.path, progress["epoch"])
             engine.terminate()
+        else:
+            logger.info("Resumed %s after epoch %d.", self.path, progress["epoch"])
 
     def _stateful(self, engine: Engine) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)

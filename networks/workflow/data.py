@@ -4,6 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from monai.transforms import LoadImage
+
 from networks.phantom import ensure_ct_phantom, ensure_precipitate_phantom
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
@@ -55,6 +58,22 @@ def class_names(dataset_dir: str, out_channels: int) -> list[str]:
     path = _json_path(dataset_dir)
     labels = _read_dataset_json(dataset_dir).get("labels", {}) if path.is_file() else {}
     return [labels.get(str(i)) or ("background" if i == 0 else f"class {i}") for i in range(out_channels)]
+
+
+def balanced_weights(cases: Sequence[Pair], out_channels: int, reader: str | None = None) -> torch.Tensor:
+    """Weights (out_channels,) that give every class the same share of a cross-entropy: 1 / frequency, mean 1.
+
+    Args:
+        cases: items whose ``label`` is counted.
+        out_channels: classes; one that no label has gets weight 0.
+        reader: MONAI image reader.
+    """
+    counts = torch.zeros(out_channels, dtype=torch.float64)
+    load = LoadImage(reader=reader, image_only=True)
+    for path in sorted({pair["label"] for pair in cases}):
+        counts += torch.bincount(load(path).as_tensor().long().flatten(), minlength=out_channels)
+    weights = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), 0)
+    return (weights / weights.mean()).float()
 
 
 def list_images(dataset_dir: str, phantom: str | None = None) -> list[Pair]:

@@ -45,7 +45,7 @@ class SpacedHausdorffDistance(IgniteMetricHandler):
     def update(self, output: Sequence[Any]) -> None:
         """Add a batch of ``[predictions, labels]``."""
         for prediction, label in zip(*output, strict=True):
-            spacing = label.pixdim.tolist() if isinstance(label, MetaTensor) else None
+            spacing = label.pixdim[: label.ndim - 1].tolist() if isinstance(label, MetaTensor) else None
             self.metric_fn(prediction[None], label[None], spacing=spacing)
         self._is_reduced = False
 
@@ -170,7 +170,7 @@ class OverlayWriter:
         self._picture: torch.Tensor | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator whose predictions and labels are one-hot."""
+        """Attach to an evaluator whose images are on the grid of its one-hot predictions and labels."""
         if idist.get_rank() == 0:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep_first)
             engine.add_event_handler(Events.COMPLETED, self)
@@ -178,7 +178,7 @@ class OverlayWriter:
     def _keep_first(self, engine: Engine) -> None:
         if self._picture is None:
             output = engine.state.output[0]
-            self._picture = overlay(engine.state.batch[0]["image"], output["label"], output["pred"])
+            self._picture = overlay(output["image"], output["label"], output["pred"])
 
     def __call__(self, engine: Engine) -> None:
         """Write the picture under the validation's epoch."""

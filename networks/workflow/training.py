@@ -1,5 +1,6 @@
 """What a training run needs beyond MONAI's and Ignite's handlers."""
 
+import logging
 import math
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+logger = logging.getLogger(__name__)
 LOSS = from_engine("loss", first=True)
 
 
@@ -84,6 +86,45 @@ class StopOnNan:
                 f"The loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; the "
                 "checkpoints of the epochs before are kept: lower --learning_rate, then --resume true or start again."
             )
+
+
+class Plateau:
+    """Lower the learning rate when the validation stops improving, and stop when it stops improving again.
+
+    The recipe of the microscopy papers. Attach it to the trainer between the validation and the last checkpoint. When
+    the rate was lowered is kept in the optimizer's state, so that a resumed training goes on as it would have.
+
+    Args:
+        optimizer: whose rate is lowered.
+        evaluator: the validation's evaluator, which knows the best epoch.
+        patience: epochs without a better key metric; 0 switches all of this off.
+        second_learning_rate: the lower rate; 0 stops at once instead.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, evaluator: Engine, patience: int = 0, second_learning_rate: float = 0.0
+    ) -> None:
+        self.optimizer, self.evaluator = optimizer, evaluator
+        self.patience, self.second_learning_rate = patience, second_learning_rate
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        if self.patience > 0:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        group, epoch = self.optimizer.param_groups[0], engine.state.epoch
+        lowered = group.get("lowered_in_epoch", 0)
+        if epoch - max(self.evaluator.state.best_metric_epoch, lowered) < self.patience:
+            return
+        if lowered or self.second_learning_rate <= 0:
+            logger.info("No improvement in %d epochs: the training stops.", self.patience)
+            engine.terminate()
+            return
+        logger.info("No improvement in %d epochs: learning rate %g.", self.patience, self.second_learning_rate)
+        group["lowered_in_epoch"] = epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.second_learning_rate
 
 
 class TrainingProgress(ProgressBar):

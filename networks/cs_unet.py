@@ -1,0 +1,248 @@
+"""CS-UNet: a Swin Transformer and a convolutional encoder side by side, and a Swin decoder that joins them.
+
+Paper: Alrfou, Zhao, Kordijazi, "CS-UNet: A Generalizable and Flexible Segmentation Algorithm",
+https://arxiv.org/abs/2308.13917. Authors' code: https://github.com/Kalrfou/SwinT-pretrained-microscopy-models (no
+licence stated when this was written). Written from the paper and from measured outputs of the authors' code, not from
+the code itself.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.layers.cnn import cnn_encoder, pad_image, to_tokens
+from networks.layers.expand import ExpandHead, PatchExpand
+from networks.layers.mlp import ResMlp
+from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
+from networks.swin_unet import AUTHORS_NAMES as SWIN_UNET_NAMES
+from networks.swin_unet import check_swin, convert_names
+
+PATCH_SIZE = 4  # the stride of the finest convolutional feature
+
+
+class FusionStage(nn.Module):
+    """Enlarge a token map, join the skips of both encoders by a linear layer, run Swin blocks.
+
+    Args:
+        upsample: doubles the map.
+        reduce: linear layer over [tokens, Swin encoder's skip, convolutional encoder's skip].
+        blocks: the blocks.
+    """
+
+    def __init__(self, upsample: nn.Module, reduce: nn.Linear, blocks: SwinStage) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.reduce = reduce
+        self.blocks = blocks
+
+    def forward(self, x: Tensor, skip: Tensor, cnn_skip: Tensor) -> Tensor:
+        """Tokens (B, H', W', any), and of the encoders (B, H, W, C) and (B, H, W, C')."""
+        x = self.upsample(x)[:, : skip.shape[1], : skip.shape[2]]
+        # Three products summed instead of one over a concatenation, which would have to be written and read.
+        dim = skip.shape[3]
+        weight = self.reduce.weight
+        x = F.linear(x, weight[:, :dim], self.reduce.bias)
+        x = x + F.linear(skip, weight[:, dim : 2 * dim])
+        x = x + F.linear(cnn_skip, weight[:, 2 * dim :])
+        return self.blocks(x)
+
+
+class FusionDecoder(nn.Module):
+    """Stages from the deepest but one encoder resolution to the finest, then norm and head.
+
+    Args:
+        out_channels: classes.
+        embed_dim: channels of the finest stage.
+        cnn_dims: channels of the convolutional features, finest first.
+        grid: finest token map for which masks are prepared in advance.
+        num_heads: attention heads per encoder stage.
+        window_size: window side in tokens.
+        drop_paths: per encoder stage one stochastic depth rate per block; the decoder mirrors them.
+        **kwargs: further arguments of `SwinBlock`.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        embed_dim: int,
+        cnn_dims: Sequence[int],
+        grid: tuple[int, int],
+        num_heads: Sequence[int],
+        window_size: int,
+        drop_paths: Sequence[Sequence[float]],
+        **kwargs,
+    ) -> None:
+        super().__init__()
+        stages = []
+        above = cnn_dims[-1]  # the deepest convolutional feature joins in the first expansion
+        for i in reversed(range(len(num_heads) - 1)):
+            dim = embed_dim * 2**i
+            blocks = SwinStage(dim, num_heads[i], window_size, scaled_grid(grid, i), drop_paths[i], **kwargs)
+            reduce = nn.Linear(2 * dim + cnn_dims[i], dim)
+            stages.append(FusionStage(PatchExpand(2 * dim + above, dim), reduce, blocks))
+            above = 0
+        self.layers = nn.ModuleList(stages)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head = ExpandHead(embed_dim, out_channels, PATCH_SIZE)
+
+    def forward(self, features: list[Tensor], cnn_features: list[Tensor]) -> Tensor:
+        """Both encoders' features to logits (B, out_channels, 4 * H, 4 * W).
+
+        Args:
+            features: input of every Swin stage, finest first, and last the normalised deepest tokens.
+            cnn_features: a feature on the grid of every Swin stage.
+        """
+        level = len(cnn_features) - 1
+        x = torch.cat([features[-1], cnn_features[level]], -1)
+        for layer in self.layers:
+            level -= 1
+            x = layer(x, features[level], cnn_features[level])
+        return self.head(self.norm(x))
+
+
+class CSUnet(nn.Module):
+    """CS-UNet for images of any size.
+
+    The defaults are the authors' original network with two classes; `depths=(2, 2, 2, 2)` is their intermediate one.
+    Both encoders see the image, and the decoder joins their features at every resolution by linear layers. All Swin
+    blocks have a residual MLP. As in the authors' code, the Swin encoder's skip is the *input* of a stage, and the
+    decoder mirrors the encoder's depths.
+
+    For the Swin encoder, images are padded as in `SwinUnet`, for the convolutional one to whole multiples of 32 pixels,
+    and all of it is cropped again. Where the authors' code accepts a size, the output equals theirs.
+
+    Both encoders can start from weights of their own: `networks.pretrained.load` takes a Swin checkpoint (into encoder
+    and decoder, as the paper has it; the authors' loader fills the patch embedding only) and, in a second call, one of
+    the convolutional encoder, such as NASA's MicroNet files.
+
+    Args:
+        in_channels: channels of the image. A single channel is repeated to three, as the authors do, so that stems
+            pretrained on colour images fit; any other number gets stems of that width.
+        out_channels: classes.
+        img_size: side, or (height, width), of the images for which attention masks are prepared in advance. Others
+            work as well, a little slower.
+        encoder_name: the convolutional encoder, by its name in segmentation-models-pytorch; "tu-..." for timm's.
+        encoder_weights: name of weights that segmentation-models-pytorch downloads for it, such as "imagenet"; None
+            for none.
+        embed_dim: channels of the first stage; each later stage doubles them.
+        depths: blocks per encoder stage, of which there are four.
+        num_heads: attention heads per encoder stage.
+        window_size: window side in tokens; a grid no longer than it is one unshifted window. The authors take 7 for
+            224 and 8 for 512 pixels.
+        mlp_ratio: hidden channels of the MLPs relative to the stage's channels.
+        qkv_bias: whether queries, keys and values have a bias.
+        drop_rate: dropout rate of embeddings, projections and MLPs.
+        attn_drop_rate: dropout rate of the attention weights.
+        drop_path_rate: stochastic depth rate of the last Swin encoder block, rising linearly from zero.
+
+    Raises:
+        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+    """
+
+    fixed_img_size = False
+    scriptable = True
+    exportable = True
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 2,
+        img_size: int | Sequence[int] = 224,
+        *,
+        encoder_name: str = "resnet50",
+        encoder_weights: str | None = None,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+    ) -> None:
+        super().__init__()
+        counts = {"in_channels": in_channels, "out_channels": out_channels}
+        rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
+        check_swin(embed_dim, depths, num_heads, window_size, counts, rates)
+        if len(depths) != 4:
+            raise ValueError(
+                f"depths={tuple(depths)} has {len(depths)} stages: give 4, one for each convolutional feature."
+            )
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if min(height, width) < 1:
+            raise ValueError(f"img_size={img_size} is not possible: give sides of at least 1 pixel.")
+
+        self.in_channels = in_channels
+        stem = 3 if in_channels == 1 else in_channels
+        grid = (-(-height // PATCH_SIZE), -(-width // PATCH_SIZE))
+        drop_paths = stage_drop_paths(drop_path_rate, depths)
+        block = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "attn_drop": attn_drop_rate, "mlp": ResMlp}
+        self.cnn_encoder = cnn_encoder(encoder_name, stem, encoder_weights)
+        self.encoder = SwinEncoder(
+            stem, grid, PATCH_SIZE, embed_dim, num_heads, window_size, drop_paths, drop_rate, **block
+        )
+        self.decoder = FusionDecoder(
+            out_channels,
+            embed_dim,
+            self.cnn_encoder.out_channels[-4:],
+            grid,
+            num_heads,
+            window_size,
+            drop_paths,
+            drop=drop_rate,
+            **block,
+        )
+        self.encoder.apply(init_weights)
+        self.decoder.apply(init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
+                "build it with in_channels of the image."
+            )
+        height, width = x.shape[2], x.shape[3]
+        if self.in_channels == 1:
+            x = x.expand(-1, 3, -1, -1)
+        features = self.encoder(x)
+        x = pad_image(x, 32)
+        cnn_features: list[Tensor] = []
+        stride = 4
+        for level, feature in enumerate(self.cnn_encoder(x)[-4:]):
+            cnn_features.append(to_tokens(feature, x.shape[2] // stride, x.shape[3] // stride, features[level]))
+            stride *= 2
+        return self.decoder(features, cnn_features)[:, :, :height, :width]
+
+    @staticmethod
+    def convert_authors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' state dict under this module's names, complete for a strict `load_state_dict`.
+
+        Left out are `relative_position_index` and `attn_mask`, which follow from the sizes, and what the authors'
+        network holds but never uses. Names of the convolutional encoder stay as they are, so those
+        of smp 0.2.1's "timm-" families that smp 0.6 takes from timm (RegNet, Res2Net, ...) do not fit.
+
+        Raises:
+            ValueError: a tensor has a name that the authors' network does not have.
+        """
+        names = AUTHORS_NAMES
+        if any(name.endswith("cnn_encoder.conv_head.weight") for name in state_dict):
+            # timm's EfficientNets, whose norm after it has a name that is in use elsewhere.
+            names = ((r"cnn\.cnn_encoder\.bn2\..+", None), *names)
+        return convert_names(state_dict, "CS-UNet", "CSUnet", names)
+
+
+# The authors' names (regular expressions, without their prefix) and what they become, None where their network never
+# uses the tensor. The patch embedding of the network and of its encoder is one and the same; the decoder's is another,
+# and unused. Their EfficientNets keep the last convolution of the classifier. For the rest see `swin_unet`.
+AUTHORS_NAMES = (
+    (r"cnn\.cnn_encoder\.(?:_conv_head|_bn1|conv_head)\..+", None),
+    (r"cnn\.cnn_encoder\.(.+)", "cnn_encoder.{}".format),
+    (r"decoder\.(?:patch_embed|norm)\..+", None),
+    (r"(?:encoder\.)?(patch_embed\..+)", "encoder.{}".format),
+    (r"encoder\.((?:layers|norm)\..+)", "encoder.{}".format),
+    *((rf"decoder\.{pattern}", target) for pattern, target in SWIN_UNET_NAMES[1:]),
+)

@@ -1,0 +1,101 @@
+"""Convolutional encoders of segmentation-models-pytorch (smp) as parts of other networks.
+
+smp (MIT licence) gives its families, and through them timm's networks, one interface. What is added here: agreement
+with the older versions that published networks were built with, features on given grids, and clear mistakes.
+"""
+
+import re
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from segmentation_models_pytorch.encoders import encoders, get_encoder
+from torch import Tensor, nn
+from torchvision.models import VGG
+
+NAMES = "https://smp.readthedocs.io/en/latest/encoders.html"
+
+
+def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> nn.Module:
+    """An encoder of smp whose last four features are at strides 4, 8, 16 and 32.
+
+    Parameters that no feature depends on are removed. EfficientNets are padded as in the efficientnet-pytorch 0.6.3 of
+    smp 0.2.1: for the nominal size of the image in every layer, where smp 0.6 halves that size from layer to layer.
+
+    Args:
+        name: smp's name, such as "resnet50", or "tu-" and a name of timm.
+        in_channels: channels of the image.
+        weights: smp's name of pretrained weights, such as "imagenet", which are downloaded; None for none. With a name
+            of timm, which includes the weights' name, any string.
+
+    Raises:
+        ValueError: there are no such encoder or weights, or the encoder lacks one of the features.
+    """
+    if name in encoders:
+        choices = [*encoders[name]["pretrained_settings"], None]
+        if weights not in choices:
+            raise ValueError(f"encoder_weights={weights!r} do not exist for {name}: choose one of {choices}.")
+    elif not name.startswith(("tu-", "timm-")):
+        raise ValueError(f"encoder_name={name!r} is unknown: choose a name from {NAMES}, or 'tu-' and a name of timm.")
+    elif weights is not None:
+        weights = True  # timm's names include those of the weights
+    try:
+        encoder = get_encoder(name, in_channels, depth=5, weights=weights)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"encoder_name={name!r} cannot be used: {error}") from error
+    if len(encoder.out_channels) != 6:
+        raise ValueError(f"encoder_name={name!r} has no features at strides 4, 8, 16 and 32: choose another.")
+
+    for stem, norm in (("_conv_head", "_bn1"), ("conv_head", "bn2")):  # of the EfficientNets' classifiers
+        if hasattr(encoder, stem):
+            delattr(encoder, stem)
+            delattr(encoder, norm)
+    for module in encoder.modules():
+        if hasattr(module, "static_padding"):
+            total = module.kernel_size[0] - module.stride[0]  # for an even size
+            if total % 2:
+                module.static_padding = nn.ZeroPad2d((total // 2, total - total // 2) * 2)
+            else:
+                module.static_padding = nn.Identity()
+                module.padding = (total // 2, total // 2)
+    # VGGs are an exception: on CPUs the weight gradients of their wide early layers take half as long again.
+    return encoder if isinstance(encoder, VGG) else encoder.to(memory_format=torch.channels_last)
+
+
+def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Names of a classifier's tensors and what the encoder calls them; those that it lacks are left out.
+
+    Known are the names of torchvision, of timm, of pretrainedmodels and efficientnet-pytorch, as NASA's MicroNet files
+    have them, and of smp's older versions: the first DenseNets had a dot in "norm.1", and timm's networks are one level
+    deeper since smp takes them from timm.
+    """
+    own = encoder.state_dict().keys()
+    converted = {}
+    for name in names:
+        deeper = f"model.{name}"
+        dense = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name)
+        for candidate in (name, dense, deeper, deeper.replace(".stages.", ".stages_")):
+            if candidate in own:
+                converted[name] = candidate
+                break
+    return converted
+
+
+def pad_image(x: Tensor, multiple: int) -> Tensor:
+    """Image (B, C, H, W), zero-padded at the bottom and right."""
+    pad_rows, pad_cols = -x.shape[2] % multiple, -x.shape[3] % multiple
+    return F.pad(x, (0, pad_cols, 0, pad_rows)) if pad_rows or pad_cols else x
+
+
+def to_tokens(x: Tensor, height: int, width: int, like: Tensor) -> Tensor:
+    """Feature (B, C, h, w) as tokens on another token map's grid, (B, H, W, C).
+
+    Args:
+        x: the feature.
+        height: rows that the feature should have, by its stride; it is interpolated where an encoder has others.
+        width: columns likewise.
+        like: tokens (B, H, W, any); what the feature has beyond their grid is padding of the image and cropped.
+    """
+    if x.shape[2] != height or x.shape[3] != width:
+        x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+    return x.permute(0, 2, 3, 1)[:, : like.shape[1], : like.shape[2]]

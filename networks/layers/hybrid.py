@@ -1,0 +1,185 @@
+"""A ResNet with standardised filters followed by a Vision Transformer, the hybrid that Google pretrained.
+
+Papers: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929; Kolesnikov et al., "Big
+Transfer (BiT)", https://arxiv.org/abs/1912.11370. Authors' code of the hybrid as it is here, with its deviations from
+both papers: https://github.com/Beckschen/TransUNet (Apache-2.0). Written from the papers and from measured outputs of
+that code, not from the code itself.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.layers import StdConv2d
+from torch import Tensor, nn
+
+from networks.layers.swin import Mlp
+
+
+def std_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> StdConv2d:
+    """Convolution without bias and with standardised filters, zero-padded by half a filter."""
+    return StdConv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, eps=1e-5)
+
+
+class Bottleneck(nn.Module):
+    """Residual unit of three standardised convolutions, each group-normalised.
+
+    Args:
+        in_channels: channels of the input.
+        width: channels in between; four times as many come out.
+        stride: of the 3x3 convolution and of the shortcut.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out_channels = 4 * width
+        self.conv1 = std_conv(in_channels, width, 1)
+        self.norm1 = nn.GroupNorm(32, width, eps=1e-6)
+        self.conv2 = std_conv(width, width, 3, stride)
+        self.norm2 = nn.GroupNorm(32, width, eps=1e-6)
+        self.conv3 = std_conv(width, out_channels, 1)
+        self.norm3 = nn.GroupNorm(32, out_channels, eps=1e-6)
+        self.downsample = None
+        if stride > 1 or in_channels != out_channels:
+            # The authors give each channel its own group here, and another epsilon.
+            self.downsample = nn.Sequential(
+                std_conv(in_channels, out_channels, 1, stride), nn.GroupNorm(out_channels, out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.norm1(self.conv1(x)))
+        x = F.relu(self.norm2(self.conv2(x)))
+        return F.relu(self.norm3(self.conv3(x)) + shortcut)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention of all tokens.
+
+    Args:
+        dim: channels of a token.
+        num_heads: attention heads; must divide `dim`.
+        attn_drop: dropout rate of the attention weights.
+    """
+
+    def __init__(self, dim: int, num_heads: int, attn_drop: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
+
+
+class TransformerBlock(nn.Module):
+    """Attention and an MLP, each pre-normalised and residual.
+
+    Args:
+        dim: channels of a token.
+        num_heads: attention heads; must divide `dim`.
+        mlp_dim: hidden channels of the MLP.
+        drop: dropout rate in the MLP.
+        attn_drop: dropout rate of the attention weights.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_dim: int, drop: float, attn_drop: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads, attn_drop)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, mlp_dim, drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def resize_positions(positions: Tensor, height: int, width: int) -> Tensor:
+    """Position embeddings (1, H, W, C) for another grid, bilinearly with the corners fixed, as the authors resize."""
+    resized = F.interpolate(positions.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=True)
+    return resized.permute(0, 2, 3, 1)
+
+
+class HybridEncoder(nn.Module):
+    """Three stages of a ResNet and transformer blocks on its last map.
+
+    Args:
+        in_channels: channels of the image.
+        grid: (height, width) of the position embeddings.
+        width: channels of the stem.
+        depths: residual units per stage.
+        embed_dim: channels of a token.
+        depth: transformer blocks.
+        num_heads: attention heads.
+        mlp_dim: hidden channels of the MLPs.
+        drop_rate: dropout rate of the embeddings and MLPs.
+        attn_drop_rate: dropout rate of the attention weights.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        grid: tuple[int, int],
+        width: int,
+        depths: Sequence[int],
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_dim: int,
+        drop_rate: float,
+        attn_drop_rate: float,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential()
+        self.stem.add_module("conv", std_conv(in_channels, width, 7, 2))
+        self.stem.add_module("norm", nn.GroupNorm(32, width, eps=1e-6))
+        channels = width
+        stages = []
+        for i, units in enumerate(depths):
+            stage = nn.Sequential()
+            for j in range(units):
+                stage.append(Bottleneck(channels, width * 2**i, 2 if i > 0 and j == 0 else 1))
+                channels = 4 * width * 2**i
+            stages.append(stage)
+        self.stages = nn.ModuleList(stages)
+        self.patch_embed = nn.Conv2d(channels, embed_dim, 1)
+        self.position_embeddings = nn.Parameter(torch.zeros(1, grid[0], grid[1], embed_dim))
+        self.drop = nn.Dropout(drop_rate)
+        self.blocks = nn.Sequential(
+            *(TransformerBlock(embed_dim, num_heads, mlp_dim, drop_rate, attn_drop_rate) for _ in range(depth))
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        for block in self.blocks:
+            for layer in (block.mlp.fc1, block.mlp.fc2):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.normal_(layer.bias, std=1e-6)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W), sides multiples of 16, to maps at 1/2, 1/4, 1/8 and, of tokens, 1/16."""
+        x = F.relu(self.stem(x))
+        features = [x]
+        x = F.max_pool2d(x, 3, 2)
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i == 0:
+                # The pooling without padding loses a row and a column, which the authors give back to the skip alone.
+                features.append(F.pad(x, (0, 1, 0, 1)))
+            elif i == 1:
+                features.append(x)
+        x = self.patch_embed(x).permute(0, 2, 3, 1)
+        height, width = x.shape[1], x.shape[2]
+        positions = self.position_embeddings
+        if height != positions.shape[1] or width != positions.shape[2]:
+            positions = resize_positions(positions, height, width)
+        x = self.drop(x + positions).flatten(1, 2)
+        x = self.norm(self.blocks(x))
+        x = x.view(-1, height, width, x.shape[2]).permute(0, 3, 1, 2)
+        # Tokens are a map with channels last, which would turn the whole decoder into one; follow the image instead.
+        features.append(x.contiguous() if features[0].is_contiguous() else x)
+        return features

@@ -1,0 +1,282 @@
+"""LeViT-UNet: a LeViT encoder, whose stem is a small convolutional network, and a convolutional decoder.
+
+Paper: Xu et al., "LeViT-UNet: Make Faster Encoders with Transformer for Medical Image Segmentation",
+https://arxiv.org/abs/2107.08623. Authors' code: https://github.com/apple1986/LeViT-UNet (no licence stated when this
+was written). Written from the paper and from measured outputs of the authors' code, not from the code itself.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.layers.levit import LevitEncoder, convert_levit
+
+VARIANTS = {
+    "128s": {
+        "embed_dim": (128, 256, 384),
+        "key_dim": 16,
+        "depths": (2, 3, 4),
+        "num_heads": (4, 6, 8),
+        "drop_path_rate": 0.0,
+    },
+    "192": {
+        "embed_dim": (192, 288, 384),
+        "key_dim": 32,
+        "depths": (4, 4, 4),
+        "num_heads": (3, 5, 6),
+        "drop_path_rate": 0.0,
+    },
+    "384": {
+        "embed_dim": (384, 512, 768),
+        "key_dim": 32,
+        "depths": (4, 4, 4),
+        "num_heads": (6, 9, 12),
+        "drop_path_rate": 0.1,
+    },
+}
+
+
+class UpsampledConv2d(nn.Conv2d):
+    """A 3 x 3 convolution, zero-padded and without bias, over a map enlarged twofold by bilinear interpolation.
+
+    The nine taps of the kernel are 1 x 1 convolutions, and those commute with the interpolation. So they act on the
+    small map, with a quarter of the multiplications and nothing enlarged to keep for the gradient; interpolating,
+    shifting and adding the taps is one small matrix per axis. The interpolation is the authors': its grid's corners
+    are those of the small one (`align_corners=True`).
+
+    Args:
+        in_channels: channels of the small map.
+        out_channels: channels of the result.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, 2H, 2W), in channels-last memory."""
+        batch, _, height, width = x.shape
+        taps = self.weight.permute(3, 2, 0, 1).reshape(9 * self.out_channels, self.in_channels)
+        x = F.linear(x.permute(0, 2, 3, 1), taps)
+        # Columns: pixels and the kernel's columns (W * 3) become pixels (2W).
+        x = x.view(batch * height, width * 3, 3 * self.out_channels)
+        x = torch.bmm(interpolated_taps(width, x).expand(batch * height, -1, -1), x)
+        # Rows alike, once the kernel's rows are beside the map's.
+        x = x.view(batch, height, 2 * width, 3, self.out_channels).transpose(2, 3)
+        x = x.reshape(batch, height * 3, 2 * width * self.out_channels)
+        x = torch.bmm(interpolated_taps(height, x).expand(batch, -1, -1), x)
+        return x.view(batch, 2 * height, 2 * width, self.out_channels).permute(0, 3, 1, 2)
+
+
+def interpolated_taps(size: int, like: Tensor) -> Tensor:
+    """Matrix (2 * size, size * 3) from every pixel's three taps to the sums of neighbouring ones on a twofold grid."""
+    fine = torch.arange(2 * size, device=like.device)[:, None] * (size - 1)
+    coarse = torch.arange(size, device=like.device) * (2 * size - 1)
+    # Linear interpolation in whole numbers, exact in any precision: positions are in units of 1 / (2 * size - 1).
+    weights = (2 * size - 1 - (fine - coarse).abs()).clamp(min=0).to(like.dtype) / (2 * size - 1)
+    padded = F.pad(weights, (0, 0, 1, 1))
+    return torch.stack([padded[:-2], padded[1:-1], padded[2:]], -1).flatten(1)
+
+
+class DecoderBlock(nn.Module):
+    """Enlarge twofold and convolve twice, with batch norm and ReLU.
+
+    Args:
+        in_channels: channels of the map.
+        out_channels: channels of the result.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = UpsampledConv2d(in_channels, out_channels)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
+        x = self.conv1(x)
+        if self.training and not x.is_cuda:
+            # On the CPU the gradient of a convolution's weight takes up to three times as long in channels-last memory.
+            x = x.contiguous()
+        x = F.relu(self.norm1(x), inplace=True)
+        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+
+
+class LevitDecoder(nn.Module):
+    """All features of 1/16 and below together, then block by block up to 1/2 with the stem's maps, then logits.
+
+    Args:
+        out_channels: classes.
+        embed_dim: channels per stage of the encoder.
+        channels: channels of the three blocks.
+    """
+
+    def __init__(self, out_channels: int, embed_dim: Sequence[int], channels: Sequence[int]) -> None:
+        super().__init__()
+        skips = [embed_dim[0] // 2, embed_dim[0] // 4, embed_dim[0] // 8]
+        widths = [embed_dim[0] + sum(embed_dim), channels[0] + skips[0], channels[1] + skips[1]]
+        self.blocks = nn.ModuleList(DecoderBlock(*pair) for pair in zip(widths, channels, strict=True))
+        self.head = nn.Conv2d(channels[2] + skips[2], out_channels, 3, padding=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """The encoder's features to logits (B, out_channels, H, W)."""
+        maps = features[3:5]
+        for i in range(5, len(features)):
+            x = features[i]
+            for _ in range(i - 4):
+                x = enlarge(x, 2 * x.shape[2], 2 * x.shape[3])
+            # A map of odd sides has been rounded up when it was halved.
+            maps.append(enlarge(x, features[3].shape[2], features[3].shape[3]))
+        x = torch.cat(maps, 1)
+        for i, block in enumerate(self.blocks):
+            x = torch.cat([block(x), features[2 - i]], 1)
+        return enlarge(self.head(x), 2 * x.shape[2], 2 * x.shape[3])
+
+
+def enlarge(x: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear interpolation of (B, C, H, W) with the corners in place."""
+    return F.interpolate(x, [height, width], mode="bilinear", align_corners=True)
+
+
+class LevitUnet(nn.Module):
+    """LeViT-UNet for images of any size.
+
+    The defaults are the authors' smallest network with two classes. As in their code and unlike the paper's figure, the
+    encoder's maps all meet at 1/16 of the image's resolution, and a skip joins the next block before that enlarges.
+
+    The authors' network takes 224 x 224 pixels only. Here attention biases, which are learned per distance in rows and
+    columns, have tables for `img_size`. A larger image gives distances that the table does not have, and they get the
+    bias of the longest that it has; a smaller one uses a part. Images are padded to whole multiples of 16 pixels and
+    the logits cropped. At 224 pixels all of this is the authors'.
+
+    Args:
+        in_channels: channels of the image. The authors' code has 1; others get a stem of that width.
+        out_channels: classes.
+        img_size: side, or (height, width), of the images for which the tables of attention biases are made, so
+            networks of different sizes have tables of different sizes.
+        variant: "128s", "192" or "384", which sets the defaults of the following four and of `drop_path_rate`.
+        embed_dim: channels per stage; there may be other than the authors' three stages.
+        key_dim: channels of a head's queries and keys.
+        depths: blocks per stage.
+        num_heads: attention heads per stage.
+        decoder_channels: channels of the three decoder blocks.
+        drop_path_rate: stochastic depth rate of every block; by default 0.1 for "384" and else 0.
+
+    Raises:
+        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+    """
+
+    fixed_img_size = False
+    scriptable = True
+    exportable = True
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        img_size: int | Sequence[int] = 224,
+        *,
+        variant: str = "128s",
+        embed_dim: Sequence[int] | None = None,
+        key_dim: int | None = None,
+        depths: Sequence[int] | None = None,
+        num_heads: Sequence[int] | None = None,
+        decoder_channels: Sequence[int] = (512, 256, 128),
+        drop_path_rate: float | None = None,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant={variant!r} is unknown: choose one of {', '.join(map(repr, VARIANTS))}.")
+        preset = VARIANTS[variant]
+        embed_dim = preset["embed_dim"] if embed_dim is None else embed_dim
+        key_dim = preset["key_dim"] if key_dim is None else key_dim
+        depths = preset["depths"] if depths is None else depths
+        num_heads = preset["num_heads"] if num_heads is None else num_heads
+        drop_path_rate = preset["drop_path_rate"] if drop_path_rate is None else drop_path_rate
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "key_dim": key_dim}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+        stages = {"embed_dim": embed_dim, "depths": depths, "num_heads": num_heads}
+        if len({len(values) for values in stages.values()}) > 1 or not embed_dim:
+            given = ", ".join(f"{name}={tuple(values)}" for name, values in stages.items())
+            raise ValueError(f"{given} do not describe the same stages: give one number per stage in each.")
+        for name, values in (stages | {"decoder_channels": decoder_channels}).items():
+            if min(values) < 1:
+                raise ValueError(f"{name}={tuple(values)} is not possible: give numbers of at least 1.")
+        if embed_dim[0] % 8:
+            raise ValueError(
+                f"embed_dim={tuple(embed_dim)} is not possible: the stem doubles its channels three times up to the "
+                f"first stage's {embed_dim[0]}, give that a multiple of 8."
+            )
+        if any(dim % key_dim for dim in embed_dim[:-1]):
+            raise ValueError(
+                f"key_dim={key_dim} does not divide the channels of all but the last stage, "
+                f"embed_dim={tuple(embed_dim)}: choose a divisor, because it makes the heads in between."
+            )
+        if len(decoder_channels) != 3:
+            raise ValueError(f"decoder_channels={tuple(decoder_channels)} is not possible: give three numbers.")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate={drop_path_rate} is not a rate: give a number from 0 to below 1.")
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if min(height, width) < 1:
+            raise ValueError(f"img_size={img_size} is not possible: give sides of at least 1 pixel.")
+
+        self.in_channels = in_channels
+        self.stride = 16  # of the stem
+        grid = (-(-height // self.stride), -(-width // self.stride))
+        self.encoder = LevitEncoder(in_channels, embed_dim, key_dim, depths, num_heads, grid, drop_path_rate)
+        self.decoder = LevitDecoder(out_channels, embed_dim, decoder_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
+                "build it with in_channels of the image."
+            )
+        height, width = x.shape[2], x.shape[3]
+        if height % self.stride or width % self.stride:
+            x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
+        return self.decoder(self.encoder(x))[:, :, :height, :width]
+
+    @staticmethod
+    def convert_authors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' state dict under this module's names, complete for a strict `load_state_dict`.
+
+        Left out are `attention_bias_idxs`, which follow from the sizes, and `blocks`, which in the 192 variant are the
+        same tensors as `block_1` to `block_3`.
+
+        Raises:
+            ValueError: a tensor has a name that the authors' network does not have.
+        """
+        converted, blocks = {}, {}
+        for name, tensor in state_dict.items():
+            name = name.removeprefix("module.")
+            if name.endswith("attention_bias_idxs") or re.match(r"blocks\.\d+\.", name):
+                continue
+            block = re.fullmatch(r"block_[123]\.(\d+\..+)", name)
+            if block:
+                blocks[block[1]] = tensor
+                continue
+            for pattern, target in AUTHORS_NAMES:
+                match = re.fullmatch(pattern, name)
+                if match:
+                    converted[target(*match.groups())] = tensor
+                    break
+            else:
+                raise ValueError(f"{name!r} is not a tensor of the authors' LeViT-UNet: check the file.")
+        return converted | {f"encoder.{target}": tensor for _, target, tensor in convert_levit(blocks)}
+
+
+# The authors' names (regular expressions) and what they become, but for those of the transformer.
+AUTHORS_NAMES = (
+    (r"cnn_b([1-4])\.0\.c\.(.+)", "encoder.stem.conv{}.linear.{}".format),
+    (r"cnn_b([1-4])\.0\.bn\.(.+)", "encoder.stem.conv{}.bn.{}".format),
+    (r"decoderBlock_([123])\.conv([12])\.0\.(.+)", lambda i, j, rest: f"decoder.blocks.{int(i) - 1}.conv{j}.{rest}"),
+    (r"decoderBlock_([123])\.conv([12])\.1\.(.+)", lambda i, j, rest: f"decoder.blocks.{int(i) - 1}.norm{j}.{rest}"),
+    (r"segmentation_head\.0\.(.+)", "decoder.head.{}".format),
+)

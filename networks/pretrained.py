@@ -5,7 +5,9 @@ what became of every one. Nothing in a file is executed, and a network is either
 
 A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
 network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
-which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. LeViT
+which gets a name in Microsoft's layout of a Swin, or in torchvision's of a ResNet, and returns the network's own names
+that start from this tensor. Where `convert_authors` depends on the network's arguments, the attribute
+`converter_options` holds its further arguments. LeViT
 checkpoints go into every network whose `encoder` is a `LevitEncoder`, Google's .npz files into networks with a
 `convert_google` (see `TransUnet`), and those of torchvision, timm and NASA's MicroNet into every network with an
 encoder of segmentation-models-pytorch. By convention the part that is usually pretrained is called `encoder` and the
@@ -151,12 +153,13 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     own = network.state_dict()
     convolutions = [name for name, tensor in own.items() if tensor.ndim == 4 and name.endswith(".weight")]
     stems = {next((c for c in convolutions if c.startswith(f"{part}.")), "") for part in ("encoder", "cnn_encoder")}
-    filled, resized, used = {}, {}, set()
+    filled, resized, used, parts = {}, {}, set(), set()
     unused = dict.fromkeys(weights, "no counterpart in the network") if not form.whole else {}
     for name, target, tensor in form.convert(network, weights):
         if target not in own:
             unused.setdefault(name, "no counterpart in the network")
             continue
+        parts.add(".".join(target.split(".")[:2]) + ".")
         shapes = f"{tuple(tensor.shape)} in the file, {tuple(own[target].shape)} in the network"
         fitted = _fit(target, tensor, own[target], target in stems)
         if fitted is None:
@@ -171,14 +174,14 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     loaded = [name for name in own if name in filled and name not in resized]
     left = [name for name in own if name not in filled]
     report = LoadReport(str(source), form.name, loaded, resized, skipped, left)
-    _check(network, report, form)
+    _check(network, report, form, parts)
     network.load_state_dict(own | filled)
     logger.info("%s", report)
     return report
 
 
-def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
-    """Refuse what fits too little.
+def _check(network: nn.Module, report: LoadReport, form: Format, parts: set[str]) -> None:
+    """Refuse what fits too little of a whole network or of those parts (prefixes of names) that the file is for.
 
     Raises:
         ValueError: says how much fits and names the first tensor that does not.
@@ -197,7 +200,8 @@ def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
         return
     part = form.part(network)
     # Files of old PyTorch versions have no counters, which have no influence.
-    names = [name for name in network.state_dict() if name.startswith(f"{part}.") and not name.endswith(COUNTER)]
+    prefixes = (f"{part}.",) if form.exact else tuple(prefix for prefix in parts if prefix.startswith(f"{part}."))
+    names = [name for name in network.state_dict() if name.startswith(prefixes) and not name.endswith(COUNTER)]
     filled = {*report.loaded, *report.resized}
     left = [name for name in names if name not in filled]
     if form.exact:
@@ -208,7 +212,7 @@ def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
             raise ValueError(
                 f"{report.source} ({report.format}) does not fit {type(network).__name__}: {len(left)} tensors of its "
                 f"{part} are not filled and {len(foreign)} of the file have no place (such as "
-                f"{(left or foreign)[0]!r}); build the network with the encoder_name of the file."
+                f"{(left or foreign)[0]!r}); choose a file of this encoder, or build the network with that of the file."
             )
         return
     if 2 * len(left) > len(names) or len(left) == len(names):
@@ -250,6 +254,10 @@ def _fit(name: str, tensor: Tensor, like: Tensor, stem: bool) -> Tensor | None:
             return None
         maps = tensor.permute(0, 3, 1, 2)
         return F.interpolate(maps, like.shape[1:3], mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    if name.endswith(".pos_embed") and tensor.ndim == 4 and tensor.shape[3] == like.shape[3]:
+        # (1, height, width, channels) of another image size.
+        resized = F.interpolate(tensor.permute(0, 3, 1, 2), like.shape[1:3], mode="bicubic")
+        return resized.permute(0, 2, 3, 1)
     if stem and tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]:
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
         if tensor.shape[1] == 3:
@@ -321,7 +329,8 @@ def _is_authors(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
 
 
 def _convert_authors(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
-    return ((name, name, tensor) for name, tensor in network.convert_authors(state).items())
+    converted = network.convert_authors(state, **getattr(network, "converter_options", {}))
+    return ((name, name, tensor) for name, tensor in converted.items())
 
 
 def _is_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
@@ -345,6 +354,16 @@ def _convert_timm(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion
         renamed = f"layers.{int(stage[1]) - 1}.downsample.{name[stage.end() :]}" if stage else name
         for target in _targets(network, renamed):
             yield name, target, tensor
+
+
+def _is_resnet(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    name = "layer1.0.conv1.weight"
+    return name in state and hasattr(network, "pretrained_targets") and bool(network.pretrained_targets(name))
+
+
+def _resnet_part(network: nn.Module) -> str:
+    (target,) = network.pretrained_targets("conv1.weight")
+    return target.removesuffix(".conv1.weight")
 
 
 def _is_swin(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
@@ -431,5 +450,6 @@ FORMATS = (
     Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
     Format("timm's Swin models", False, _is_timm, _convert_timm),
     Format("Google's ViT .npz files", False, _is_google, _convert_google),
+    Format("ImageNet ResNets of torchvision and timm", False, _is_resnet, _convert_microsoft, _resnet_part, exact=True),
     Format("convolutional encoders such as MicroNet's", False, _is_cnn, _convert_cnn, _cnn_part, exact=True),
 )

@@ -1,0 +1,358 @@
+"""HiFormer: a CNN and a Swin Transformer in one encoder, two of whose levels are fused and decoded.
+
+Paper: Heidari et al., "HiFormer: Hierarchical Multi-scale Representations Using Transformers for Medical Image
+Segmentation", https://arxiv.org/abs/2207.08518. Authors' code: https://github.com/amirhossein-kz/HiFormer (MIT
+licence). Written from the paper and from a description and measured outputs of the authors' code, not from the code
+itself. The ResNets and the blocks of the fusion are timm's.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.layers.level_fusion import DoubleLevelFusion, NoFusion
+from networks.layers.swin import (
+    PatchMerging,
+    SwinEncoderStage,
+    SwinStage,
+    init_weights,
+    scaled_grid,
+    stage_drop_paths,
+)
+
+VARIANTS = {
+    "S": {"cnn": "resnet34", "fusion_depths": (1, 1), "fusion_heads": (3, 3), "fusion_mlp_ratio": 1.0},
+    "B": {"cnn": "resnet50", "fusion_depths": (1, 2), "fusion_heads": (6, 12), "fusion_mlp_ratio": 2.0},
+    "L": {"cnn": "resnet34", "fusion_depths": (1, 4), "fusion_heads": (6, 6), "fusion_mlp_ratio": 4.0},
+}
+FUSIONS = ("authors", "paper")
+
+
+class ResNetStages(nn.Module):
+    """A ResNet's stem and first three stages.
+
+    Args:
+        name: timm's name of the ResNet.
+        in_channels: channels of the image.
+    """
+
+    def __init__(self, name: str, in_channels: int) -> None:
+        super().__init__()
+        # Without `zero_init_last` the initialisation is torchvision's, and every weight gets a gradient from the start.
+        resnet = timm.create_model(name, in_chans=in_channels, zero_init_last=False)
+        self.channels = [stage["num_chs"] for stage in resnet.feature_info[1:4]]
+        self.conv1, self.bn1, self.act1, self.maxpool = resnet.conv1, resnet.bn1, resnet.act1, resnet.maxpool
+        self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, in_channels, H, W) to maps of 1/4, 1/8 and 1/16 of its sides."""
+        x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
+        fine = self.layer1(x)
+        middle = self.layer2(fine)
+        return fine, middle, self.layer3(middle)
+
+
+class HybridEncoder(nn.Module):
+    """A CNN whose three maps join three Swin stages.
+
+    Each map is projected to tokens and added to what the stage of its resolution returns. The first stage starts from
+    the first map's tokens, the later ones from the merged sums.
+
+    Args:
+        in_channels: channels of the image.
+        cnn: timm's name of the ResNet.
+        embed_dim: channels of the first Swin stage; each later stage doubles them.
+        grid: finest token map for which masks are prepared in advance.
+        num_heads: attention heads per stage.
+        window_size: window side in tokens.
+        drop_paths: per stage one stochastic depth rate per block.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        cnn: str,
+        embed_dim: int,
+        grid: tuple[int, int],
+        num_heads: Sequence[int],
+        window_size: int,
+        drop_paths: Sequence[Sequence[float]],
+    ) -> None:
+        super().__init__()
+        stages, project = [], []
+        self.cnn = ResNetStages(cnn, in_channels)
+        for i, (heads, rates) in enumerate(zip(num_heads, drop_paths, strict=True)):
+            dim = embed_dim * 2**i
+            blocks = SwinStage(dim, heads, window_size, scaled_grid(grid, i), rates)
+            stages.append(SwinEncoderStage(blocks, PatchMerging(dim) if i + 1 < len(num_heads) else nn.Identity()))
+            project.append(nn.Linear(self.cnn.channels[i], dim))
+        self.layers = nn.ModuleList(stages).apply(init_weights)
+        self.project = nn.ModuleList(project)  # 1 x 1 convolutions of the authors, also in their initialisation
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, in_channels, H, W) to tokens (B, H / 4, W / 4, C) and (B, H / 16, W / 16, 4C)."""
+        fine, middle, coarse = self.cnn(x.contiguous(memory_format=torch.channels_last))
+        x = self.project[0](fine.permute(0, 2, 3, 1))
+        large = x + self.layers[0].blocks(x)
+        x = self.project[1](middle.permute(0, 2, 3, 1)) + self.layers[1].blocks(self.layers[0].downsample(large))
+        x = self.project[2](coarse.permute(0, 2, 3, 1)) + self.layers[2].blocks(self.layers[1].downsample(x))
+        return large, x
+
+
+class ConvNormAct(nn.Sequential):
+    """A 3 x 3 convolution, group normalisation and ReLU.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(32, out_channels)
+        self.act = nn.ReLU(inplace=True)
+
+
+class Decoder(nn.Module):
+    """Convolutions over both levels, their sum, and logits.
+
+    Args:
+        out_channels: classes.
+        dims: channels of the large and of the small level.
+        channels: channels of the sum; a multiple of 32.
+        head_channels: channels at full resolution.
+    """
+
+    def __init__(self, out_channels: int, dims: Sequence[int], channels: int = 128, head_channels: int = 16) -> None:
+        super().__init__()
+        self.large = ConvNormAct(dims[0], channels)
+        self.small = nn.ModuleList([ConvNormAct(dims[1], channels), ConvNormAct(channels, channels)])
+        self.reduce = nn.Conv2d(channels, head_channels, 1)
+        self.head = nn.Conv2d(head_channels, out_channels, 3, padding=1)
+
+    def forward(self, large: Tensor, small: Tensor) -> Tensor:
+        """Tokens (B, H, W, C) and (B, H / 4, W / 4, C') to logits (B, out_channels, 4H, 4W)."""
+        x = upsample(self.small[0](small.permute(0, 3, 1, 2)), 2)
+        x = self.small[1](x)
+        # The authors enlarge and add all channels, then reduce them; a 1 x 1 convolution may as well come first.
+        x = upsample(self.reduce(x), 2)
+        x = x + F.conv2d(self.large(large.permute(0, 3, 1, 2)), self.reduce.weight)
+        return self.head(upsample(F.relu(x), 4))
+
+
+def upsample(x: Tensor, scale: int) -> Tensor:
+    """Bilinear enlargement, half-pixel centres."""
+    return F.interpolate(x, scale_factor=float(scale), mode="bilinear", align_corners=False)
+
+
+class HiFormer(nn.Module):
+    """HiFormer for images of any size.
+
+    The variants are the authors' S, B and L. Their code computes the paper's fusion but drops every result of it: only
+    class tokens change, which the decoder does not get. S and L are thus the same function. `fusion="authors"` is that
+    function without the dead parts; `fusion="paper"` keeps the results (see `DoubleLevelFusion`), so that every
+    parameter counts. It accepts the authors' weights too, but those were never trained in the fusion.
+
+    Images are zero-padded at the bottom and right to multiples of 16, token maps to whole windows, and all of it is
+    cropped again. Position embeddings belong to `img_size` and are interpolated for other sizes.
+
+    Args:
+        in_channels: channels of the image. A single channel is repeated to three, as the authors do, so that stems
+            pretrained on colour images fit; any other number gets a stem of that width.
+        out_channels: classes.
+        img_size: side, or (height, width), of the images that position embeddings and attention masks are for.
+        variant: "S", "B" or "L", which sets `cnn` and the fusion's sizes where those are not given.
+        fusion: "authors" or "paper".
+        cnn: timm's name of a ResNet, such as "resnet34" or "resnet50".
+        embed_dim: channels of the first Swin stage; the later two have twice and four times as many.
+        depths: Swin blocks per stage.
+        num_heads: attention heads per Swin stage.
+        window_size: window side in tokens; a grid no longer than it is one unshifted window.
+        drop_path_rate: stochastic depth rate of the last Swin block, rising linearly from zero.
+        fusion_depths: ViT blocks of the large and of the small level.
+        fusion_heads: attention heads of the large and of the small level.
+        fusion_mlp_ratio: hidden channels of the ViT blocks' MLPs relative to the level's channels.
+
+    Raises:
+        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+    """
+
+    fixed_img_size = False
+    scriptable = True
+    exportable = True
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 2,
+        img_size: int | Sequence[int] = 224,
+        *,
+        variant: str = "B",
+        fusion: str = "authors",
+        cnn: str | None = None,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6),
+        num_heads: Sequence[int] = (3, 6, 12),
+        window_size: int = 7,
+        drop_path_rate: float = 0.1,
+        fusion_depths: Sequence[int] | None = None,
+        fusion_heads: Sequence[int] | None = None,
+        fusion_mlp_ratio: float | None = None,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant={variant!r} is unknown: choose one of {', '.join(map(repr, VARIANTS))}.")
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion={fusion!r} is unknown: choose one of {', '.join(map(repr, FUSIONS))}.")
+        preset = VARIANTS[variant]
+        cnn = preset["cnn"] if cnn is None else cnn
+        fusion_depths = preset["fusion_depths"] if fusion_depths is None else fusion_depths
+        fusion_heads = preset["fusion_heads"] if fusion_heads is None else fusion_heads
+        fusion_mlp_ratio = preset["fusion_mlp_ratio"] if fusion_mlp_ratio is None else fusion_mlp_ratio
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "embed_dim": embed_dim}
+        sizes |= {"window_size": window_size, "img_size": min(height, width)}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+        if cnn not in timm.list_models(module="resnet"):
+            raise ValueError(f"cnn={cnn!r} is not a ResNet of timm: choose for example 'resnet34' or 'resnet50'.")
+        dims = (embed_dim, 4 * embed_dim)
+        _check_stages("depths", depths, "num_heads", num_heads, [embed_dim * 2**i for i in range(3)])
+        _check_stages("fusion_depths", fusion_depths, "fusion_heads", fusion_heads, dims)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate={drop_path_rate} is not a rate: give a number from 0 to below 1.")
+
+        self.in_channels = in_channels
+        self.converter_options = {"fusion": fusion}
+        self.stride = 16  # pixels per token of the coarsest level
+        small = (-(-height // self.stride), -(-width // self.stride))
+        grids = ((4 * small[0], 4 * small[1]), small)
+        stem = 3 if in_channels == 1 else in_channels
+        drop_paths = stage_drop_paths(drop_path_rate, depths)
+        self.encoder = HybridEncoder(stem, cnn, embed_dim, grids[0], num_heads, window_size, drop_paths)
+        if fusion == "paper":
+            self.fusion = DoubleLevelFusion(dims, grids, fusion_depths, fusion_heads, fusion_mlp_ratio)
+        else:
+            self.fusion = NoFusion(dims, grids)
+        self.decoder = Decoder(out_channels, dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
+                "build it with in_channels of the image."
+            )
+        height, width = x.shape[2], x.shape[3]
+        if self.in_channels == 1:
+            x = x.expand(-1, 3, -1, -1)
+        if height % self.stride or width % self.stride:
+            x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
+        large, small = self.encoder(x)
+        large, small = self.fusion(large, small)
+        return self.decoder(large, small)[:, :, :height, :width]
+
+    def pretrained_targets(self, name: str) -> list[str]:
+        """Where a tensor of an ImageNet ResNet or of a Swin (in Microsoft's layout) goes.
+
+        All of both that the encoder has room for. The authors load the same, but then initialise the Swin stages anew,
+        so that only the bias tables of that file survive.
+        """
+        if re.match(r"(conv1|bn1|layer[123])\.", name):
+            return [f"encoder.cnn.{name}"]
+        return [f"encoder.{name}"] if name.startswith("layers.") else []
+
+    @staticmethod
+    def convert_authors(state_dict: Mapping[str, Tensor], fusion: str = "authors") -> dict[str, Tensor]:
+        """The authors' state dict under this module's names, complete for a strict `load_state_dict`.
+
+        Left out are tensors that the authors' modules register under a second name, buffers that follow from the sizes
+        and, for `fusion="authors"`, everything that cannot influence their output: `DEAD`, and of the position
+        embeddings the one of the class token.
+
+        Raises:
+            ValueError: a tensor has a name that the authors' network does not have.
+        """
+        converted = {}
+        for name, tensor in state_dict.items():
+            name = name.removeprefix("module.")
+            if re.fullmatch(ALIASES, name) or name.endswith(("relative_position_index", "attn_mask")):
+                continue
+            position = re.fullmatch(r"All2Cross\.pos_embed\.([01])", name)
+            if position:
+                side = math.isqrt(tensor.shape[1] - 1)
+                converted[f"fusion.position.{position[1]}.pos_embed"] = tensor[:, 1:].unflatten(1, (side, side))
+                if fusion == "paper":
+                    converted[f"fusion.class_position.{position[1]}.pos_embed"] = tensor[:, :1].unsqueeze(1)
+                continue
+            if fusion == "authors" and re.fullmatch(DEAD, name):
+                continue
+            for pattern, target in AUTHORS_NAMES:
+                match = re.fullmatch(pattern, name)
+                if match:
+                    name = target(*match.groups())
+                    break
+            else:
+                raise ValueError(f"{name!r} is not a tensor of the authors' HiFormer: check the file.")
+            # Their 1 x 1 convolutions to tokens are linear layers here.
+            converted[name] = tensor.flatten(1) if re.fullmatch(r"encoder\.project\.\d\.weight", name) else tensor
+        return converted
+
+
+def _check_stages(name: str, depths: Sequence[int], heads_name: str, heads: Sequence[int], dims: Sequence[int]) -> None:
+    """Refuse numbers of blocks and heads that do not fit stages of these channels.
+
+    Raises:
+        ValueError: says which.
+    """
+    if not len(depths) == len(heads) == len(dims):
+        raise ValueError(
+            f"{name}={tuple(depths)} and {heads_name}={tuple(heads)} do not describe {len(dims)} stages: "
+            f"give {len(dims)} numbers in each."
+        )
+    if min(depths) < 1:
+        raise ValueError(f"{name}={tuple(depths)} has a stage without blocks: give at least 1 per stage.")
+    for number, dim in zip(heads, dims, strict=True):
+        if number < 1 or dim % number:
+            raise ValueError(
+                f"{heads_name}={tuple(heads)} does not fit: {number} heads do not divide the {dim} channels of "
+                "their stage, choose a divisor."
+            )
+
+
+# Second names: the ResNet's later stages and the decoder's convolutions are registered twice.
+ALIASES = r"All2Cross\.pyramid\.resnet_layers\.[56]\..+|ConvUp_[sl]\.conv_tower\..+"
+
+# Parameters without influence on the authors' output: the norms behind the class tokens, and the fusion, of which the
+# ViT blocks' results are thrown away and the class tokens are dropped before the decoder.
+DEAD = r"All2Cross\.pyramid\.norm_[12]\..+|All2Cross\.blocks\.0\..+"
+
+# The authors' names (regular expressions) and what they become.
+RESNET_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1"}
+AUTHORS_NAMES = (
+    (r"All2Cross\.pyramid\.resnet_layers\.([014])\.(.+)", lambda i, rest: f"encoder.cnn.{RESNET_PARTS[i]}.{rest}"),
+    (r"All2Cross\.pyramid\.p([23])\.(.+)", "encoder.cnn.layer{}.{}".format),
+    (r"All2Cross\.pyramid\.p([123])_ch\.(.+)", lambda i, rest: f"encoder.project.{int(i) - 1}.{rest}"),
+    (r"All2Cross\.pyramid\.p([12])_pm\.(.+)", lambda i, rest: f"encoder.layers.{int(i) - 1}.downsample.{rest}"),
+    (r"All2Cross\.pyramid\.swin_transformer\.(layers\..+)", "encoder.{}".format),
+    (r"All2Cross\.pyramid\.norm_([12])\.(.+)", lambda i, rest: f"fusion.class_norm.{int(i) - 1}.{rest}"),
+    (r"All2Cross\.blocks\.0\.blocks\.(.+)", "fusion.blocks.{}".format),
+    (r"All2Cross\.blocks\.0\.projs\.(.+)", lambda rest: f"fusion.cross.{rest[0]}.project{rest[1:]}"),
+    (r"All2Cross\.blocks\.0\.revert_projs\.(.+)", lambda rest: f"fusion.cross.{rest[0]}.revert{rest[1:]}"),
+    (r"All2Cross\.blocks\.0\.fusion\.(\d)\.norm1\.(.+)", "fusion.cross.{}.norm.{}".format),
+    (r"All2Cross\.blocks\.0\.fusion\.(\d)\.attn\.(.+)", "fusion.cross.{}.{}".format),
+    (r"All2Cross\.norm\.([01])\.(.+)", "fusion.norm.{}.{}".format),
+    (r"ConvUp_l\.convs_level\.0\.(.+)", "decoder.large.conv.{}".format),
+    (r"ConvUp_l\.convs_level\.1\.(.+)", "decoder.large.norm.{}".format),
+    (r"ConvUp_s\.convs_level\.([04])\.(.+)", lambda i, rest: f"decoder.small.{int(i) // 4}.conv.{rest}"),
+    (r"ConvUp_s\.convs_level\.([15])\.(.+)", lambda i, rest: f"decoder.small.{int(i) // 4}.norm.{rest}"),
+    (r"conv_pred\.0\.(.+)", "decoder.reduce.{}".format),
+    (r"segmentation_head\.0\.(.+)", "decoder.head.{}".format),
+)

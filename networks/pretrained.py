@@ -208,7 +208,7 @@ def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
             raise ValueError(
                 f"{report.source} ({report.format}) does not fit {type(network).__name__}: {len(left)} tensors of its "
                 f"{part} are not filled and {len(foreign)} of the file have no place (such as "
-                f"{(left or foreign)[0]!r}); build the network with the encoder_name of the file."
+                f"{(left or foreign)[0]!r}); choose a file of this encoder, or build the network with that of the file."
             )
         return
     if 2 * len(left) > len(names) or len(left) == len(names):

@@ -33,7 +33,7 @@ class Recipe:
         batch_size: slices or crops per step.
         learning_rate: initial learning rate.
         optimizer: class and arguments, without parameters and learning rate.
-        augmentation: name of a function of ``scripts.configs`` that builds the random transforms.
+        augmentation: name of a function of ``scripts.data_configs`` that builds the random transforms.
         loss_weights: of cross-entropy and Dice.
         decay: of the learning rate per step, "polynomial" to zero or "constant".
         balanced: whether the cross-entropy weighs classes by their rarity.

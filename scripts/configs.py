@@ -1,16 +1,12 @@
 """Building the JSON configs of a bundle from its catalog entry, as plain dictionaries."""
 
-from typing import Any
-
+from scripts import data_configs as data
 from scripts.catalog import Bundle, Preset, Recipe
+from scripts.data_configs import PAIR, WORKFLOW, Config
 
-Config = dict[str, Any]
-WORKFLOW = "networks.workflow"
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
 PHANTOM_DIR = {"ct": "data/ct_phantom", "micrograph": "data/precipitate_phantom"}
 CHANNELS = {"ct": 1, "micrograph": 3}
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-PAIR = ["image", "label"]
 NOT_FIRST = "$idist.get_rank() > 0"
 
 
@@ -44,8 +40,8 @@ def train(bundle: Bundle) -> Config:
         "optimizer": optimizer(recipe),
         "lr_scheduler": lr_scheduler(recipe),
         "train": {
-            "preprocessing": train_preprocessing(preset),
-            "dataset": train_dataset(preset),
+            "preprocessing": data.train_preprocessing(preset),
+            "dataset": data.train_dataset(preset),
             "dataloader": {
                 "_target_": "DataLoader",
                 "dataset": "@train::dataset",
@@ -54,7 +50,7 @@ def train(bundle: Bundle) -> Config:
                 "num_workers": "@num_workers",
             },
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
-            "postprocessing": _compose(
+            "postprocessing": data.compose(
                 {
                     "_target_": "AsDiscreted",
                     "keys": ["pred", "label"],
@@ -129,7 +125,7 @@ def train(bundle: Bundle) -> Config:
             },
         },
         "validate": {
-            "preprocessing": _compose(*load(preset, PAIR), *image_only(preset)),
+            "preprocessing": data.compose(*data.load(preset, PAIR), *data.image_only(preset)),
             "dataset": {
                 "_target_": "CacheDataset",
                 "data": "$workflow.case_list(@datalist, 'validation')",
@@ -144,9 +140,9 @@ def train(bundle: Bundle) -> Config:
                 "shuffle": False,
                 "num_workers": "@num_workers",
             },
-            "inferer": inferer(preset),
-            "postprocessing": _compose(
-                *label_map("@validate::preprocessing", and_image=True),
+            "inferer": data.inferer(preset),
+            "postprocessing": data.compose(
+                *data.label_map("@validate::preprocessing", and_image=True),
                 {"_target_": "AsDiscreted", "keys": ["pred", "label"], "to_onehot": "@out_channels"},
             ),
             "key_metric": {"val_mean_dice": _mean_dice()},
@@ -254,7 +250,7 @@ def inference(bundle: Bundle) -> Config:
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",
         "datalist": f"$workflow.list_images(@dataset_dir, {_phantom(preset)})",
-        "preprocessing": _compose(*load(preset, ["image"]), *image_only(preset)),
+        "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {
             "_target_": "DataLoader",
@@ -263,8 +259,8 @@ def inference(bundle: Bundle) -> Config:
             "shuffle": False,
             "num_workers": "@num_workers",
         },
-        "inferer": inferer(preset),
-        "postprocessing": _compose(*label_map("@preprocessing"), save(preset)),
+        "inferer": data.inferer(preset),
+        "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
         "handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
@@ -326,12 +322,12 @@ def preset_overlay(bundle: Bundle, preset: Preset) -> Config:
     recipe = preset.recipe
     overlay = _preset_ids(bundle, preset)
     overlay |= {"loss": loss(recipe), "optimizer": optimizer(recipe), "lr_scheduler": lr_scheduler(recipe)}
-    overlay["train::preprocessing"] = train_preprocessing(preset)
+    overlay["train::preprocessing"] = data.train_preprocessing(preset)
     if preset.kind != bundle.default.kind:
         overlay |= {
-            "train::dataset": train_dataset(preset),
-            "validate::preprocessing": _compose(*load(preset, PAIR), *image_only(preset)),
-            "validate::inferer": inferer(preset),
+            "train::dataset": data.train_dataset(preset),
+            "validate::preprocessing": data.compose(*data.load(preset, PAIR), *data.image_only(preset)),
+            "validate::inferer": data.inferer(preset),
         }
     return overlay
 
@@ -343,9 +339,9 @@ def preset_inference(bundle: Bundle, preset: Preset) -> Config:
     overlay = {key: value for key, value in ids.items() if key in known}
     if preset.kind != bundle.default.kind:
         overlay |= {
-            "preprocessing": _compose(*load(preset, ["image"]), *image_only(preset)),
-            "inferer": inferer(preset),
-            "postprocessing": _compose(*label_map("@preprocessing"), save(preset)),
+            "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
+            "inferer": data.inferer(preset),
+            "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
         }
     return overlay
 
@@ -397,144 +393,6 @@ def optimizer(recipe: Recipe) -> Config:
     return {"_target_": target, "params": "$@network.parameters()", "lr": "@learning_rate", **arguments}
 
 
-def load(preset: Preset, keys: list[str]) -> list[Config]:
-    """Reading files as they are, channel first."""
-    return [
-        {"_target_": "LoadImaged", "keys": keys, "image_only": True, "reader": "@reader"},
-        {"_target_": "EnsureChannelFirstd", "keys": keys},
-    ]
-
-
-def image_only(preset: Preset) -> list[Config]:
-    """What the network wants of an image; a prediction goes back through its inverse, so labels stay as they are."""
-    if preset.kind == "ct":
-        return [
-            *_orient_and_resize(["image"], ["trilinear"]),
-            *_intensity(preset),
-        ]
-    return _intensity(preset)
-
-
-def train_preprocessing(preset: Preset) -> Config:
-    """Deterministic transforms of image and label, then the recipe's random ones."""
-    augmentation = globals()[preset.recipe.augmentation]()
-    if preset.kind == "ct":
-        fixed = [*load(preset, PAIR), *_orient_and_resize(PAIR, ["trilinear", "nearest"]), *_intensity(preset)]
-        fixed.append({"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]})
-        return _compose(*fixed, *augmentation)
-    fixed = [*load(preset, PAIR), *_intensity(preset)]
-    fixed.append({"_target_": "SpatialPadd", "keys": PAIR, "spatial_size": "@img_size", "mode": "reflect"})
-    crop = {"_target_": "RandSpatialCropd", "keys": PAIR, "roi_size": "@img_size", "random_size": False}
-    return _compose(*fixed, crop, *augmentation)
-
-
-def train_dataset(preset: Preset) -> Config:
-    """Axial slices of volumes, or pictures several times per epoch for several crops of each."""
-    if preset.kind == "ct":
-        return {
-            "_target_": f"{WORKFLOW}.SliceDataset",
-            "data": "$workflow.case_list(@datalist, 'training')",
-            "transform": "@train::preprocessing",
-            "cache_rate": "@cache_rate",
-        }
-    return {
-        "_target_": "CacheDataset",
-        "data": "$workflow.case_list(@datalist, 'training') * @crops_per_image",
-        "transform": "@train::preprocessing",
-        "cache_rate": "@cache_rate",
-        "hash_as_key": True,
-        "progress": False,
-    }
-
-
-def inferer(preset: Preset) -> Config:
-    """Slice by slice through a volume, or overlapping windows over a large picture."""
-    shared = {"roi_size": "@img_size", "sw_batch_size": "@sw_batch_size", "overlap": 0.5, "mode": "gaussian"}
-    if preset.kind == "ct":
-        return {"_target_": "SliceInferer", **shared, "spatial_dim": 2}
-    return {"_target_": "SlidingWindowInferer", **shared}
-
-
-def label_map(transform: str, and_image: bool = False) -> list[Config]:
-    """Logits to class numbers on the grid of the file; the image as well, where the two are drawn together."""
-    keys = ["pred", "image"] if and_image else ["pred"]
-    return [
-        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        {
-            "_target_": "Invertd",
-            "keys": keys,
-            "transform": transform,
-            "orig_keys": ["image"] * len(keys),
-            "nearest_interp": [True, False][: len(keys)],
-            "to_tensor": True,
-        },
-    ]
-
-
-def save(preset: Preset) -> Config:
-    """Label maps under the names of their images."""
-    volume = preset.kind == "ct"
-    return {
-        "_target_": "SaveImaged",
-        "keys": "pred",
-        "output_dir": "@output_dir",
-        "output_postfix": "seg",
-        "output_ext": ".nii.gz" if volume else ".png",
-        "writer": "$workflow.AtomicNibabelWriter" if volume else "$workflow.AtomicPILWriter",
-        "output_dtype": "$np.uint8",
-        "resample": False,
-        "separate_folder": False,
-        "data_root_dir": "$@dataset_dir if os.path.isdir(@dataset_dir) else ''",
-        "print_log": False,
-    }
-
-
-def mild_augmentation() -> list[Config]:
-    """Small turns and scalings and contrast: anatomy keeps its sides."""
-    return [
-        {
-            "_target_": "RandAffined",
-            "keys": PAIR,
-            "prob": 0.7,
-            "rotate_range": 0.26,
-            "scale_range": 0.15,
-            "translate_range": 8,
-            "mode": ["bilinear", "nearest"],
-            "padding_mode": "border",
-        },
-        {"_target_": "RandScaleIntensityd", "keys": "image", "factors": 0.1, "prob": 0.5},
-        {"_target_": "RandShiftIntensityd", "keys": "image", "offsets": 0.05, "prob": 0.5},
-    ]
-
-
-def paper_augmentation() -> list[Config]:
-    """The TransUNet line's: half of the time a quarter turn and a flip, of the rest half a turn of up to 20 degrees."""
-    quarter_turns = [
-        {"_target_": "RandRotate90d", "keys": PAIR, "prob": 0.75, "max_k": 3},
-        {"_target_": "RandAxisFlipd", "keys": PAIR, "prob": 1.0},
-    ]
-    small_turn = {
-        "_target_": "RandRotated",
-        "keys": PAIR,
-        "range_x": "$np.deg2rad(20)",
-        "prob": 0.5,
-        "mode": "nearest",
-        "padding_mode": "zeros",
-    }
-    return [{"_target_": "OneOf", "transforms": [_compose(*quarter_turns), small_turn], "weights": [0.5, 0.5]}]
-
-
-def micrograph_augmentation() -> list[Config]:
-    """Flips, quarter turns, noise and contrast: a micrograph has no upper side."""
-    return [
-        {"_target_": "RandRotate90d", "keys": PAIR, "prob": 0.75, "max_k": 3},
-        {"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 0},
-        {"_target_": "RandGaussianNoised", "keys": "image", "prob": 0.3, "std": 0.1},
-        {"_target_": "RandScaleIntensityd", "keys": "image", "factors": 0.2, "prob": 0.5},
-        {"_target_": "RandShiftIntensityd", "keys": "image", "offsets": 0.2, "prob": 0.5},
-    ]
-
-
 def _common(bundle: Bundle) -> Config:
     # A config cannot learn where it is, so it looks for itself from the two usual working folders.
     here = f"bundles/{bundle.name}"
@@ -580,37 +438,6 @@ def _phantom(preset: Preset) -> str:
     return f"phantom='{PHANTOM[kind]}' if @dataset_dir == '{PHANTOM_DIR[kind]}' else None"
 
 
-def _orient_and_resize(keys: list[str], modes: list[str]) -> list[Config]:
-    return [
-        {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None},
-        {"_target_": "Resized", "keys": keys, "spatial_size": "$list(@img_size) + [-1]", "mode": modes},
-    ]
-
-
-def _intensity(preset: Preset) -> list[Config]:
-    if preset.kind == "ct":
-        return [
-            {
-                "_target_": "ScaleIntensityRanged",
-                "keys": "image",
-                "a_min": "$@intensity_range[0]",
-                "a_max": "$@intensity_range[1]",
-                "b_min": 0.0,
-                "b_max": 1.0,
-                "clip": True,
-            }
-        ]
-    return [
-        {
-            "_target_": "NormalizeIntensityd",
-            "keys": "image",
-            "subtrahend": [255 * m for m in IMAGENET_MEAN],
-            "divisor": [255 * s for s in IMAGENET_STD],
-            "channel_wise": True,
-        }
-    ]
-
-
 def _check(cases: str, classes: str = "@out_channels") -> str:
     return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
 
@@ -621,7 +448,3 @@ def _mean_dice() -> Config:
         "include_background": False,
         "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
     }
-
-
-def _compose(*transforms: Config) -> Config:
-    return {"_target_": "Compose", "transforms": list(transforms)}

@@ -169,7 +169,7 @@ def test_micronet_file_fills_the_convolutional_encoder(tmp_path, name, entry, wr
 def test_micronet_file_of_another_size_or_channels(tmp_path):
     state = classifier("resnet18", "fc")
     torch.save(state, tmp_path / "resnet18.pth.tar")
-    with pytest.raises(ValueError, match=r"tensors of its cnn_encoder are not filled.*encoder_name"):
+    with pytest.raises(ValueError, match=r"tensors of its cnn_encoder are not filled"):
         load(build("resnet34"), tmp_path / "resnet18.pth.tar")
     with pytest.raises(ValueError, match="no checkpoint that CSUnet can use"):
         load(build("vgg11"), tmp_path / "resnet18.pth.tar")

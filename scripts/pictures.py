@@ -38,7 +38,7 @@ def panel(
     for pair in load_datalist(dataset_dir)[split][:cases]:
         image = load(pair["image"])
         truth, found = load(pair["label"]), load(_prediction(predictions, pair["image"]))
-        classes = max(len(_names(dataset_dir)), int(max(truth.max(), found.max())) + 1)
+        classes = max(len(class_names(dataset_dir, 2)), int(max(truth.max(), found.max())) + 1)
         black, white = window or (float(image.min()), float(image.max()))
         grey = ((image[:1] - black) / max(white - black, 1)).clamp(0, 1)
         hot = [one_hot(torch.as_tensor(x)[None].float(), classes)[0] for x in (truth, found)]
@@ -60,10 +60,6 @@ def panel(
     picture.save(temporary)
     temporary.replace(target)
     print(f"Wrote {target}.")
-
-
-def _names(dataset_dir: str) -> list[str]:
-    return class_names(dataset_dir, 2)
 
 
 def _prediction(folder: str, image: str) -> str:

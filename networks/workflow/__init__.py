@@ -5,7 +5,7 @@ from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import CaseReport, EpochLog, OverlayWriter, SpacedHausdorffDistance
-from networks.workflow.saving import AtomicITKWriter, AtomicNibabelWriter, AtomicPILWriter
+from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
 from networks.workflow.slices import SliceDataset
 from networks.workflow.training import (
     AutocastInferer,
@@ -17,7 +17,6 @@ from networks.workflow.training import (
 )
 
 __all__ = [
-    "AtomicITKWriter",
     "AtomicNibabelWriter",
     "AtomicPILWriter",
     "AutocastInferer",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from monai.data import ITKWriter, NibabelWriter, PILWriter
+from monai.data import NibabelWriter, PILWriter
 
 
 class _Atomic:
@@ -19,10 +19,6 @@ class _Atomic:
 
 class AtomicNibabelWriter(_Atomic, NibabelWriter):
     """NIfTI."""
-
-
-class AtomicITKWriter(_Atomic, ITKWriter):
-    """Whatever ITK writes, such as NRRD and MetaImage."""
 
 
 class AtomicPILWriter(_Atomic, PILWriter):

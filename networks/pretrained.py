@@ -22,7 +22,7 @@ import logging
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,12 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     network.load_state_dict(own | filled)
     logger.info("%s", report)
     return report
+
+
+def load_all(network: nn.Module, sources: str | Path | Sequence[str | Path]) -> list[LoadReport]:
+    """`load` one source, or one after the other: a network with two encoders takes the weights of each by itself."""
+    sources = [sources] if isinstance(sources, str | Path) else sources
+    return [load(network, source) for source in sources]
 
 
 def _check(network: nn.Module, report: LoadReport, form: Format) -> None:

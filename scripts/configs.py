@@ -1,12 +1,13 @@
 """Building the JSON configs of a bundle from its catalog entry, as plain dictionaries."""
 
 from scripts import data_configs as data
-from scripts.catalog import Bundle, Preset, Recipe
+from scripts.catalog import Bundle
 from scripts.data_configs import PAIR, WORKFLOW, Config
+from scripts.recipes import Preset, Recipe
 
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
 PHANTOM_DIR = {"ct": "data/ct_phantom", "micrograph": "data/precipitate_phantom"}
-CHANNELS = {"ct": 1, "micrograph": 3}
+CHANNELS = {"ct": 1, "mr": 1, "micrograph": 3}
 NOT_FIRST = "$idist.get_rank() > 0"
 
 
@@ -177,7 +178,7 @@ def train(bundle: Bundle) -> Config:
             "$monai.utils.set_determinism(@seed)",
             "$workflow.check_intervals(@epochs, @val_interval)",
             _check("@train::dataset::data + @validate::dataset::data"),
-            "$weights.load(@network_def, @pretrained) if @pretrained else None",
+            "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
         ],
         "run": ["$@train::trainer.run()"],
         "training": "%run",
@@ -335,7 +336,7 @@ def preset_overlay(bundle: Bundle, preset: Preset) -> Config:
 def preset_inference(bundle: Bundle, preset: Preset) -> Config:
     """``presets/<data set>_inference.json``, merged after ``inference.json``."""
     ids = _preset_ids(bundle, preset)
-    known = inference(bundle)
+    known = inference(bundle).keys() | _data_ids(preset).keys()
     overlay = {key: value for key, value in ids.items() if key in known}
     if preset.kind != bundle.default.kind:
         overlay |= {
@@ -408,6 +409,8 @@ def _data_ids(preset: Preset) -> Config:
     ids: Config = {"in_channels": CHANNELS[preset.kind], "out_channels": len(preset.classes) + 1}
     if preset.kind == "ct":
         return {**ids, "spatial_dims": 3, "reader": None, "intensity_range": [-125, 275]}
+    if preset.kind == "mr":
+        return {**ids, "spatial_dims": 3, "reader": None, "intensity_percentiles": [0, 100]}
     return {**ids, "spatial_dims": 2, "reader": "PILReader"}
 
 

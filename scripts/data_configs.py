@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scripts.catalog import Preset
+from scripts.recipes import Preset
 
 Config = dict[str, Any]
 WORKFLOW = "networks.workflow"
@@ -20,7 +20,7 @@ def load(preset: Preset, keys: list[str]) -> list[Config]:
 
 def image_only(preset: Preset) -> list[Config]:
     """What the network wants of an image; a prediction goes back through its inverse, so labels stay as they are."""
-    if preset.kind == "ct":
+    if preset.volumes:
         return [
             *_orient_and_resize(["image"], ["trilinear"]),
             *_intensity(preset),
@@ -31,7 +31,7 @@ def image_only(preset: Preset) -> list[Config]:
 def train_preprocessing(preset: Preset) -> Config:
     """Deterministic transforms of image and label, then the recipe's random ones."""
     augmentation = globals()[preset.recipe.augmentation]()
-    if preset.kind == "ct":
+    if preset.volumes:
         fixed = [*load(preset, PAIR), *_orient_and_resize(PAIR, ["trilinear", "nearest"]), *_intensity(preset)]
         fixed.append({"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]})
         return compose(*fixed, *augmentation)
@@ -43,7 +43,7 @@ def train_preprocessing(preset: Preset) -> Config:
 
 def train_dataset(preset: Preset) -> Config:
     """Axial slices of volumes, or pictures several times per epoch for several crops of each."""
-    if preset.kind == "ct":
+    if preset.volumes:
         return {
             "_target_": f"{WORKFLOW}.SliceDataset",
             "data": "$workflow.case_list(@datalist, 'training')",
@@ -63,7 +63,7 @@ def train_dataset(preset: Preset) -> Config:
 def inferer(preset: Preset) -> Config:
     """Slice by slice through a volume, or overlapping windows over a large picture."""
     shared = {"roi_size": "@img_size", "sw_batch_size": "@sw_batch_size", "overlap": 0.5, "mode": "gaussian"}
-    if preset.kind == "ct":
+    if preset.volumes:
         return {"_target_": "SliceInferer", **shared, "spatial_dim": 2}
     return {"_target_": "SlidingWindowInferer", **shared}
 
@@ -86,7 +86,7 @@ def label_map(transform: str, and_image: bool = False) -> list[Config]:
 
 def save(preset: Preset) -> Config:
     """Label maps under the names of their images."""
-    volume = preset.kind == "ct"
+    volume = preset.volumes
     return {
         "_target_": "SaveImaged",
         "keys": "pred",
@@ -137,6 +137,27 @@ def paper_augmentation() -> list[Config]:
     return [{"_target_": "OneOf", "transforms": [compose(*quarter_turns), small_turn], "weights": [0.5, 0.5]}]
 
 
+def flips_and_rotations() -> list[Config]:
+    """Flips along both axes and turns of up to 20 degrees."""
+    return [
+        {"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 0},
+        {"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 1},
+        {
+            "_target_": "RandRotated",
+            "keys": PAIR,
+            "range_x": "$np.deg2rad(20)",
+            "prob": 0.5,
+            "mode": ["bilinear", "nearest"],
+            "padding_mode": "zeros",
+        },
+    ]
+
+
+def horizontal_flips() -> list[Config]:
+    """Left to right only: a coating lies on top of its substrate."""
+    return [{"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 0}]
+
+
 def micrograph_augmentation() -> list[Config]:
     """Flips, quarter turns, noise and contrast: a micrograph has no upper side."""
     return [
@@ -156,6 +177,18 @@ def _orient_and_resize(keys: list[str], modes: list[str]) -> list[Config]:
 
 
 def _intensity(preset: Preset) -> list[Config]:
+    if preset.kind == "mr":
+        return [
+            {
+                "_target_": "ScaleIntensityRangePercentilesd",
+                "keys": "image",
+                "lower": "$@intensity_percentiles[0]",
+                "upper": "$@intensity_percentiles[1]",
+                "b_min": 0.0,
+                "b_max": 1.0,
+                "clip": True,
+            }
+        ]
     if preset.kind == "ct":
         return [
             {

@@ -10,8 +10,9 @@ from typing import Any
 import fire
 
 from scripts import configs
-from scripts.catalog import BUNDLES, VERSIONS, Bundle, Preset
+from scripts.catalog import BUNDLES, VERSIONS, Bundle
 from scripts.ids import IDS
+from scripts.recipes import Preset
 
 ROOT = Path(__file__).resolve().parent.parent
 DECAY = {"polynomial": " with polynomial decay", "constant": ""}
@@ -157,13 +158,18 @@ def bundle_readme(bundle: Bundle) -> str:
         f"- `presets/{name}.json`: {_recipe_text(preset)}; after {preset.source}."
         for name, preset in bundle.presets.items()
     )
+    code = (
+        f"The network is that of <{paper.code}>."
+        if paper.library
+        else f"Authors' code: <{paper.code}> (not copied\nhere; this is an independent implementation that loads the "
+        "authors' weights)."
+    )
     first = next(iter(bundle.presets))
     return f"""# {bundle.title}
 
 {bundle.description}
 
-{paper.authors}. [{paper.title}]({paper.url}). {paper.venue}. Authors' code: <{paper.code}> (not copied here; this is an
-independent implementation that loads the authors' weights).
+{paper.authors}. [{paper.title}]({paper.url}). {paper.venue}. {code}
 
 This bundle carries no trained weights. Without a data set it trains on a phantom, which is for trying the software: no
 score on a phantom is evidence of accuracy.
@@ -257,11 +263,14 @@ def super1_table() -> str:
 
 def _recipe_text(preset: Preset) -> str:
     recipe = preset.recipe
-    what = "volumes, axial slices" if preset.kind == "ct" else "pictures, random crops"
+    patience, second = recipe.extra.get("patience", 0), recipe.extra.get("second_learning_rate", 0)
+    plateau = f"; at {second:g} after {patience} epochs without improvement, and stopped after as many more"
+    plateau = plateau if patience else ""
+    what = "volumes, axial slices" if preset.volumes else "pictures, random crops"
     return (
         f"{what} at {recipe.img_size} x {recipe.img_size}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
         f"{recipe.optimizer['_target_'].rsplit('.', 1)[-1]} at {recipe.learning_rate:g}{DECAY[recipe.decay]}, "
-        f"{recipe.loss_weights[0]:g} {'balanced ' * recipe.balanced}CE + {recipe.loss_weights[1]:g} Dice"
+        f"{recipe.loss_weights[0]:g} {'balanced ' * recipe.balanced}CE + {recipe.loss_weights[1]:g} Dice{plateau}"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from networks.phantom import write_ct_phantom
+from networks.phantom import write_ct_phantom, write_precipitate_phantom
 from tests.workflows import ROOT
 
 torch.set_num_threads(1)
@@ -26,3 +26,15 @@ def ct_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "ct"
     write_ct_phantom(folder, num_training=3, num_validation=2, num_test=2, size=(60, 48, 6))
     return folder
+
+
+@pytest.fixture(scope="session")
+def micrograph_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny micrograph phantom."""
+    return write_precipitate_phantom(tmp_path_factory.mktemp("data") / "micrographs", 2, 1, 1, size=(80, 64))
+
+
+@pytest.fixture(scope="session")
+def data_dirs(ct_dir: Path, micrograph_dir: Path) -> dict[str, Path]:
+    """A tiny data set for every kind of preset."""
+    return {"ct": ct_dir, "mr": ct_dir, "micrograph": micrograph_dir}

@@ -16,9 +16,10 @@ from PIL import Image
 from networks.phantom import write_precipitate_phantom
 from networks.workflow import list_images
 from networks.workflow.errors import user_error
-from scripts.catalog import SWIN_UNET
+from scripts.catalog import BY_NAME
 from tests.workflows import command_line, config_paths, run, tiny_overrides, training_overrides
 
+SWIN_UNET = BY_NAME["swin_unet"]
 TRAIN = config_paths(SWIN_UNET, "train")
 EVALUATE = config_paths(SWIN_UNET, "train", "evaluate")
 INFER = config_paths(SWIN_UNET, "inference")
@@ -172,7 +173,7 @@ def test_impossible_network_option(ct_dir: Path, tmp_path: Path) -> None:
     [
         ({"out_channels": 5}, "--out_channels"),
         ({"network_def::num_skips": 1}, "another architecture"),
-        ({"network_def::embed_dim": 24}, "another shape"),
+        ({"network_def::embed_dim": 48}, "another shape"),
     ],
 )
 def test_checkpoint_of_another_network(change: dict, said: str, ct_dir: Path, tmp_path: Path) -> None:

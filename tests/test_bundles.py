@@ -11,66 +11,75 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.transforms import LoadImage
 
-from networks.phantom import write_precipitate_phantom
-from scripts.catalog import BUNDLES, Bundle
+from scripts.catalog import BUNDLES, BY_NAME, Bundle
 from scripts.ids import IDS
 from scripts.render import bundle_configs, plain_ids
-from tests.workflows import ROOT, TINY, config_paths, run, tiny_overrides, training_overrides
+from tests.workflows import ROOT, config_paths, run, tiny_network, tiny_overrides, training_overrides
 
 every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 
 
 @every_bundle
-def test_train_evaluate_infer(bundle: Bundle, ct_dir: Path, tmp_path: Path) -> None:
-    options = training_overrides(bundle, tmp_path, ct_dir)
+def test_train_evaluate_infer(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: Path) -> None:
+    data = data_dirs[bundle.default.kind]
+    options = training_overrides(bundle, tmp_path, data)
     run(config_paths(bundle, "train"), "train", "training", **options)
     assert (tmp_path / "models" / "model.pt").is_file()
     rows = list(csv.DictReader((tmp_path / "eval" / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert {"loss", "learning_rate", "val_mean_dice", "aorta", "stomach"} <= rows[0].keys()
+    assert {"loss", "learning_rate", "val_mean_dice", *bundle.default.classes} <= rows[0].keys()
 
     run(config_paths(bundle, "train", "evaluate"), "train", **options)
+    test_list = json.loads((data / "dataset.json").read_text())["test"]
     for metric in ("dice", "iou", "hd95"):
         rows = list(csv.DictReader((tmp_path / "eval" / f"{metric}.csv").open()))
-        assert len(rows) == 2
+        assert len(rows) == len(test_list)
         assert list(rows[0]) == ["case", *bundle.default.classes]
 
-    run(config_paths(bundle, "inference"), "inference", **tiny_overrides(bundle, tmp_path, ct_dir))
-    test_list = json.loads((ct_dir / "dataset.json").read_text())["test"]
+    run(config_paths(bundle, "inference"), "inference", **tiny_overrides(bundle, tmp_path, data))
     for item in test_list:
-        image = nib.load(ct_dir / item["image"])
-        name = Path(item["image"]).name.replace(".nii.gz", "_seg.nii.gz")
-        (found,) = (tmp_path / "eval" / "predictions").rglob(name)
-        prediction = nib.load(found)
-        assert prediction.shape == image.shape
+        check_prediction(tmp_path / "eval" / "predictions", data / item["image"], len(bundle.default.classes))
+
+
+def check_prediction(folder: Path, image_path: Path, classes: int) -> None:
+    """A label map of 8 bits under the image's name, on the image's own grid."""
+    stem, suffix = image_path.name.split(".", 1)
+    (found,) = folder.rglob(f"{stem}_seg.{suffix}")
+    reader = None if suffix == "nii.gz" else "PILReader"
+    prediction, image = (LoadImage(image_only=True, reader=reader)(path) for path in (found, image_path))
+    assert prediction.shape == image.shape[: prediction.ndim]
+    assert prediction.max() <= classes
+    if suffix == "nii.gz":
+        prediction, image = nib.load(found), nib.load(image_path)
         np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-5)
         assert nib.aff2axcodes(prediction.affine) == nib.aff2axcodes(image.affine)
         assert prediction.get_data_dtype() == np.uint8
 
 
-@every_bundle
-@pytest.mark.parametrize("kind", ["ct", "micrograph"])
-def test_presets_train_evaluate_infer(bundle: Bundle, kind: str, ct_dir: Path, tmp_path: Path) -> None:
-    """One preset of each kind of data, on a phantom of that kind."""
-    data, written = ct_dir, ".nii.gz"
-    if kind == "micrograph":
-        data, written = tmp_path / "pictures", ".png"
-        write_precipitate_phantom(data, 2, 1, 1, size=(80, 64))
-    (name, *_) = [name for name, preset in bundle.presets.items() if preset.kind == kind]
+@pytest.mark.parametrize(
+    ("bundle", "name"),
+    [(BY_NAME["swin_unet"], name) for name in ("synapse", "acdc", "nasa_super")] + [(BY_NAME["cs_unet"], "nasa_ebc")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_presets_train_evaluate_infer(
+    bundle: Bundle, name: str, data_dirs: dict[str, Path], micrograph_dir: Path, tmp_path: Path
+) -> None:
+    """Presets of every kind of data, over defaults of the same and of another kind."""
+    preset = bundle.presets[name]
+    data = data_dirs[preset.kind]
+    # the phantom of the CT stands in for the MR: its labels need all of its classes
+    classes = {"out_channels": 9} if preset.kind == "mr" else {}
     train, infer = config_paths(bundle, "train", f"presets/{name}"), config_paths(bundle, "inference")
     infer += config_paths(bundle, f"presets/{name}_inference")
-    options = training_overrides(bundle, tmp_path, data, epochs=1, val_interval=1)
+    options = training_overrides(bundle, tmp_path, data, epochs=1, val_interval=1, **classes)
     run(train, "train", "training", **options)
     run([*train, *config_paths(bundle, "evaluate")], "train", **options)
-    run(infer, "inference", **tiny_overrides(bundle, tmp_path, data))
+    run(infer, "inference", **tiny_overrides(bundle, tmp_path, data, **classes))
     item = json.loads((data / "dataset.json").read_text())["test"][0]
-    (found,) = (tmp_path / "eval").rglob(Path(item["image"]).name.replace(written, f"_seg{written}"))
-    load = LoadImage(image_only=True, reader="PILReader" if kind == "micrograph" else None)
-    assert load(found).shape == load(data / item["label"]).shape
-    assert load(found).max() < len(bundle.presets[name].classes) + 1
+    check_prediction(tmp_path / "eval", data / item["image"], classes.get("out_channels", len(preset.classes) + 1) - 1)
 
 
-@every_bundle
+@pytest.mark.parametrize("bundle", [BY_NAME["swin_unet"]], ids=lambda bundle: bundle.name)
 @pytest.mark.parametrize("place", ["bundle", "elsewhere"])
 def test_runs_from_any_folder(bundle: Bundle, place: str, ct_dir: Path, tmp_path: Path, monkeypatch) -> None:
     """From inside the bundle it is found by itself, from elsewhere by --bundle_root."""
@@ -88,13 +97,13 @@ def test_runs_from_any_folder(bundle: Bundle, place: str, ct_dir: Path, tmp_path
 
 @every_bundle
 @pytest.mark.parametrize("kind", ["train", "inference"])
-def test_required_properties(bundle: Bundle, kind: str, ct_dir: Path, tmp_path: Path) -> None:
+def test_required_properties(bundle: Bundle, kind: str, data_dirs: dict[str, Path], tmp_path: Path) -> None:
     """Also without trained weights, as the zoo's checks run it."""
     workflow = ConfigWorkflow(
         config_file=config_paths(bundle, kind),
         workflow_type=kind,
         logging_file=False,
-        **tiny_overrides(bundle, tmp_path, ct_dir),
+        **tiny_overrides(bundle, tmp_path, data_dirs[bundle.default.kind]),
     )
     workflow.initialize()
     assert workflow.check_properties() == []
@@ -103,7 +112,7 @@ def test_required_properties(bundle: Bundle, kind: str, ct_dir: Path, tmp_path: 
 @every_bundle
 def test_network_takes_and_gives_what_the_metadata_says(bundle: Bundle, tmp_path: Path) -> None:
     configs = Path("bundles", bundle.name, "configs")
-    tiny = {f"network_def::{key}": value for key, value in TINY[bundle.name].items()}
+    tiny = tiny_network(bundle)
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(configs / "metadata.json"),
@@ -116,31 +125,33 @@ def test_network_takes_and_gives_what_the_metadata_says(bundle: Bundle, tmp_path
 @every_bundle
 def test_torchscript_export(bundle: Bundle, tmp_path: Path) -> None:
     configs = Path("bundles", bundle.name, "configs")
-    tiny = {f"network_def::{key}": value for key, value in TINY[bundle.name].items()}
+    tiny = tiny_network(bundle)
     parser = ConfigParser()
     parser.read_config(str(configs / "inference.json"))
     parser.update(tiny)
     network = parser.get_parsed_content("network_def").eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
+    traced = {} if network.scriptable else {"use_trace": True, "input_shape": [1, network.in_channels, 64, 64]}
     ckpt_export(
         net_id="network_def",
         filepath=str(tmp_path / "model.ts"),
         ckpt_file=str(tmp_path / "model.pt"),
         meta_file=str(configs / "metadata.json"),
         config_file=str(configs / "inference.json"),
+        **traced,
         **tiny,
     )
-    x = torch.rand(1, network.in_channels, *parser["img_size"])
+    x = torch.rand(1, network.in_channels, 64, 64)
     torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(x), network(x))
 
 
 @every_bundle
-def test_presets_instantiate(bundle: Bundle) -> None:
+def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None:
     """Every preset merges with the configs it is made for: its transforms, optimizer, loss and inferer exist."""
-    for name in bundle.presets:
+    for name, preset in bundle.presets.items():
         parser = ConfigParser()
         parser.read_config(config_paths(bundle, "train", f"presets/{name}"))
-        parser.update({f"network_def::{key}": value for key, value in TINY[bundle.name].items()})
+        parser.update({**tiny_network(bundle), "dataset_dir": str(data_dirs[preset.kind])})
         for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
             assert parser.get_parsed_content(part) is not None
         parser = ConfigParser()
@@ -151,29 +162,68 @@ def test_presets_instantiate(bundle: Bundle) -> None:
 
 @every_bundle
 def test_every_plain_id_is_documented(bundle: Bundle) -> None:
-    documented = IDS.keys() | bundle.options.keys()
-    assert set(plain_ids(bundle)) <= documented
-    used = set().union(*(content.keys() for content in bundle_configs(bundle).values()))
-    assert documented - used == set()
+    assert set(plain_ids(bundle)) <= IDS.keys() | bundle.options.keys()
+    assert bundle.options.keys() <= bundle_configs(bundle)["train"].keys()
 
 
-def test_synapse_preset_is_the_papers_recipe() -> None:
-    """Swin-Unet's code: 150 epochs, batch 24, SGD 0.05 / 0.9 / 1e-4, 0.4 CE + 0.6 Dice, 224 pixels."""
+def test_every_documented_id_exists() -> None:
+    contents = [content for bundle in BUNDLES for content in bundle_configs(bundle).values()]
+    assert IDS.keys() <= set().union(*(content.keys() for content in contents))
+
+
+def recipe(name: str, preset: str, dataset_dir: Path) -> tuple[ConfigParser, torch.optim.Optimizer, torch.nn.Module]:
+    """A preset's config, optimizer and loss."""
     parser = ConfigParser()
-    parser.read_config(config_paths(BUNDLES[0], "train", "presets/synapse"))
-    assert [parser[key] for key in ("epochs", "batch_size", "img_size")] == [150, 24, [224, 224]]
-    optimizer = parser.get_parsed_content("optimizer")
+    parser.read_config(config_paths(BY_NAME[name], "train", f"presets/{preset}"))
+    parser.update({**tiny_network(BY_NAME[name]), "dataset_dir": str(dataset_dir)})
+    return parser, parser.get_parsed_content("optimizer"), parser.get_parsed_content("loss")
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch_size", "learning_rate", "weights"),
+    [
+        ("swin_unet", 150, 24, 0.05, (0.4, 0.6)),
+        ("hiformer", 401, 10, 0.01, (0.4, 0.6)),
+        ("transdeeplab", 200, 24, 0.05, (0.4, 0.6)),
+        ("transunet", 150, 24, 0.01, (0.5, 0.5)),
+        ("unet", 150, 24, 0.01, (0.5, 0.5)),
+        ("attention_unet", 150, 24, 0.01, (0.5, 0.5)),
+    ],
+)
+def test_synapse_presets_are_the_papers_recipes(name, epochs, batch_size, learning_rate, weights, ct_dir) -> None:
+    """Reference README, sections 5 to 10, "Training"."""
+    parser, optimizer, loss = recipe(name, "synapse", ct_dir)
+    assert [parser[key] for key in ("epochs", "batch_size", "img_size")] == [epochs, batch_size, [224, 224]]
     group = optimizer.param_groups[0]
     assert type(optimizer) is torch.optim.SGD
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.05, 0.9, 1e-4)
-    loss = parser.get_parsed_content("loss")
-    assert (loss.lambda_ce, loss.lambda_dice) == (0.4, 0.6)
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (learning_rate, 0.9, 1e-4)
+    assert type(parser.get_parsed_content("lr_scheduler")) is torch.optim.lr_scheduler.PolynomialLR
+    assert (loss.lambda_ce, loss.lambda_dice) == weights
+
+
+@pytest.mark.parametrize(("preset", "epochs"), [("synapse", 350), ("acdc", 400)])
+def test_levit_unets_recipe(preset: str, epochs: int, ct_dir: Path) -> None:
+    parser, optimizer, _ = recipe("levit_unet", preset, ct_dir)
+    assert [parser[key] for key in ("epochs", "batch_size", "variant")] == [epochs, 8, "384"]
+    group = optimizer.param_groups[0]
+    assert type(optimizer) is torch.optim.Adam
+    assert (group["lr"], group["weight_decay"]) == (1e-5, 1e-4)
+
+
+def test_cs_unets_recipe(micrograph_dir: Path) -> None:
+    parser, optimizer, loss = recipe("cs_unet", "nasa_super", micrograph_dir)
+    assert [parser[key] for key in ("img_size", "window_size", "depths")] == [[512, 512], 8, [2, 2, 6, 2]]
+    assert [parser[key] for key in ("learning_rate", "patience", "second_learning_rate")] == [2e-4, 30, 1e-5]
+    assert type(optimizer) is torch.optim.Adam
+    assert (loss.lambda_ce, loss.lambda_dice) == (0.7, 0.3)
+    weight = loss.cross_entropy.weight
+    assert weight[0] < weight[2]  # the matrix is common, tertiary precipitates are rare
 
 
 def test_loss_is_the_papers() -> None:
     """Reference README, section 11: squared denominator, whole batch, all classes, smooth 1e-5."""
     parser = ConfigParser()
-    parser.read_config(config_paths(BUNDLES[0], "train"))
+    parser.read_config(config_paths(BY_NAME["swin_unet"], "train"))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 9, 8, 8, generator=generator, dtype=torch.float64)
     labels = torch.randint(9, (3, 1, 8, 8), generator=generator)

@@ -1,6 +1,6 @@
 """What every network promises, checked alike for all of them; then what only one network has.
 
-A network joins by an entry in NETWORKS: its class and the arguments of a small variant.
+A network joins by an entry in tests/small.py: the arguments of a small variant.
 """
 
 import copy
@@ -12,72 +12,17 @@ from timm.models import levit
 from torch import nn
 
 import networks
-from networks import (
-    AttentionUnet,
-    CSUnet,
-    DeepLabV3Plus,
-    HiFormer,
-    LevitUnet,
-    SwinUnet,
-    TransDeepLab,
-    TransUnet,
-    Unet,
-    UnetPlusPlus,
-)
+from networks import LevitUnet
 from networks.baselines import PooledBatchNorm2d
 from networks.layers.expand import ExpandHead
 from networks.layers.levit import Attention, SubsamplingAttention, bias_index
 from networks.layers.swin import SwinBlock, SwinStage
 from networks.levit_unet import UpsampledConv2d
+from tests.small import SMALL
 
 SIZE = 64
-HIFORMER = {"encoder_name": "test_resnet", "embed_dim": 12, "depths": (1, 2, 1), "num_heads": (1, 2, 4)}
-HIFORMER |= {"window_size": 4, "fusion_depths": (1, 1), "fusion_heads": (2, 4)}
-DEEPLAB = {"windows": (1, 4), "aspp_depths": (1, 1), "depths": (1, 2, 1), "decoder_depths": (1, 1)}
-DEEPLAB |= {"embed_dim": 12, "num_heads": (1, 2, 4), "window_size": 4, "aspp_drop_rate": 0.0}
-NETWORKS = {
-    "LevitUnet": (
-        LevitUnet,
-        {
-            "embed_dim": (16, 24),
-            "key_dim": 8,
-            "depths": (1, 1),
-            "num_heads": (2, 3),
-            "decoder_channels": (32, 16, 8),
-            "drop_path_rate": 0.1,
-        },
-    ),
-    "CSUnet": (
-        CSUnet,
-        {
-            "encoder_name": "resnet18",
-            "embed_dim": 24,
-            "depths": (2, 1, 1, 1),
-            "num_heads": (1, 2, 2, 4),
-            "window_size": 4,
-        },
-    ),
-    "SwinUnet": (SwinUnet, {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}),
-    "HiFormer": (HiFormer, HIFORMER),
-    "HiFormer paper": (HiFormer, HIFORMER | {"fusion": "paper"}),
-    "TransDeepLab": (TransDeepLab, DEEPLAB),
-    "TransUnet": (
-        TransUnet,
-        {
-            "width": 32,
-            "depths": (1, 1, 1),
-            "embed_dim": 32,
-            "depth": 1,
-            "num_heads": 2,
-            "mlp_dim": 48,
-            "decoder_channels": (32, 32, 16, 16, 8),
-        },
-    ),
-    "Unet": (Unet, {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}),
-    "UnetPlusPlus": (UnetPlusPlus, {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}),
-    "DeepLabV3Plus": (DeepLabV3Plus, {"encoder_name": "resnet18", "decoder_channels": 16}),
-    "AttentionUnet": (AttentionUnet, {"channels": (8, 12, 16), "strides": (2, 2)}),
-}
+NETWORKS = {name: (getattr(networks, name), small) for name, small in SMALL.items()}
+NETWORKS["HiFormer paper"] = (networks.HiFormer, SMALL["HiFormer"] | {"fusion": "paper"})
 
 
 def build(name: str, in_channels: int = 3, out_channels: int = 2, **kwargs) -> nn.Module:

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from networks.workflow.checkpoints import read_checkpoint, save_atomically
-from scripts.catalog import SWIN_UNET
+from scripts.catalog import BY_NAME
 from tests.workflows import command_line, config_paths, run, same_state, training_overrides
 
 EPOCHS = 6
+SWIN_UNET = BY_NAME["swin_unet"]
 TRAIN = config_paths(SWIN_UNET, "train")
 
 

@@ -10,10 +10,9 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from scripts.catalog import Bundle
+from tests.small import SMALL
 
 ROOT = Path(__file__).resolve().parent.parent
-# constructor arguments that make each network tiny; the bundle's other arguments stay
-TINY = {"swin_unet": {"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2], "window_size": 4}}
 
 
 def config_paths(bundle: Bundle, *names: str) -> list[str]:
@@ -21,11 +20,19 @@ def config_paths(bundle: Bundle, *names: str) -> list[str]:
     return [f"bundles/{bundle.name}/configs/{name}.json" for name in names]
 
 
+def tiny_network(bundle: Bundle) -> dict[str, Any]:
+    """Options that make the bundle's network small; its other arguments stay."""
+    return {f"network_def::{name}": _plain(value) for name, value in SMALL[bundle.network].items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def tiny_overrides(bundle: Bundle, folder: Path, dataset_dir: Path, **others: Any) -> dict[str, Any]:
     """Options for a run of seconds that writes below ``folder`` only."""
-    network = {f"network_def::{key}": value for key, value in TINY[bundle.name].items()}
     where = {"bundle_root": str(folder), "dataset_dir": str(dataset_dir)}
-    return {**network, **where, "img_size": [48, 48], "device": "cpu", **others}
+    return {**tiny_network(bundle), **where, "img_size": [48, 48], "device": "cpu", **others}
 
 
 def training_overrides(bundle: Bundle, folder: Path, dataset_dir: Path, **others: Any) -> dict[str, Any]:

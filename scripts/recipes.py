@@ -1,0 +1,141 @@
+"""How networks are trained: recipes, and presets, which are recipes for a data set, with those that several share."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach"]
+HEART = ["right ventricle", "myocardium", "left ventricle"]
+PRECIPITATES = ["secondary precipitate", "tertiary precipitate"]
+COATING = ["oxide", "crack"]
+
+ADAM = {"_target_": "torch.optim.Adam"}
+ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.01}
+SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9, "weight_decay": 0.0001}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: every field is a top-level id of the configs or becomes an object in them.
+
+    Attributes:
+        img_size: height and width that the network sees.
+        epochs: passes over the training data.
+        batch_size: slices or crops per step.
+        learning_rate: initial learning rate.
+        optimizer: class and arguments, without parameters and learning rate.
+        augmentation: name of a function of ``scripts.data_configs`` that builds the random transforms.
+        loss_weights: of cross-entropy and Dice.
+        decay: of the learning rate per step, "polynomial" to zero or "constant".
+        balanced: whether the cross-entropy weighs classes by their rarity.
+        options: network options that are ids of their own.
+        extra: other top-level ids.
+    """
+
+    img_size: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: dict[str, Any]
+    augmentation: str
+    loss_weights: tuple[float, float] = (0.4, 0.6)
+    decay: str = "polynomial"
+    balanced: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe for one data set: an overlay config, merged after ``train.json``.
+
+    Attributes:
+        kind: "ct" or "mr" (volumes, sliced axially) or "micrograph" (pictures, in random crops).
+        recipe: the training.
+        classes: names without background.
+        source: whose recipe it is.
+    """
+
+    kind: str
+    recipe: Recipe
+    classes: list[str]
+    source: str
+
+    @property
+    def volumes(self) -> bool:
+        """Whether images are volumes."""
+        return self.kind != "micrograph"
+
+
+def ct_phantom(
+    epochs: int, img_size: int = 112, learning_rate: float = 0.0005, options: dict[str, Any] | None = None
+) -> Preset:
+    """A short training of this project on the CT phantom."""
+    recipe = Recipe(
+        img_size=img_size,
+        epochs=epochs,
+        batch_size=4,
+        learning_rate=learning_rate,
+        optimizer=ADAMW,
+        augmentation="mild_augmentation",
+        options=options or {},
+    )
+    return Preset("ct", recipe, ORGANS, "a short training of this project that fits the phantom")
+
+
+def synapse(recipe: Recipe, source: str = "the authors' code and README") -> dict[str, Preset]:
+    """A recipe for Synapse."""
+    return {"synapse": Preset("ct", recipe, ORGANS, source)}
+
+
+def acdc(recipe: Recipe, source: str = "the same network's recipe for Synapse") -> dict[str, Preset]:
+    """A recipe for ACDC."""
+    return {"acdc": Preset("mr", recipe, HEART, source)}
+
+
+def transunet_line(
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    loss_weights: tuple[float, float],
+    options: dict[str, Any] | None = None,
+) -> Recipe:
+    """What TransUNet and the papers after it share: 224 pixels, SGD with polynomial decay, quarter turns and flips."""
+    return Recipe(
+        img_size=224,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=SGD,
+        augmentation="paper_augmentation",
+        loss_weights=loss_weights,
+        options=options or {},
+        extra={"val_interval": 10},
+    )
+
+
+def nasa(options: dict[str, Any] | None = None) -> dict[str, Preset]:
+    """The recipe of NASA's benchmark, on which CS-UNet and its rivals were compared, for its two kinds of micrographs.
+
+    Adam at 2e-4 until validation has not improved for 30 epochs, then at 1e-5 until it has not for another 30.
+    """
+
+    def recipe(augmentation: str) -> Recipe:
+        return Recipe(
+            img_size=512,
+            epochs=1000,
+            batch_size=20,
+            learning_rate=0.0002,
+            optimizer=ADAM,
+            augmentation=augmentation,
+            loss_weights=(0.7, 0.3),
+            decay="constant",
+            balanced=True,
+            options=options or {},
+            extra={"crops_per_image": 1, "patience": 30, "second_learning_rate": 0.00001},
+        )
+
+    source = "CS-UNet's paper and the benchmark of Stuckner et al., npj Comput. Mater. 8, 200 (2022)"
+    return {
+        "nasa_super": Preset("micrograph", recipe("micrograph_augmentation"), PRECIPITATES, source),
+        "nasa_ebc": Preset("micrograph", recipe("horizontal_flips"), COATING, source),
+    }

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.transforms import LoadImage
 
+from networks.workflow.checkpoints import read_checkpoint
 from scripts.catalog import BUNDLES, BY_NAME, Bundle
 from scripts.ids import IDS
 from scripts.render import bundle_configs, plain_ids
@@ -79,6 +81,30 @@ def test_presets_train_evaluate_infer(
     check_prediction(tmp_path / "eval", data / item["image"], classes.get("out_channels", len(preset.classes) + 1) - 1)
 
 
+@every_bundle
+def test_multi_gpu_train(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    """In a group of one process; tests/test_processes.py has two."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
+    for name, value in group.items():
+        monkeypatch.setenv(name, str(value))
+    options = training_overrides(bundle, tmp_path, data_dirs[bundle.default.kind], epochs=1)
+    del options["device"]
+    run(config_paths(bundle, "train", "multi_gpu_train"), "train", "training", **options)
+    assert not torch.distributed.is_initialized()
+    build_network(bundle).load_state_dict(read_checkpoint(tmp_path / "models" / "model.pt"))
+
+
+def build_network(bundle: Bundle) -> torch.nn.Module:
+    """The bundle's network with the small sizes."""
+    parser = ConfigParser()
+    parser.read_config(config_paths(bundle, "inference"))
+    parser.update(tiny_network(bundle) | {"img_size": [48, 48]})
+    return parser.get_parsed_content("network_def")
+
+
 @pytest.mark.parametrize("bundle", [BY_NAME["swin_unet"]], ids=lambda bundle: bundle.name)
 @pytest.mark.parametrize("place", ["bundle", "elsewhere"])
 def test_runs_from_any_folder(bundle: Bundle, place: str, ct_dir: Path, tmp_path: Path, monkeypatch) -> None:
@@ -126,10 +152,7 @@ def test_network_takes_and_gives_what_the_metadata_says(bundle: Bundle, tmp_path
 def test_torchscript_export(bundle: Bundle, tmp_path: Path) -> None:
     configs = Path("bundles", bundle.name, "configs")
     tiny = tiny_network(bundle)
-    parser = ConfigParser()
-    parser.read_config(str(configs / "inference.json"))
-    parser.update(tiny)
-    network = parser.get_parsed_content("network_def").eval()
+    network = build_network(bundle).eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     traced = {} if network.scriptable else {"use_trace": True, "input_shape": [1, network.in_channels, 64, 64]}
     ckpt_export(
@@ -138,6 +161,7 @@ def test_torchscript_export(bundle: Bundle, tmp_path: Path) -> None:
         ckpt_file=str(tmp_path / "model.pt"),
         meta_file=str(configs / "metadata.json"),
         config_file=str(configs / "inference.json"),
+        img_size=[48, 48],
         **traced,
         **tiny,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import fire
 
-from scripts import configs
+from scripts import configs, evaluation_configs
 from scripts.catalog import BUNDLES, VERSIONS, Bundle, Preset
 from scripts.ids import IDS
 
@@ -82,7 +82,7 @@ def bundle_configs(bundle: Bundle) -> dict[str, configs.Config]:
     content = {
         "metadata": metadata(bundle),
         "train": configs.train(bundle),
-        "evaluate": configs.evaluate(bundle),
+        "evaluate": evaluation_configs.evaluate(bundle),
         "inference": configs.inference(bundle),
         "multi_gpu_train": configs.multi_gpu_train(bundle),
     }

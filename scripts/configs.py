@@ -58,7 +58,7 @@ def train(bundle: Bundle) -> Config:
                     "to_onehot": "@out_channels",
                 }
             ),
-            "key_metric": {"train_mean_dice": mean_dice()},
+            "key_metric": {"train_mean_dice": _mean_dice()},
             "handlers": [
                 {
                     "_target_": f"{WORKFLOW}.EpochSeed",
@@ -145,7 +145,7 @@ def train(bundle: Bundle) -> Config:
                 *data.label_map("@validate::preprocessing", and_image=True),
                 {"_target_": "AsDiscreted", "keys": ["pred", "label"], "to_onehot": "@out_channels"},
             ),
-            "key_metric": {"val_mean_dice": mean_dice()},
+            "key_metric": {"val_mean_dice": _mean_dice()},
             "handlers": [
                 {
                     "_target_": "TensorBoardStatsHandler",
@@ -399,8 +399,7 @@ def check(cases: str, classes: str = "@out_channels") -> str:
     return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
 
 
-def mean_dice() -> Config:
-    """Mean over the foreground classes of one-hot predictions."""
+def _mean_dice() -> Config:
     return {
         "_target_": "MeanDice",
         "include_background": False,

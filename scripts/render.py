@@ -89,6 +89,7 @@ def bundle_configs(bundle: Bundle) -> dict[str, configs.Config]:
     for name, preset in bundle.presets.items():
         content[f"presets/{name}"] = configs.preset_overlay(bundle, preset)
         content[f"presets/{name}_inference"] = configs.preset_inference(bundle, preset)
+        content[f"presets/{name}_paper"] = evaluation_configs.preset_paper(preset)
     return content
 
 

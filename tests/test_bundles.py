@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_i
 from monai.transforms import LoadImage
 
 from networks.phantom import write_precipitate_phantom
+from networks.workflow.records import read_records
 from scripts.catalog import BUNDLES, Bundle
 from scripts.ids import IDS
 from scripts.render import bundle_configs, plain_ids
@@ -30,10 +31,10 @@ def test_train_evaluate_infer(bundle: Bundle, ct_dir: Path, tmp_path: Path) -> N
     assert {"loss", "learning_rate", "val_mean_dice", "aorta", "stomach"} <= rows[0].keys()
 
     run(config_paths(bundle, "train", "evaluate"), "train", **options)
-    for metric in ("dice", "iou", "hd95"):
-        rows = list(csv.DictReader((tmp_path / "eval" / f"{metric}.csv").open()))
-        assert len(rows) == 2
-        assert list(rows[0]) == ["case", *bundle.default.classes]
+    records = read_records(tmp_path / "eval" / "results_strict.jsonl")
+    for metric in ("dice", "iou", "hd95", "nsd@2"):
+        classes = [record["class"] for record in records if record["metric"] == metric]
+        assert classes == 2 * bundle.default.classes
 
     run(config_paths(bundle, "inference"), "inference", **tiny_overrides(bundle, tmp_path, ct_dir))
     test_list = json.loads((ct_dir / "dataset.json").read_text())["test"]
@@ -143,6 +144,10 @@ def test_presets_instantiate(bundle: Bundle) -> None:
         parser.update({f"network_def::{key}": value for key, value in TINY[bundle.name].items()})
         for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
             assert parser.get_parsed_content(part) is not None
+        parser.read_config(config_paths(bundle, "train", f"presets/{name}", "evaluate", f"presets/{name}_paper"))
+        for part in ("validate::preprocessing", "validate::inferer", "validate::postprocessing"):
+            assert parser.get_parsed_content(part) is not None
+        assert parser["validate"]["scores"]["protocol"] == "paper"
         parser = ConfigParser()
         parser.read_config(config_paths(bundle, "inference", f"presets/{name}_inference"))
         for part in ("preprocessing", "inferer", "postprocessing"):

@@ -181,7 +181,8 @@ def save_random_weights(folder: Path, files: list[str], options: dict) -> torch.
     torch.manual_seed(1)
     network = parser.get_parsed_content("network_def").eval()
     for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+        if parameter.ndim > 1:  # strong weights and no biases, so that several classes are predicted
+            torch.nn.init.normal_(parameter, std=0.5)
     (folder / "models").mkdir(parents=True)
     torch.save(network.state_dict(), folder / "models" / "model.pt")
     return network

@@ -1,25 +1,4 @@
-"""Results as JSON Lines: one record per case, class, metric and protocol.
-
-The keys of a record:
-
-========== ============================================================================================
-schema     1
-model      what is scored: the bundle's name, or the name given to the scored predictions
-dataset    ``name`` of ``dataset.json``, or the data set's folder
-split      list of ``dataset.json``
-case       path of the image in the data set
-protocol   "strict" or "paper" (``networks.workflow.scores``)
-prediction "labels" or "probabilities": what was scored
-metric     such as "dice"
-unit       "mm", "pixel" or "voxel" of a distance, else empty
-class      name of the class; null for a score over all classes
-value      a number; null: neither truth nor prediction has the class; "inf": a distance to an empty set
-seed       of the run, or null
-checkpoint SHA-256 of the weights' file, or null
-========== ============================================================================================
-
-Further keys are allowed and kept.
-"""
+"""Results as JSON Lines: one record per case, class, metric and protocol."""
 
 import hashlib
 import json
@@ -31,8 +10,22 @@ from typing import Any
 from networks.workflow.scores import Score
 
 SCHEMA = 1
-KEYS = ("schema", "model", "dataset", "split", "case", "protocol", "prediction", "metric", "unit", "class", "value")
-KEYS += ("seed", "checkpoint")
+# every record has these; further keys are allowed and kept
+KEYS = {
+    "schema": "version of this layout: 1",
+    "model": "what is scored: the bundle's name, or the name given to the scored predictions",
+    "dataset": "`name` of `dataset.json`, or the data set's folder",
+    "split": "list of `dataset.json`",
+    "case": "path of the image in the data set",
+    "protocol": '"strict" or "paper"',
+    "prediction": 'what was scored: "labels" or "probabilities"',
+    "metric": 'such as "dice"',
+    "unit": '"mm", "pixel" or "voxel" of a distance, else empty',
+    "class": "name of the class; null for a score over all classes",
+    "value": 'a number; null where neither truth nor prediction has the class; "inf" for a distance to an empty set',
+    "seed": "`seed` of the run, or null",
+    "checkpoint": "SHA-256 of the weights' file, or null",
+}
 Record = dict[str, Any]
 
 

@@ -94,12 +94,13 @@ def compare(*results: str, by_class: bool = False) -> None:
     """
     groups: dict[tuple, list[Table]] = {}
     for table in tables(_read_all(results)):
-        groups.setdefault((table.dataset, table.split, table.protocol, table.metric), []).append(table)
+        kind = (table.dataset, table.split, table.protocol, table.prediction, table.metric)
+        groups.setdefault(kind, []).append(table)
     pairs = [pair for group in groups.values() for pair in itertools.combinations(group, 2)]
     if not pairs:
         raise ValueError(
-            f"{', '.join(map(str, results))}: no two models were scored on the same data set, split, protocol and "
-            "metric; give results of at least two."
+            f"{', '.join(map(str, results))}: no two models were scored on the same data set and split by the same "
+            "protocol and metric, both from labels or both from probabilities; give results of at least two."
         )
     rows = [row for a, b in pairs for row in _compare(a, b, by_class)]
     corrected = holm([row[-1] for row in rows])

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from monai.networks import one_hot
 from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.stats import wilcoxon
+from torch.multiprocessing import start_processes
 
 from networks.phantom import write_precipitate_phantom
 from networks.workflow import ZoomedSliceInferer
@@ -267,6 +270,29 @@ def test_evaluation_and_saved_label_maps_score_the_same(kind: str, ct_dir: Path,
     assert record.keys() == set(KEYS)
     assert [record[key] for key in ("model", "split", "seed")] == ["swin_unet", "test", 0]
     assert len(record["checkpoint"]) == 64
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not survive a fork")
+def test_two_processes_score_as_one(ct_dir: Path, tmp_path: Path) -> None:
+    options = tiny_overrides(SWIN_UNET, tmp_path, ct_dir)
+    save_random_weights(tmp_path, config_paths(SWIN_UNET, "train"), options)
+    run(config_paths(SWIN_UNET, "train", "evaluate"), "train", **options)
+    results = tmp_path / "eval" / "results_strict.jsonl"
+    alone = results.read_text()
+    results.unlink()
+    del options["device"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_processes(evaluate_in_rank, (options, port), nprocs=2, start_method="fork")
+    assert results.read_text() == alone
+
+
+def evaluate_in_rank(rank: int, options: dict, port: int) -> None:
+    """What torchrun does, but forked: a fresh interpreter takes longer to import MONAI than to evaluate."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in environment.items()})
+    run(config_paths(SWIN_UNET, "train", "evaluate", "multi_gpu_train"), "train", **options)
 
 
 def write_results(path: Path, model: str, table: dict[str, list[float]], seed: int = 0, metric: str = "dice") -> str:

@@ -13,7 +13,7 @@ SCHEMA = 1
 # every record has these; further keys are allowed and kept
 KEYS = {
     "schema": "version of this layout: 1",
-    "model": "what is scored: the bundle's name, or the name given to the scored predictions",
+    "model": "name of what is scored; a bundle's own by default",
     "dataset": "`name` of `dataset.json`, or the data set's folder",
     "split": "list of `dataset.json`",
     "case": "path of the image in the data set",

@@ -9,10 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ignite import distributed as idist
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.transforms import LoadImage
 
 from networks.workflow.checkpoints import read_checkpoint
+from networks.workflow.records import read_records
 from scripts.catalog import BUNDLES, BY_NAME, Bundle
 from scripts.ids import IDS
 from scripts.render import bundle_configs, plain_ids
@@ -33,10 +35,10 @@ def test_train_evaluate_infer(bundle: Bundle, data_dirs: dict[str, Path], tmp_pa
 
     run(config_paths(bundle, "train", "evaluate"), "train", **options)
     test_list = json.loads((data / "dataset.json").read_text())["test"]
-    for metric in ("dice", "iou", "hd95"):
-        rows = list(csv.DictReader((tmp_path / "eval" / f"{metric}.csv").open()))
-        assert len(rows) == len(test_list)
-        assert list(rows[0]) == ["case", *bundle.default.classes]
+    records = read_records(tmp_path / "eval" / "results_strict.jsonl")
+    for metric in ("dice", "iou", "hd95", "nsd@2"):
+        classes = [record["class"] for record in records if record["metric"] == metric]
+        assert classes == len(test_list) * bundle.default.classes
 
     run(config_paths(bundle, "inference"), "inference", **tiny_overrides(bundle, tmp_path, data))
     for item in test_list:
@@ -90,6 +92,7 @@ def test_multi_gpu_train(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: P
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
     for name, value in group.items():
         monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(idist.utils, "_model", idist.utils._model)  # Ignite would look for the group ever after
     options = training_overrides(bundle, tmp_path, data_dirs[bundle.default.kind], epochs=1)
     del options["device"]
     run(config_paths(bundle, "train", "multi_gpu_train"), "train", "training", **options)
@@ -178,6 +181,10 @@ def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None
         parser.update({**tiny_network(bundle), "dataset_dir": str(data_dirs[preset.kind])})
         for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
             assert parser.get_parsed_content(part) is not None
+        parser.read_config(config_paths(bundle, "train", f"presets/{name}", "evaluate", f"presets/{name}_paper"))
+        for part in ("validate::preprocessing", "validate::inferer", "validate::postprocessing"):
+            assert parser.get_parsed_content(part) is not None
+        assert parser["validate"]["scores"]["protocol"] == "paper"
         parser = ConfigParser()
         parser.read_config(config_paths(bundle, "inference", f"presets/{name}_inference"))
         for part in ("preprocessing", "inferer", "postprocessing"):

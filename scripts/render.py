@@ -12,6 +12,7 @@ import fire
 from scripts import configs
 from scripts.catalog import BUNDLES, VERSIONS, Bundle, Preset
 from scripts.ids import IDS
+from scripts.tables import architectures_table, faster_table, speed_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DECAY = {"polynomial": " with polynomial decay", "constant": ""}
@@ -71,9 +72,9 @@ def rendered_files() -> dict[Path, str]:
         files[folder / "configs" / "logging.conf"] = LOGGING
         files[folder / "docs" / "README.md"] = bundle_readme(bundle)
         files[folder / "LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    readme = ROOT / "README.md"
-    if readme.is_file():
-        files[readme] = with_tables(readme.read_text(encoding="utf-8"))
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        if document.is_file():
+            files[document] = with_tables(document.read_text(encoding="utf-8"))
     return files
 
 
@@ -223,7 +224,14 @@ def plain_ids(bundle: Bundle) -> list[str]:
 
 def with_tables(text: str) -> str:
     """Replace what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` by the rendered table."""
-    tables = {"ids": lambda: id_table(BUNDLES[0]), "bundles": bundle_table, "super1": super1_table}
+    tables = {
+        "ids": lambda: id_table(BUNDLES[0]),
+        "bundles": bundle_table,
+        "super1": super1_table,
+        "architectures": architectures_table,
+        "speed": speed_table,
+        "faster": faster_table,
+    }
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}{tables[match[2]]()}\n{match[3]}",

@@ -62,7 +62,7 @@ def speed_table(records: Sequence[Record] | None = None) -> str:
         row += [f"{100 * record[name]['matrix_share']:.0f} %" for name in ("forward", "forward_backward")]
         row += [memory(record[name]["peak_memory"]) for name in ("forward", "forward_backward")]
         rows.append(row)
-    columns = ["{}", "{}: the authors'", "{}: times faster"]
+    columns = ["{} / resnet50", "{} / resnet50, the authors'", "{}: times faster"]
     header = ["network", *(text.format(name) for name in ("forward", "training") for text in columns)]
     header += ["forward: share of the matrix rate", "training: share of the matrix rate"]
     header += ["forward: memory, GB", "training: memory, GB"]

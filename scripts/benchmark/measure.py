@@ -5,6 +5,7 @@ is timed before and after every single time of the network, and a matrix product
 meanwhile.
 """
 
+import contextlib
 import math
 import os
 import platform
@@ -12,10 +13,9 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +128,12 @@ def measure(case: Case, settings: Settings) -> dict[str, Any]:
     for name in PASSES:
         calls = (subject.prepare(name), yardstick.prepare(name), lambda: matrices[0] @ matrices[1])
         rounds[name] = interleaved(calls, settings.repeats, settings.device)
-    products = [product for times in rounds.values() for product in times[2]]
-    record["matrix_rate"] = 2 * MATRIX**3 / statistics.median(products)
+    flop = 2 * MATRIX**3
+    record["matrix_rate"] = flop / statistics.median(product for times in rounds.values() for product in times[2])
     for name, (own, others, products) in rounds.items():
         ratios = [2 * x / (a + b) for x, a, b in zip(own, others[:-1], others[1:], strict=True)]
         operations = PASSES[name] * record["macs"] * settings.batch_size
-        shares = [operations / x * product / (2 * MATRIX**3) for x, product in zip(own, products, strict=True)]
+        shares = [operations / x * product / flop for x, product in zip(own, products, strict=True)]
         record[name] = {
             "seconds": {"median": statistics.median(own), "min": min(own)},
             "yardstick_seconds": {"median": statistics.median(others), "min": min(others)},
@@ -146,11 +146,23 @@ def measure(case: Case, settings: Settings) -> dict[str, Any]:
 
 def in_fresh_process(function: Callable[..., dict], *arguments: Any) -> dict[str, Any]:
     """Result of a function that runs in a process of its own, or an `error` if that process was killed."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            return {"error": "The process ended without a result: it was killed, perhaps for lack of memory."}
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, function, *arguments), daemon=True)
+    process.start()
+    sender.close()  # the other process then has the only one, and its end is noticed here
+    try:
+        return receiver.recv()
+    except EOFError:
+        return {"error": "The process ended without a result: it was killed, perhaps for lack of memory."}
+    finally:
+        process.join()
+
+
+def _send(sender: Connection, function: Callable[..., dict], *arguments: Any) -> None:
+    result = function(*arguments)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        sender.send(result)
 
 
 def attempt(case: Case, settings: Settings) -> dict[str, Any]:

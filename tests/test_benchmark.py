@@ -139,6 +139,7 @@ def test_tables(tmp_path: Path, monkeypatch) -> None:
     record |= {"forward": times, "forward_backward": times, "matrix_rate": 195e9, "parameters": 1, "macs": 2}
     assert authors_ratio(record, "forward") == 1541 / 292
     assert authors_ratio(record | {"settings": settings | {"batch_size": 24}}, "forward") is None
+    assert authors_ratio(record | {"settings": settings | {"compile": True}}, "forward") is None
     assert authors_ratio(record | {"case": "unet"}, "forward") is None
     table = speed_table([record, record | {"case": "unet"}])
     assert "| TransUNet, R50-ViT-B/16 | 1.25 | 5.28 | 4.22 | 1.25 | 5.66 | 4.53 | 50 % | 50 % | 1.50 | 1.50 |" in table

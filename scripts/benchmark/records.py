@@ -79,7 +79,8 @@ def authors_ratio(record: Record, name: str) -> float | None:
     """
     settings, cost = record["settings"], authors_cost()
     batch, case = str(settings["batch_size"]), cost["cases"].get(record["case"])
-    usual = settings["device"] == "cpu" and settings["dtype"] == "float32" and settings["img_size"] == 224
+    alike = ("device", "dtype", "channels_last", "compile", "img_size")
+    usual = all(settings[option] == getattr(Settings, option) for option in alike)
     if case is None or not usual or batch not in case["milliseconds"]:
         return None
     return case["milliseconds"][batch][name] / cost["yardstick"]["milliseconds"][batch][name]

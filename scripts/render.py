@@ -14,6 +14,7 @@ from scripts import configs, evaluation_configs
 from scripts.catalog import BUNDLES, VERSIONS, Bundle
 from scripts.ids import IDS
 from scripts.recipes import Preset
+from scripts.tables import architectures_table, faster_table, speed_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DECAY = {"polynomial": " with polynomial decay", "constant": ""}
@@ -245,6 +246,9 @@ def with_tables(text: str) -> str:
         "bundles": bundle_table,
         "record": record_table,
         "super1": super1_table,
+        "architectures": architectures_table,
+        "speed": speed_table,
+        "faster": faster_table,
     }
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",

@@ -4,10 +4,12 @@ import json
 import sys
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
+from PIL import Image
 
 from scripts.datasets import __main__ as cli
 
@@ -16,6 +18,7 @@ NASA = REAL / "nasa_microscopy" / "benchmark_segmentation_data"
 TOTAL = REAL / "totalsegmentator"
 needs_nasa = pytest.mark.skipif(not NASA.is_dir(), reason="the real micrographs are not here")
 needs_total = pytest.mark.skipif(not TOTAL.is_dir(), reason="the real scans are not here")
+ODD_NAMES = ("SE_15kv_50kx_precip - untested-2_0", "040617#2_S127(2)0015", "plain.v1")
 # y is flipped and the axes are turned, as scanners leave them
 ODD_AFFINE = np.array([[0.0, 0, -5, 30], [-0.75, 0, 0, 12], [0, 0.8, 0, -7], [0, 0, 0, 1]])
 
@@ -53,6 +56,46 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray = ODD_AFFINE) -
 def voxels(path: str | Path) -> np.ndarray:
     """The array of a NIfTI file."""
     return np.asanyarray(nib.load(path).dataobj)
+
+
+def save_tiff(path, array):
+    """Write (H, W) or (H, W, channels) of 8 or 16 bit; Pillow cannot write 16-bit colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if array.ndim == 2:
+        return Image.fromarray(array).save(path)
+    component = {"uint8": itk.UC, "uint16": itk.US}[array.dtype.name]
+    itk.imwrite(itk.image_view_from_array(array, ttype=itk.VectorImage[component, 2]), str(path))
+
+
+def make_super(folder, bits=8, names=ODD_NAMES):
+    """A set in the layout of Super1; returns the expected (grey, label) by stem."""
+    rng = np.random.default_rng(bits)
+    full, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
+    expected = {}
+    for split in ("train", "val", "test", "different_test"):
+        for name in names:
+            stem = f"{name}_{split}"
+            grey = rng.integers(0, full + 1, (12, 16)).astype(kind)
+            label = rng.integers(0, 3, grey.shape).astype(np.uint8)
+            painted = np.dstack([grey, grey, grey, np.full_like(grey, full)])
+            painted[label == 1] = (0, 0, full, full)
+            painted[label == 2] = (full, 0, 0, full)
+            save_tiff(folder / split / f"{stem}.tif", np.dstack([grey] * 3))
+            save_tiff(folder / f"{split}_annot" / f"{stem}_mask.tif", painted)
+            expected[stem] = np.round(grey / (1 if bits == 8 else 257)).astype(np.uint8), label
+    return expected
+
+
+def make_ebc(folder):
+    rng = np.random.default_rng(1)
+    expected = {}
+    for split in ("train", "val", "test"):
+        for name in ODD_NAMES:
+            grey, label = rng.integers(0, 256, (9, 7)).astype(np.uint8), rng.integers(0, 3, (9, 7)).astype(np.uint8)
+            save_tiff(folder / split / f"{name}_{split}.tif", np.dstack([grey] * 3))
+            save_tiff(folder / f"{split}_annot" / f"{name}_{split}.tif", label)
+            expected[f"{name}_{split}"] = grey, label
+    return expected
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str | int:

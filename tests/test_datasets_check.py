@@ -17,8 +17,7 @@ from networks.workflow.data import load_datalist
 from networks.workflow.evaluation import label_overlay, overlay
 from scripts.datasets.check import HISTOGRAM, SHEET, TILE
 from scripts.datasets.nasa import convert_nasa
-from tests.converters import NASA, needs_nasa, run, save_nifti
-from tests.test_datasets import make_ebc, make_super, save_tiff
+from tests.converters import NASA, make_ebc, make_super, needs_nasa, run, save_nifti, save_tiff
 from tests.workflows import ROOT
 
 torch = pytest.importorskip("torch")
@@ -117,7 +116,7 @@ def test_a_killed_conversion_is_never_taken_for_a_finished_one(tmp_path, monkeyp
     command = [sys.executable, "-m", "scripts.datasets", "nasa", "--source", source, "--output_dir", output]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(tmp_path.glob(".out.*.tmp/imagesTr/*"))) < 5:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

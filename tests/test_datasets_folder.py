@@ -9,8 +9,7 @@ from PIL import Image
 
 from networks.workflow.checks import check_dataset
 from scripts.datasets.folder import convert_folder
-from tests.converters import ODD_AFFINE, content, lists, names, report, run, save_nifti, voxels
-from tests.test_datasets import save_tiff
+from tests.converters import ODD_AFFINE, content, lists, names, report, run, save_nifti, save_tiff, voxels
 
 RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
 COLOURS = {"255,0,0": 1, "(0, 0, 255)": 2}
@@ -206,6 +205,7 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
         ({"--colours": '{"1,2": 1}'}, "three values"),
         ({"--colours": '{"255": 7}'}, "beyond the 3 names"),
         ({"--channels": 2}, "expected 1 or 3"),
+        ({"--window": 4095}, "expected two values"),
         ({"--test": 50}, "12 cases to choose from"),
     ):
         options = [part for pair in (base | change).items() for part in pair]

@@ -54,9 +54,9 @@ def convert_acdc(
 ) -> None:
     """Convert both phases of every patient to NIfTI, split by patient.
 
-    Without options the patients of ``training`` are split 70/10/20 as in the TransUNet line of papers, which do not
-    agree on who goes where: of every ten patients of a diagnosis, in the order of their numbers, seven are for
-    training, one for validation and two for testing. To repeat a paper, give its lists.
+    Without options the patients of ``training`` are split 70/10/20, the proportions of the TransUNet line of papers: of
+    every ten patients of a diagnosis, in the order of their numbers, seven are for training, one for validation and two
+    for testing. Which patients a paper took is in its list files; give those to repeat it.
 
     Args:
         source: folder, zip or uncompressed tar that holds ``training`` (and ``testing``).

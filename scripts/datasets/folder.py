@@ -71,6 +71,8 @@ def convert_folder(
     patterns = _compile(images, "images"), _compile(masks, "masks")
     if channels not in (1, 3):
         raise ValueError(f"--channels is {channels}; expected 1 or 3.")
+    if window is not None and not (isinstance(window, list | tuple) and len(window) == 2 and window[0] < window[1]):
+        raise ValueError(f"--window is {window}; expected two values such as 0,4095, the lower one first.")
     if set(patterns[0].groupindex) != set(patterns[1].groupindex) or not patterns[0].groupindex:
         raise ValueError("--images and --masks need the same placeholders, at least one, such as {case}.")
     with open_source(source) as opened:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fire
-from networks.workflow.records import read_records, write_records
 
+from networks.workflow.records import read_records, write_records
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, RunFolder
 from scripts.experiments.suite import load_suite
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.conv import conv3x3, upsampled_conv3x3
 from networks.layers.levit import LevitEncoder, convert_levit
 
 VARIANTS = {
@@ -39,47 +40,6 @@ VARIANTS = {
 }
 
 
-class UpsampledConv2d(nn.Conv2d):
-    """A 3 x 3 convolution, zero-padded and without bias, over a map enlarged twofold by bilinear interpolation.
-
-    The nine taps of the kernel are 1 x 1 convolutions, and those commute with the interpolation. So they act on the
-    small map, with a quarter of the multiplications and nothing enlarged to keep for the gradient; interpolating,
-    shifting and adding the taps is one small matrix per axis. The interpolation is the authors': its grid's corners
-    are those of the small one (`align_corners=True`).
-
-    Args:
-        in_channels: channels of the small map.
-        out_channels: channels of the result.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, 2H, 2W), in channels-last memory."""
-        batch, _, height, width = x.shape
-        taps = self.weight.permute(3, 2, 0, 1).reshape(9 * self.out_channels, self.in_channels)
-        x = F.linear(x.permute(0, 2, 3, 1), taps)
-        # Columns: pixels and the kernel's columns (W * 3) become pixels (2W).
-        x = x.view(batch * height, width * 3, 3 * self.out_channels)
-        x = torch.bmm(interpolated_taps(width, x).expand(batch * height, -1, -1), x)
-        # Rows alike, once the kernel's rows are beside the map's.
-        x = x.view(batch, height, 2 * width, 3, self.out_channels).transpose(2, 3)
-        x = x.reshape(batch, height * 3, 2 * width * self.out_channels)
-        x = torch.bmm(interpolated_taps(height, x).expand(batch, -1, -1), x)
-        return x.view(batch, 2 * height, 2 * width, self.out_channels).permute(0, 3, 1, 2)
-
-
-def interpolated_taps(size: int, like: Tensor) -> Tensor:
-    """Matrix (2 * size, size * 3) from every pixel's three taps to the sums of neighbouring ones on a twofold grid."""
-    fine = torch.arange(2 * size, device=like.device)[:, None] * (size - 1)
-    coarse = torch.arange(size, device=like.device) * (2 * size - 1)
-    # Linear interpolation in whole numbers, exact in any precision: positions are in units of 1 / (2 * size - 1).
-    weights = (2 * size - 1 - (fine - coarse).abs()).clamp(min=0).to(like.dtype) / (2 * size - 1)
-    padded = F.pad(weights, (0, 0, 1, 1))
-    return torch.stack([padded[:-2], padded[1:-1], padded[2:]], -1).flatten(1)
-
-
 class DecoderBlock(nn.Module):
     """Enlarge twofold and convolve twice, with batch norm and ReLU.
 
@@ -90,19 +50,15 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv1 = UpsampledConv2d(in_channels, out_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
-        x = self.conv1(x)
-        if self.training and not x.is_cuda:
-            # On the CPU the gradient of a convolution's weight takes up to three times as long in channels-last memory.
-            x = x.contiguous()
-        x = F.relu(self.norm1(x), inplace=True)
-        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+        x = F.relu(self.norm1(upsampled_conv3x3(x, self.conv1.weight)), inplace=True)
+        return F.relu(self.norm2(conv3x3(x, self.conv2.weight)), inplace=True)
 
 
 class LevitDecoder(nn.Module):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.conv import conv3x3, upsampled_conv3x3
 from networks.layers.hybrid import HybridEncoder
 
 
@@ -34,11 +35,14 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """Map (B, in_channels, H, W) and skip (B, skip_channels, 2H, 2W) to (B, out_channels, 2H, 2W)."""
-        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
-        if skip is not None:
-            x = torch.cat([x, skip], 1)
-        x = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(x)))
+        # A convolution of both together is the sum of one of the enlarged map and one of the skip.
+        if skip is None:
+            x = upsampled_conv3x3(x, self.conv1.weight)
+        else:
+            weight, skip_weight = self.conv1.weight.split([x.shape[1], skip.shape[1]], 1)
+            x = upsampled_conv3x3(x, weight).add_(conv3x3(skip, skip_weight))
+        x = F.relu(self.norm1(x), inplace=True)
+        return F.relu(self.norm2(conv3x3(x, self.conv2.weight)), inplace=True)
 
 
 class Decoder(nn.Module):
@@ -60,7 +64,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps, finest first, to one of twice the finest's resolution."""
-        x = F.relu(self.norm(self.conv(features[-1])))
+        x = F.relu(self.norm(conv3x3(features[-1], self.conv.weight)), inplace=True)
         level = len(features) - 2
         for block in self.blocks:
             x = block(x, features[level] if level >= 0 else None)

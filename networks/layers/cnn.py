@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders, get_encoder
 from torch import Tensor, nn
-from torchvision.models import VGG
+
+from networks.layers.conv import quicken_convs
 
 NAMES = "https://smp.readthedocs.io/en/latest/encoders.html"
 
@@ -58,8 +59,8 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
             else:
                 module.static_padding = nn.Identity()
                 module.padding = (total // 2, total // 2)
-    # VGGs are an exception: on CPUs the weight gradients of their wide early layers take half as long again.
-    return encoder if isinstance(encoder, VGG) else encoder.to(memory_format=torch.channels_last)
+    quicken_convs(encoder)
+    return encoder.to(memory_format=torch.channels_last)
 
 
 def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str]:

@@ -48,9 +48,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.norm1(self.conv1(x)))
-        x = F.relu(self.norm2(self.conv2(x)))
-        return F.relu(self.norm3(self.conv3(x)) + shortcut)
+        x = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        x = F.relu(self.norm2(self.conv2(x)), inplace=True)
+        return F.relu(self.norm3(self.conv3(x)).add_(shortcut), inplace=True)
 
 
 class Attention(nn.Module):
@@ -162,7 +162,7 @@ class HybridEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W), sides multiples of 16, to maps at 1/2, 1/4, 1/8 and, of tokens, 1/16."""
-        x = F.relu(self.stem(x))
+        x = F.relu(self.stem(x), inplace=True)
         features = [x]
         x = F.max_pool2d(x, 3, 2)
         for i, stage in enumerate(self.stages):
@@ -179,7 +179,5 @@ class HybridEncoder(nn.Module):
             positions = resize_positions(positions, height, width)
         x = self.drop(x + positions).flatten(1, 2)
         x = self.norm(self.blocks(x))
-        x = x.view(-1, height, width, x.shape[2]).permute(0, 3, 1, 2)
-        # Tokens are a map with channels last, which would turn the whole decoder into one; follow the image instead.
-        features.append(x.contiguous() if features[0].is_contiguous() else x)
+        features.append(x.view(-1, height, width, x.shape[2]).permute(0, 3, 1, 2))
         return features

@@ -9,6 +9,7 @@ IDS = {
     "ckpt_path": "weights to evaluate or to predict with",
     "split": "list of `dataset.json` to evaluate",
     "check_data": "read every image and label once before the start and stop at the first mistake",
+    "preset": "name of the overlay that was merged, kept with the weights; not to be set by hand",
     "in_channels": "channels of the images",
     "out_channels": "classes with background",
     "spatial_dims": "3 for volumes, which are cut into axial slices, 2 for pictures",

@@ -5,6 +5,7 @@ from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import CaseReport, EpochLog, OverlayWriter, SpacedHausdorffDistance
+from networks.workflow.provenance import EvaluationRecord, describe_cases
 from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
 from networks.workflow.slices import SliceDataset
 from networks.workflow.training import (
@@ -25,6 +26,7 @@ __all__ = [
     "EpochLog",
     "EpochSeed",
     "EvaluationProgress",
+    "EvaluationRecord",
     "LastCheckpoint",
     "OverlayWriter",
     "Plateau",
@@ -38,6 +40,7 @@ __all__ = [
     "check_dataset",
     "check_intervals",
     "class_names",
+    "describe_cases",
     "list_images",
     "load_datalist",
     "load_weights",

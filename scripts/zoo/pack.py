@@ -130,7 +130,7 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
     temporary = path.with_name(f".{path.name}.part")
     try:
         _write_zip(packed, temporary)
-        checksum = _sha1(temporary)
+        checksum = sha1(temporary)
         if info.get(packed.stem, {}).get("checksum", checksum) != checksum and not overwrite:
             raise ValueError(
                 f"{folder} already holds {packed.name} {packed.version} with other content, which people may have "
@@ -164,7 +164,7 @@ def _write_zip(packed: Packed, path: Path) -> None:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _sha1(path: Path) -> str:
+def sha1(path: Path) -> str:
     # what MONAI's model_info.json has; the manifest's SHA-256 are what guards the content
     digest = hashlib.sha1(usedforsecurity=False)
     with path.open("rb") as file:

@@ -16,7 +16,8 @@ from scripts.zoo.carried import SOURCE
 
 Config = dict[str, Any]
 ANCHOR = "bundle_root"
-HELPERS = ["$import importlib", "$import inspect", "$import sys"]
+# pkgutil and not importlib: MONAI parses every text with "import" in it as Python, references and all
+HELPERS = ["$import inspect", "$import pkgutil", "$import sys"]
 REFERENCE = re.compile(r"@\w*(?:(?:::|#)\w+)*")
 
 
@@ -87,9 +88,9 @@ def _code_ids(package: str, modules: dict[str, str]) -> Config:
         "here": f"$next((folder for folder in [{', '.join(callers)}] if {is_here}), os.path.abspath('.'))",
         ANCHOR: "@here",
         "code": f"$[sys.path.extend({{@here, os.path.abspath(@{ANCHOR})}}.difference(sys.path)), "
-        f"importlib.import_module('{package}')][1]",
+        f"pkgutil.resolve_name('{package}')][1]",
         **{
-            name: f"$importlib.import_module(@code.__name__ + '{module[len(SOURCE) :]}')"
+            name: f"$pkgutil.resolve_name(@code.__name__ + '{module[len(SOURCE) :]}')"
             for name, module in modules.items()
         },
     }
@@ -115,7 +116,7 @@ def _target(target: str, ids: dict[str, str]) -> str:
     if module in ids:
         return f"$@{ids[module]}.{name}"
     if module.startswith(f"{SOURCE}."):
-        return f"$importlib.import_module(@code.__name__ + '{module[len(SOURCE) :]}').{name}"
+        return f"$pkgutil.resolve_name(@code.__name__ + '{module[len(SOURCE) :]}').{name}"
     return target
 
 

@@ -222,8 +222,8 @@ def _where(bundle: Bundle, root: str, package: str) -> str:
     """From which folder the commands are meant."""
     if not package:
         return _paragraph(
-            f"From the repository's root; from the bundle's folder with `configs/` for `{root}/`; from anywhere else with",
-            "`--bundle_root` and the package installed.",
+            f"From the repository's root; from the bundle's folder with `configs/` for `{root}/`;",
+            "from anywhere else with `--bundle_root` and the package installed.",
         )
     packages = {"monai": VERSIONS["monai"], "torch": VERSIONS["pytorch"], **VERSIONS["packages"]}
     return _paragraph(

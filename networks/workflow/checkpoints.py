@@ -105,9 +105,7 @@ class BestCheckpoint:
         ids: the config's ids that shape the network and its input.
     """
 
-    def __init__(
-        self, path: str, network: nn.Module, data_set: dict | None = None, ids: dict | None = None
-    ) -> None:
+    def __init__(self, path: str, network: nn.Module, data_set: dict | None = None, ids: dict | None = None) -> None:
         self.path, self.network = path, network
         self.data_set, self.ids = data_set, ids or {}
 

@@ -82,11 +82,16 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UnsafeError(f"{path.name} has a member {name!r} that is a link or a device; expected files.")
+    if members and min(member.header_offset for member in members) != 0:
+        # a cut zip file may end in another one: a checkpoint is one, too
+        raise UnsafeError(f"{path.name} is damaged (it does not begin with its first file); fetch or pack it again.")
     if len(set(names)) != len(names):
         raise UnsafeError(f"{path.name} holds a file twice.")
     tops = {PurePosixPath(name).parts[0] for name in names}
     if len(tops) != 1 or all("/" not in name for name in names):
-        raise UnsafeError(f"{path.name} must hold one folder, the bundle's; it has {', '.join(sorted(tops)) or 'none'}.")
+        raise UnsafeError(
+            f"{path.name} must hold one folder, the bundle's; it has {', '.join(sorted(tops)) or 'none'}."
+        )
 
 
 def _check_model_info(source: str, path: Path) -> str:

@@ -101,7 +101,9 @@ def rename_imports(text: str, package: str, path: str) -> str:
     lines = text.splitlines(keepends=True)
     for node, _ in _imports(text, path):
         if isinstance(node, ast.Import):
-            raise ValueError(f"{path}, line {node.lineno}: write 'from networks... import ...' so that it can be packed.")
+            raise ValueError(
+                f"{path}, line {node.lineno}: write 'from networks... import ...' so that it can be packed."
+            )
         line = lines[node.lineno - 1]
         start = line.index(SOURCE, node.col_offset + len("from"))
         lines[node.lineno - 1] = line[:start] + package + line[start + len(SOURCE) :]

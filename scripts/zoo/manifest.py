@@ -53,6 +53,4 @@ def manifest_problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 
 def large_files_yaml(path: str, url: str, sha256: str) -> str:
     """``large_files.yml`` as ``monai.bundle download_large_files`` reads it."""
-    return (
-        f'large_files:\n  - path: "{path}"\n    url: "{url}"\n    hash_val: "{sha256}"\n    hash_type: "sha256"\n'
-    )
+    return f'large_files:\n  - path: "{path}"\n    url: "{url}"\n    hash_val: "{sha256}"\n    hash_type: "sha256"\n'

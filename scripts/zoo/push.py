@@ -30,7 +30,9 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
     if name not in BY_NAME:
         raise ValueError(f"There is no bundle {name!r}; choose from {', '.join(BY_NAME)}.")
     if str(repo).count("/") != 1:
-        raise ValueError(f"--repo is {repo!r}; expected the owner's name and the repository's, such as my-group/{name}.")
+        raise ValueError(
+            f"--repo is {repo!r}; expected the owner's name and the repository's, such as my-group/{name}."
+        )
     version = BY_NAME[name].version
     path = Path(str(output_dir)) / f"{name}_v{version}.zip"
     if not path.is_file():

@@ -157,13 +157,16 @@ def metadata(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, Any]:
     }
 
 
-def bundle_readme(bundle: Bundle, weights: str = NO_WEIGHTS, package: str = "") -> str:
+def bundle_readme(
+    bundle: Bundle, weights: str = NO_WEIGHTS, package: str = "", contents: dict[str, configs.Config] | None = None
+) -> str:
     """``docs/README.md`` of one bundle.
 
     Args:
         bundle: the catalog's entry.
         weights: the sentence about them.
         package: name of the code that the bundle carries; empty in this repository, whose ``networks`` it uses.
+        contents: its configs by name, if they are not those of this repository.
     """
     root, paper = "configs" if package else f"bundles/{bundle.name}/configs", bundle.paper
     run = "python -m monai.bundle run"
@@ -214,7 +217,7 @@ torchrun --nproc_per_node=2 -m monai.bundle run training \\
 
 Every id below is an option: `--epochs 3`, `--img_size "[224,224]"`. A key that no config file has is refused.
 
-{id_table(bundle)}
+{id_table(bundle, contents)}
 """
 
 
@@ -237,21 +240,21 @@ def _paragraph(*parts: str) -> str:
     return textwrap.fill(" ".join(parts), 120, break_long_words=False, break_on_hyphens=False)
 
 
-def id_table(bundle: Bundle) -> str:
+def id_table(bundle: Bundle, contents: dict[str, configs.Config] | None = None) -> str:
     """The plain top-level ids of all configs of a bundle with their defaults."""
-    content = bundle_configs(bundle)
+    content = contents or bundle_configs(bundle)
     texts = IDS | bundle.options
     rows = ["| id | train | inference | meaning |", "| --- | --- | --- | --- |"]
-    for key in plain_ids(bundle):
+    for key in plain_ids(content):
         cells = [_default(content, names, key) for names in (("train", "evaluate"), ("inference",))]
         rows.append(f"| `{key}` | {cells[0]} | {cells[1]} | {texts[key]} |")
     return "\n".join(rows)
 
 
-def plain_ids(bundle: Bundle) -> list[str]:
-    """The ids that a user sets: values, and expressions that only join paths."""
+def plain_ids(contents: dict[str, configs.Config]) -> list[str]:
+    """The ids of these configs that a user sets: values, and expressions that only join paths."""
     found: dict[str, None] = {}
-    for name, content in bundle_configs(bundle).items():
+    for name, content in contents.items():
         if name != "metadata":
             found |= dict.fromkeys(key for key, value in content.items() if "::" not in key and _is_plain(key, value))
     return list(found)

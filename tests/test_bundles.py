@@ -162,7 +162,7 @@ def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None
 
 @every_bundle
 def test_every_plain_id_is_documented(bundle: Bundle) -> None:
-    assert set(plain_ids(bundle)) <= IDS.keys() | bundle.options.keys()
+    assert set(plain_ids(bundle_configs(bundle))) <= IDS.keys() | bundle.options.keys()
     assert bundle.options.keys() <= bundle_configs(bundle)["train"].keys()
 
 

@@ -12,7 +12,8 @@ from scripts.catalog import BUNDLES
 from scripts.render import bundle_configs, render, with_tables
 from tests.workflows import ROOT
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("bundles/*/docs/*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS += sorted(ROOT.glob("bundles/*/docs/*.md"))
 
 
 def commands(document: Path) -> list[str]:

@@ -21,7 +21,7 @@ import nibabel as nib
 import pytest
 import torch
 
-from networks.workflow.provenance import file_hash
+from networks.workflow.provenance import describe_cases, file_hash
 from scripts.catalog import BUNDLES, BY_NAME, Bundle
 from scripts.render import NO_WEIGHTS
 from scripts.zoo import packed_configs
@@ -260,11 +260,22 @@ def test_metadata_are_what_the_runs_wrote(unpacked: Path, ct_dir: Path) -> None:
     assert str(ct_dir) not in json.dumps(metadata)
     assert metadata["eval_metrics"]["mean_dice"] == evaluation["scores"]["dice"]
     assert "CT phantom" in metadata["data_source"] and NO_WEIGHTS not in metadata["intended_use"]
-    assert "The weights were trained on CT phantom" in (unpacked / "docs" / "README.md").read_text()
+    readme = (unpacked / "docs" / "README.md").read_text()
+    assert "The weights were trained on CT phantom" in readme and f"| `channels` | `{CHANNELS}` |" in readme
+    assert "bundles/" not in readme
     for name in ("train", "inference"):
         config = json.loads((unpacked / "configs" / f"{name}.json").read_text())
         assert config["channels"] == CHANNELS and config["img_size"] == [48, 48]
     assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == [48, 48]
+
+
+def test_replaced_lists_are_not_taken_for_the_data_set(ct_dir: Path, tmp_path: Path) -> None:
+    """An annotation server gives a config its own cases and leaves ``dataset_dir`` alone."""
+    item = json.loads((ct_dir / "dataset.json").read_text())["training"][0]
+    inside, outside = {"image": str(ct_dir / item["image"])}, {"image": str(tmp_path / "studies" / "a.nii.gz")}
+    described = describe_cases(str(ct_dir), training=[inside, inside], validation=[])
+    assert (described["name"], described["training"], described["validation"]) == ("CT phantom", 1, 0)
+    assert describe_cases(str(ct_dir), training=[outside]) == {"name": "studies", "training": 1}
 
 
 def copy_of(trained: Path, folder: Path) -> tuple[Path, Path]:
@@ -365,9 +376,13 @@ def test_changed_added_and_lost_files_are_named(unpacked: Path) -> None:
     (unpacked / "docs" / "README.md").write_text("other")
     (unpacked / "configs" / "logging.conf").unlink()
     (unpacked / "extra.py").write_text("")
+    for written in ("models/last.pt", "eval/metrics.csv", "__pycache__/x.pyc"):  # what runs write
+        (unpacked / written).parent.mkdir(exist_ok=True)
+        (unpacked / written).write_text("")
     sentence = failures(unpacked)["manifest"]
     for part in ("docs/README.md is not the file", "configs/logging.conf is missing", "extra.py is not in"):
         assert part in sentence
+    assert sentence.count(" is not in ") == 1
 
 
 @pytest.mark.parametrize(
@@ -379,6 +394,7 @@ def test_changed_added_and_lost_files_are_named(unpacked: Path) -> None:
         (f"{NAME}/link", 0o120777, "a link or a device"),
         ("other/file", 0o100644, "must hold one folder"),
         (f"{NAME}/LICENSE", 0o100644, "a file twice"),
+        (f"{NAME}/__pycache__/x.cpython-311.pyc", 0o100644, "compiled Python"),
     ],
 )
 def test_unsafe_archives_are_not_unpacked(zoo: Path, tmp_path: Path, member: str, mode: int, sentence: str) -> None:
@@ -434,7 +450,7 @@ def test_push_needs_a_token_and_a_hub(zoo: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(ValueError, match="no token"):
         push(NAME, "group/unet", output_dir=str(zoo))
-    with pytest.raises(ValueError, match="run 'python -m scripts.zoo pack unet' first"):
+    with pytest.raises(ValueError, match=r"run 'python -m scripts\.zoo pack unet' first"):
         push("unet", "group/unet", output_dir=str(zoo))
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")
     calls = []

@@ -85,6 +85,9 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     if members and min(member.header_offset for member in members) != 0:
         # a cut zip file may end in another one: a checkpoint is one, too
         raise UnsafeError(f"{path.name} is damaged (it does not begin with its first file); fetch or pack it again.")
+    compiled = next((name for name in names if "__pycache__" in name or name.endswith(".pyc")), None)
+    if compiled is not None:
+        raise UnsafeError(f"{path.name} has compiled Python, {compiled!r}, which may differ from the code beside it.")
     if len(set(names)) != len(names):
         raise UnsafeError(f"{path.name} holds a file twice.")
     tops = {PurePosixPath(name).parts[0] for name in names}

@@ -12,6 +12,8 @@ MANIFEST = "manifest.json"
 LARGE_FILES = "large_files.yml"
 MODEL = "models/model.pt"
 FORMAT = 1
+# at a bundle's top: folders of runs, and what the Hugging Face Hub adds
+WRITTEN = ("data", "eval", "logs", "models", "README.md", ".gitattributes", ".cache")
 
 
 def make_manifest(name: str, version: str, code: CarriedCode, files: Mapping[str, bytes | Path]) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def checksum(content: bytes | Path) -> str:
 
 
 def manifest_problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """What of a folder is not as its manifest says; files that runs write there are none of its business.
+    """What of a folder is not as its manifest says; what runs write into the folder is left alone.
 
     Returns:
         A sentence for every file that is missing, changed or not listed.
@@ -46,8 +48,9 @@ def manifest_problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
             problems.append(f"{path} is missing.")
         elif file_hash(file) != expected:
             problems.append(f"{path} is not the file that was packed (its SHA-256 differs).")
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    problems += [f"{path} is not in {MANIFEST}." for path in sorted(present - listed.keys() - {MANIFEST})]
+    present = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    packed = {path.as_posix() for path in present if path.parts[0] not in WRITTEN and "__pycache__" not in path.parts}
+    problems += [f"{path} is not in {MANIFEST}." for path in sorted(packed - listed.keys() - {MANIFEST})]
     return problems
 
 

@@ -69,7 +69,7 @@ def pack(*names: str, output_dir: str = "dist/zoo", base_url: str = "", aside: b
     for bundle in [BY_NAME[name] for name in names] or BUNDLES:
         packed = assemble(bundle, base_url if aside else "")
         path = write(packed, folder, base_url, overwrite)
-        print(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MB).", flush=True)
+        print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).", flush=True)
         for note in packed.notes:
             print(f"Note: {note}", flush=True)
 
@@ -97,11 +97,11 @@ def assemble(bundle: Bundle, large_files_url: str = "", root: Path = ROOT) -> Pa
     code = carry(root, bundle.name, bundle.version, classes, modules)
     ids = module_ids(list(contents.values()))
     files: dict[str, bytes | Path] = {"LICENSE": (root / "LICENSE").read_bytes()}
-    for name, content in contents.items():
-        files[f"configs/{name}.json"] = _json(pack_config(content, code.package, ids))
+    contents = {name: pack_config(content, code.package, ids) for name, content in contents.items()}
+    files |= {f"configs/{name}.json": _json(content) for name, content in contents.items()}
     files["configs/metadata.json"] = _json(metadata)
     files["configs/logging.conf"] = LOGGING.encode()
-    files["docs/README.md"] = bundle_readme(bundle, statement, code.package).encode()
+    files["docs/README.md"] = bundle_readme(bundle, statement, code.package, contents).encode()
     files |= {path: text.encode() for path, text in code.files.items()}
     aside = None
     if found is not None:

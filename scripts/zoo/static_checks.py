@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from networks.workflow.provenance import file_hash
 from scripts.render import NO_WEIGHTS
 from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, manifest_problems
@@ -70,6 +68,10 @@ def check_json(folder: Path) -> str:
 
 def check_schema(folder: Path, schema: Path) -> str:
     """The metadata are as their schema wants them."""
+    try:
+        import jsonschema  # only verifying needs it
+    except ImportError as error:
+        raise ValueError("The package jsonschema is not installed; run: python -m pip install -e '.[zoo]'.") from error
     validator = jsonschema.Draft201909Validator(_read(schema))
     errors = sorted(validator.iter_errors(_metadata(folder)), key=lambda error: error.json_path)
     if errors:
@@ -159,5 +161,6 @@ def _path_candidates(text: str) -> list[str]:
     except SyntaxError:
         return [text]
     added = {id(node.right) for node in ast.walk(tree) if isinstance(node, ast.BinOp)}
+    added |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values[1:]}
     constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     return [node.value for node in constants if id(node) not in added]

@@ -67,8 +67,8 @@ def load_checks(folder: Path) -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="zoo-") as temporary:
         work, copy = Path(temporary, "work"), Path(temporary, "bundles", folder.name)
         work.mkdir()
-        # running a bundle writes caches, and may write anything, into its folder
-        shutil.copytree(folder, copy)
+        # running a bundle writes into its folder; compiled code there need not be that of the files that were checked
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         results = Path(temporary, "results.json")
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         try:

@@ -251,7 +251,7 @@ BUNDLES = [
             "levels": "parallel window sizes of the spatial pyramid pooling, 1 to 4",
             "drop_path_rate": DROP_PATH,
         },
-        default=ct_phantom(4, options={"levels": 3, "drop_path_rate": 0.0}),
+        default=ct_phantom(4, options={"levels": 2, "drop_path_rate": 0.0}),
         presets={
             **synapse(transunet_line(200, 24, 0.05, (0.4, 0.6), {"levels": 2, "drop_path_rate": 0.1})),
             **nasa({"levels": 2, "drop_path_rate": 0.1}),

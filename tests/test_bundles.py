@@ -11,6 +11,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.transforms import LoadImage
 
+import networks
 from scripts.catalog import BUNDLES, BY_NAME, Bundle
 from scripts.ids import IDS
 from scripts.render import bundle_configs, plain_ids
@@ -158,6 +159,20 @@ def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None
         parser.read_config(config_paths(bundle, "inference", f"presets/{name}_inference"))
         for part in ("preprocessing", "inferer", "postprocessing"):
             assert parser.get_parsed_content(part) is not None
+
+
+@every_bundle
+def test_networks_can_be_built_as_configured(bundle: Bundle) -> None:
+    """In the size and with the options of the default and of every preset, which the other tests make small."""
+    contents = bundle_configs(bundle)
+    arguments = []
+    for overlay in ({}, *(contents[f"presets/{name}"] for name in bundle.presets)):
+        ids = contents["train"] | overlay
+        keys = ("in_channels", "out_channels", "img_size", *bundle.options)
+        arguments.append({key: ids[key] for key in keys if key != "drop_path_rate"})
+    for number, kwargs in enumerate(arguments):
+        if kwargs not in arguments[:number]:
+            getattr(networks, bundle.network)(**kwargs)
 
 
 @every_bundle

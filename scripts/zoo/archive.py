@@ -5,14 +5,11 @@ import json
 import re
 import stat
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
-
-from monai.apps import download_url
 
 from scripts.zoo.pack import MODEL_INFO, sha1
 
@@ -52,8 +49,8 @@ def opened(source: str) -> Iterator[tuple[Path, dict[str, str]]]:
 def _fetched(url: str, folder: Path) -> Path:
     path = folder / PurePosixPath(url.split("?")[0]).name
     try:
-        download_url(url, path, progress=False)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        urllib.request.urlretrieve(url, path)
+    except OSError as error:
         raise FileNotFoundError(f"{url} cannot be fetched ({error}); check the address and the server.") from error
     return path
 

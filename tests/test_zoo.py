@@ -457,6 +457,11 @@ def test_push_needs_a_token_and_a_hub(zoo: Path, monkeypatch) -> None:
     monkeypatch.setattr("scripts.zoo.push.push_to_hf_hub", lambda **arguments: calls.append(arguments) or "url")
     push(NAME, "group/unet", output_dir=str(zoo), load=False)
     assert (calls[0]["repo"], calls[0]["name"], calls[0]["version"]) == ("group/unet", NAME, "0.1.0")
+    monkeypatch.undo()
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(ValueError, match="was not pushed to group/unet"):
+        push(NAME, "group/unet", output_dir=str(zoo), load=False)
 
 
 def test_large_weights_can_stay_beside_the_zip(trained: Path, tmp_path: Path, monkeypatch) -> None:

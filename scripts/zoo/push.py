@@ -1,6 +1,5 @@
 """Handing a packed bundle to MONAI's upload to the Hugging Face Hub."""
 
-import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -47,8 +46,10 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
             archive.extractall(folder)
         try:
             url = push_to_hf_hub(repo=repo, name=name, bundle_dir=folder, private=private, version=version)
-        except (huggingface_hub.errors.HfHubHTTPError, OSError, huggingface_hub.errors.HFValidationError) as error:
+        except (
+            Exception
+        ) as error:  # of the HTTP library that the hub's client uses, another one in each of its versions
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-            raise ValueError(f"{name} was not pushed to {repo} at {endpoint}: {reason[0]}") from error
+            endpoint = huggingface_hub.constants.ENDPOINT
+            raise ValueError(f"{name} was not pushed to {repo} at {endpoint} ({reason[0]}).") from error
     print(f"Pushed {name} {version} to {url}.")

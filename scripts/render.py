@@ -308,7 +308,7 @@ def _recipe_text(preset: Preset) -> str:
 
 
 def _is_plain(key: str, value: Any) -> bool:
-    if key in IDS:
+    if key in IDS or (isinstance(value, list) and value and all(isinstance(part, int | float) for part in value)):
         return True
     return not isinstance(value, dict | list) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))
 

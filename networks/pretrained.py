@@ -3,14 +3,15 @@
 `load` reads a source, finds out its format, gives its tensors our names, fits them to the network's shapes and says
 what became of every one. Nothing in a file is executed, and a network is either loaded or left as it was.
 
-A format is one line of `FORMATS`: how to recognise it, and how its names become ours. Swin checkpoints go into every
-network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines `pretrained_targets(name)`,
-which gets a name in Microsoft's layout and returns the network's own names that start from this tensor. LeViT
-checkpoints go into every network whose `encoder` is a `LevitEncoder`, Google's .npz files into networks with a
-`convert_google` (see `TransUnet`), and those of torchvision, timm and NASA's MicroNet into every network with a
-convolutional encoder that has their names. Where `convert_authors` depends on the network's arguments, the attribute
-`converter_options` holds its further arguments. By convention the part that is usually pretrained is called `encoder`
-and the module in front of the logits `head`; a convolutional encoder beside a Swin encoder is called `cnn_encoder`.
+A format is one line of `FORMATS`: which networks it is for, how to recognise it, and how its names become ours. Swin
+checkpoints go into every network whose `encoder` is a `SwinEncoder`. A network that wants them elsewhere defines
+`pretrained_targets(name)`, which gets a name in Microsoft's layout and returns the network's own names that start from
+this tensor. LeViT checkpoints go into every network whose `encoder` is a `LevitEncoder`, Google's .npz files into
+networks with a `convert_google` (see `TransUnet`), and those of torchvision, timm and NASA's MicroNet into every
+network with a convolutional encoder that has their names. Where `convert_authors` depends on the network's arguments,
+the attribute `converter_options` holds its further arguments. By convention the part that is usually pretrained is
+called `encoder` and the module in front of the logits `head`; a convolutional encoder beside a Swin encoder is called
+`cnn_encoder`.
 
 Sources: layout of Microsoft's checkpoints, https://github.com/microsoft/Swin-Transformer (MIT licence); where the
 authors of Swin-Unet put them, https://github.com/HuCaoFighting/Swin-Unet, from a description, not from the code; layout
@@ -96,7 +97,8 @@ class Format:
     Attributes:
         name: for reports and error messages.
         whole: whether its files hold the whole network, so that anything missing but the head means a wrong file.
-        detect: whether a file's tensors are in this format and of use to the network.
+        fits: whether the network has a place for such weights.
+        detect: whether a file's tensors, for such a network, are in this format.
         convert: yields (name in the file, name in the network, tensor); a tensor may have several names in the network,
             and names that the network does not have are ignored.
         part: name of the network's module that its files are made for.
@@ -105,6 +107,7 @@ class Format:
 
     name: str
     whole: bool
+    fits: Callable[[nn.Module], bool]
     detect: Callable[[nn.Module, Mapping[str, Tensor]], bool]
     convert: Callable[[nn.Module, Mapping[str, Tensor]], Conversion]
     part: Callable[[nn.Module], str] = lambda network: "encoder"
@@ -138,12 +141,12 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     content = content if wrapper is None else content[wrapper]
     state = clean_state_dict({str(name): value for name, value in content.items() if isinstance(value, Tensor)})
     weights = {name: tensor for name, tensor in state.items() if not name.endswith(CONSTANTS)}
-    form = next((form for form in FORMATS if weights and form.detect(network, weights)), None)
+    form = next((form for form in _formats(network) if weights and form.detect(network, weights)), None)
     if form is None:
         found = ", ".join(repr(str(name)) for name in list(content)[:4]) or "nothing"
         raise ValueError(
             f"{source} is no checkpoint that {type(network).__name__} can use: it holds {found}"
-            f"{', ...' if len(content) > 4 else ''}. Accepted are {', '.join(form.name for form in FORMATS)}."
+            f"{', ...' if len(content) > 4 else ''}. Accepted are {', '.join(form.name for form in _formats(network))}."
         )
 
     skipped = {str(name): "not a tensor" for name, value in content.items() if not isinstance(value, Tensor)}
@@ -181,6 +184,15 @@ def load_all(network: nn.Module, sources: str | Path | Sequence[str | Path]) -> 
     """`load` one source, or one after the other: a network with two encoders takes the weights of each by itself."""
     sources = [sources] if isinstance(sources, str | Path) else sources
     return [load(network, source) for source in sources]
+
+
+def sources(network: nn.Module) -> list[str]:
+    """What `load` takes for this network beside its own checkpoints: names of formats."""
+    return [form.name for form in _formats(network) if form.detect is not _is_ours]
+
+
+def _formats(network: nn.Module) -> list[Format]:
+    return [form for form in FORMATS if form.fits(network)]
 
 
 def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
@@ -317,11 +329,15 @@ def _convert_ours(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion
     return ((name, name, tensor) for name, tensor in state.items())
 
 
+def _has_authors(network: nn.Module) -> bool:
+    return hasattr(network, "convert_authors")
+
+
 def _is_authors(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     # One name decides, so that a file with a foreign tensor among the authors' gets the converter's own message.
     name = next(iter(state))
     try:
-        return hasattr(network, "convert_authors") and bool(network.convert_authors({name: state[name]}))
+        return bool(network.convert_authors({name: state[name]}))
     except ValueError:
         return False
 
@@ -331,8 +347,12 @@ def _convert_authors(network: nn.Module, state: Mapping[str, Tensor]) -> Convers
     return ((name, name, tensor) for name, tensor in converted.items())
 
 
+def _has_swin(network: nn.Module) -> bool:
+    return hasattr(network, "pretrained_targets") or isinstance(getattr(network, "encoder", None), SwinEncoder)
+
+
 def _is_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    return _is_swin(network, state) and "layers.0.downsample.reduction.weight" in state
+    return _is_swin(state) and "layers.0.downsample.reduction.weight" in state
 
 
 def _convert_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
@@ -342,7 +362,7 @@ def _convert_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> Conve
 
 
 def _is_timm(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    return _is_swin(network, state) and "layers.1.downsample.reduction.weight" in state
+    return _is_swin(state) and "layers.1.downsample.reduction.weight" in state
 
 
 def _convert_timm(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
@@ -354,10 +374,9 @@ def _convert_timm(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion
             yield name, target, tensor
 
 
-def _is_swin(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+def _is_swin(state: Mapping[str, Tensor]) -> bool:
     # The table excludes Swin V2, whose other tensors have the same names and another meaning.
-    takes = hasattr(network, "pretrained_targets") or isinstance(getattr(network, "encoder", None), SwinEncoder)
-    return takes and "layers.0.blocks.0.attn.relative_position_bias_table" in state
+    return "layers.0.blocks.0.attn.relative_position_bias_table" in state
 
 
 def _targets(network: nn.Module, name: str) -> Iterable[str]:
@@ -373,8 +392,12 @@ def _targets(network: nn.Module, name: str) -> Iterable[str]:
     return targets
 
 
+def _has_levit(network: nn.Module) -> bool:
+    return isinstance(getattr(network, "encoder", None), LevitEncoder)
+
+
 def _is_meta_levit(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    return isinstance(getattr(network, "encoder", None), LevitEncoder) and "patch_embed.0.c.weight" in state
+    return "patch_embed.0.c.weight" in state
 
 
 def _convert_meta_levit(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
@@ -389,7 +412,7 @@ def _convert_meta_levit(network: nn.Module, state: Mapping[str, Tensor]) -> Conv
 
 
 def _is_timm_levit(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    return isinstance(getattr(network, "encoder", None), LevitEncoder) and "stem.conv1.linear.weight" in state
+    return "stem.conv1.linear.weight" in state
 
 
 def _convert_timm_levit(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
@@ -406,10 +429,13 @@ def _cnn_part(network: nn.Module) -> str:
     return "cnn_encoder" if hasattr(network, "cnn_encoder") else "encoder"
 
 
+def _has_cnn(network: nn.Module) -> bool:
+    other = _has_swin(network) or _has_levit(network) or _has_google(network)
+    return hasattr(network, "cnn_encoder") or (hasattr(network, "encoder") and not other)
+
+
 def _is_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    encoder = getattr(network, _cnn_part(network), None)
-    if encoder is None or isinstance(encoder, SwinEncoder):
-        return False
+    encoder = getattr(network, _cnn_part(network))
     # Few names suffice: what is missing is said when the file is checked.
     own = encoder.state_dict().keys()
     return 10 * len(own & set(convert_cnn_names(encoder, state).values())) > len(own)
@@ -421,8 +447,12 @@ def _convert_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
         yield name, f"{part}.{target}", state[name]
 
 
+def _has_google(network: nn.Module) -> bool:
+    return hasattr(network, "convert_google")
+
+
 def _is_google(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    return hasattr(network, "convert_google") and "Transformer/encoder_norm/scale" in state
+    return "Transformer/encoder_norm/scale" in state
 
 
 def _convert_google(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
@@ -430,13 +460,13 @@ def _convert_google(network: nn.Module, state: Mapping[str, Tensor]) -> Conversi
 
 
 FORMATS = (
-    Format("our own model.pt or last.pt", True, _is_ours, _convert_ours),
+    Format("our own model.pt or last.pt", True, lambda network: True, _is_ours, _convert_ours),
     # Before the authors', whose LeViT-UNet 192 has blocks of the same names.
-    Format("LeViT's checkpoints", False, _is_meta_levit, _convert_meta_levit),
-    Format("timm's LeViT models", False, _is_timm_levit, _convert_timm_levit),
-    Format("the authors' checkpoints of this network", True, _is_authors, _convert_authors),
-    Format("Microsoft's Swin checkpoints", False, _is_microsoft, _convert_microsoft),
-    Format("timm's Swin models", False, _is_timm, _convert_timm),
-    Format("Google's ViT .npz files", False, _is_google, _convert_google),
-    Format("convolutional encoders such as MicroNet's", False, _is_cnn, _convert_cnn, _cnn_part, exact=True),
+    Format("LeViT's checkpoints", False, _has_levit, _is_meta_levit, _convert_meta_levit),
+    Format("timm's LeViT models", False, _has_levit, _is_timm_levit, _convert_timm_levit),
+    Format("the authors' checkpoints of this network", True, _has_authors, _is_authors, _convert_authors),
+    Format("Microsoft's Swin checkpoints", False, _has_swin, _is_microsoft, _convert_microsoft),
+    Format("timm's Swin models", False, _has_swin, _is_timm, _convert_timm),
+    Format("Google's ViT .npz files", False, _has_google, _is_google, _convert_google),
+    Format("convolutional encoders such as MicroNet's", False, _has_cnn, _is_cnn, _convert_cnn, _cnn_part, exact=True),
 )

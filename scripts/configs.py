@@ -184,59 +184,7 @@ def train(bundle: Bundle) -> Config:
             "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
         ],
         # not in initialize, which MONAI runs as well to load the weights only
-        "run": [_check("@train::dataset::data + @validate::dataset::data"), "$@train::trainer.run()"],
-        "training": "%run",
-    }
-
-
-def evaluate(bundle: Bundle) -> Config:
-    """``evaluate.json``, merged after ``train.json``: scores of the test split, per case and class."""
-    return {
-        "imports": [
-            "$import os",
-            "$from ignite import distributed as idist",
-            "$import networks.workflow as workflow",
-        ],
-        "ckpt_path": "$@ckpt_dir + '/model.pt'",
-        "split": "test",
-        "validate::dataset::data": "$workflow.case_list(@datalist, @split)",
-        "validate::dataset::cache_rate": 0,
-        "validate::key_metric": {"dice": _mean_dice()},
-        "validate::evaluator::additional_metrics": {
-            "iou": {
-                "_target_": "MeanIoUHandler",
-                "include_background": False,
-                "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
-            },
-            "hd95": {
-                "_target_": f"{WORKFLOW}.SpacedHausdorffDistance",
-                "percentile": 95,
-                "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
-            },
-        },
-        "validate::handlers": [
-            {"_target_": f"{WORKFLOW}.EvaluationProgress"},
-            {
-                "_target_": f"{WORKFLOW}.CaseReport",
-                "save_dir": "@output_dir",
-                "class_names": "@class_names",
-                "metrics": ["dice", "iou", "hd95"],
-            },
-            {
-                "_target_": f"{WORKFLOW}.EvaluationRecord",
-                "path": "$@output_dir + '/evaluation.json'",
-                "checkpoint": "@ckpt_path",
-                "dataset_dir": "@dataset_dir",
-                "data": "@validate::dataset::data",
-                "split": "@split",
-            },
-        ],
-        "initialize": [
-            "$workflow.report_errors()",
-            "$monai.utils.set_determinism(@seed)",
-            _check("@validate::dataset::data"),
-        ],
-        "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@validate::evaluator.run()"],
+        "run": [check("@train::dataset::data + @validate::dataset::data"), "$@train::trainer.run()"],
         "training": "%run",
     }
 
@@ -287,7 +235,7 @@ def inference(bundle: Bundle) -> Config:
         },
         "initialize": ["$workflow.report_errors()", "$monai.utils.set_determinism(0)"],
         "run": [
-            _check("@datalist", classes="None"),
+            check("@datalist", classes="None"),
             "$workflow.load_weights(@network, @ckpt_path)",
             "$@evaluator.run()",
         ],
@@ -456,7 +404,8 @@ def _phantom(preset: Preset) -> str:
     return f"phantom='{PHANTOM[kind]}' if @dataset_dir == '{DATASET_DIR[kind]}' else None"
 
 
-def _check(cases: str, classes: str = "@out_channels") -> str:
+def check(cases: str, classes: str = "@out_channels") -> str:
+    """The check of images and labels before a run."""
     return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
 
 

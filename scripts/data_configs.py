@@ -28,6 +28,11 @@ def image_only(preset: Preset) -> list[Config]:
     return _intensity(preset)
 
 
+def oriented_image(preset: Preset) -> list[Config]:
+    """``image_only`` without the resizing, for inference that resizes slice by slice."""
+    return [*_orient(["image"]), *_intensity(preset)]
+
+
 def train_preprocessing(preset: Preset) -> Config:
     """Deterministic transforms of image and label, then the recipe's random ones."""
     augmentation = globals()[preset.recipe.augmentation]()
@@ -70,18 +75,20 @@ def inferer(preset: Preset) -> Config:
 
 def label_map(transform: str, and_image: bool = False) -> list[Config]:
     """Logits to class numbers on the grid of the file; the image as well, where the two are drawn together."""
+    return [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}, invert(transform, and_image)]
+
+
+def invert(transform: str, and_image: bool = False) -> Config:
+    """Class numbers, and the image, back to the grid of the file."""
     keys = ["pred", "image"] if and_image else ["pred"]
-    return [
-        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        {
-            "_target_": "Invertd",
-            "keys": keys,
-            "transform": transform,
-            "orig_keys": ["image"] * len(keys),
-            "nearest_interp": [True, False][: len(keys)],
-            "to_tensor": True,
-        },
-    ]
+    return {
+        "_target_": "Invertd",
+        "keys": keys,
+        "transform": transform,
+        "orig_keys": ["image"] * len(keys),
+        "nearest_interp": [True, False][: len(keys)],
+        "to_tensor": True,
+    }
 
 
 def save(preset: Preset) -> Config:
@@ -169,9 +176,13 @@ def micrograph_augmentation() -> list[Config]:
     ]
 
 
+def _orient(keys: list[str]) -> list[Config]:
+    return [{"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None}]
+
+
 def _orient_and_resize(keys: list[str], modes: list[str]) -> list[Config]:
     return [
-        {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None},
+        *_orient(keys),
         {"_target_": "Resized", "keys": keys, "spatial_size": "$list(@img_size) + [-1]", "mode": modes},
     ]
 

@@ -8,6 +8,8 @@ IDS = {
     "log_dir": "TensorBoard's folder",
     "ckpt_path": "weights to evaluate or to predict with",
     "split": "list of `dataset.json` to evaluate",
+    "model": "what the results are to be called; give variants of a network different names",
+    "tolerance": "distance within which the normalised surface Dice takes two surfaces for the same, in mm or pixels",
     "check_data": "read every image and label once before the start and stop at the first mistake",
     "preset": "name of the overlay that was merged, kept with the weights; not to be set by hand",
     "in_channels": "channels of the images",

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from networks.workflow import class_names, load_datalist
 from networks.workflow.evaluation import overlay
+from scripts.predictions import find_predictions
 
 MARGIN = 24
 
@@ -35,9 +36,10 @@ def panel(
     """
     load = LoadImage(image_only=True, ensure_channel_first=True, reader=None)
     rows = []
-    for pair in load_datalist(dataset_dir)[split][:cases]:
+    pairs = load_datalist(dataset_dir)[split][:cases]
+    for pair, prediction in zip(pairs, find_predictions(predictions, pairs, dataset_dir), strict=True):
         image = load(pair["image"])
-        truth, found = load(pair["label"]), load(_prediction(predictions, pair["image"]))
+        truth, found = load(pair["label"]), load(prediction)
         classes = max(len(class_names(dataset_dir, 2)), int(max(truth.max(), found.max())) + 1)
         black, white = window or (float(image.min()), float(image.max()))
         grey = ((image[:1] - black) / max(white - black, 1)).clamp(0, 1)
@@ -60,18 +62,6 @@ def panel(
     picture.save(temporary)
     temporary.replace(target)
     print(f"Wrote {target}.")
-
-
-def _prediction(folder: str, image: str) -> str:
-    stem = Path(image).name.removesuffix(".gz")
-    stem = stem[: stem.rindex(".")]
-    found = sorted(path for path in Path(folder).rglob("*_seg.*") if path.name.startswith(f"{stem}_seg."))
-    if len(found) != 1:
-        raise FileNotFoundError(
-            f"{folder} holds {len(found)} predictions named {stem}_seg, expected one; run the inference config on this "
-            "data set first."
-        )
-    return str(found[0])
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ from typing import Any
 
 import fire
 
-from scripts import configs
+from networks.workflow.records import KEYS
+from scripts import configs, evaluation_configs
 from scripts.catalog import BUNDLES, VERSIONS, Bundle
 from scripts.ids import IDS
 from scripts.recipes import Preset
+from scripts.tables import architectures_table, faster_table, speed_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DECAY = {"polynomial": " with polynomial decay", "constant": ""}
@@ -78,9 +80,9 @@ def rendered_files() -> dict[Path, str]:
         files[folder / "configs" / "logging.conf"] = LOGGING
         files[folder / "docs" / "README.md"] = bundle_readme(bundle)
         files[folder / "LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    readme = ROOT / "README.md"
-    if readme.is_file():
-        files[readme] = with_tables(readme.read_text(encoding="utf-8"))
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        if document.is_file():
+            files[document] = with_tables(document.read_text(encoding="utf-8"))
     return files
 
 
@@ -89,13 +91,14 @@ def bundle_configs(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, confi
     content = {
         "metadata": metadata(bundle, weights),
         "train": configs.train(bundle),
-        "evaluate": configs.evaluate(bundle),
+        "evaluate": evaluation_configs.evaluate(bundle),
         "inference": configs.inference(bundle),
         "multi_gpu_train": configs.multi_gpu_train(bundle),
     }
     for name, preset in bundle.presets.items():
         content[f"presets/{name}"] = configs.preset_overlay(bundle, name)
         content[f"presets/{name}_inference"] = configs.preset_inference(bundle, preset)
+        content[f"presets/{name}_paper"] = evaluation_configs.preset_paper(preset)
     return content
 
 
@@ -213,6 +216,15 @@ torchrun --nproc_per_node=2 -m monai.bundle run training \\
 {run} --config_file "['{root}/inference.json','{root}/presets/{first}_inference.json']" --dataset_dir DIR
 ```
 
+`evaluate.json` scores by the strict protocol; the overlay of a data set after it infers and scores as the code behind
+that data set's published numbers (the two protocols: `docs/scores.md` of the repository):
+
+```bash
+{run} --dataset_dir DIR \\
+  --config_file "['{root}/train.json','{root}/presets/{first}.json','{root}/evaluate.json',\\
+'{root}/presets/{first}_paper.json']"
+```
+
 ## Ids
 
 Every id below is an option: `--epochs 3`, `--img_size "[224,224]"`. A key that no config file has is refused.
@@ -262,7 +274,15 @@ def plain_ids(contents: dict[str, configs.Config]) -> list[str]:
 
 def with_tables(text: str) -> str:
     """Replace what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` by the rendered table."""
-    tables = {"ids": lambda: id_table(BUNDLES[0]), "bundles": bundle_table, "super1": super1_table}
+    tables = {
+        "ids": lambda: id_table(BUNDLES[0]),
+        "bundles": bundle_table,
+        "record": record_table,
+        "super1": super1_table,
+        "architectures": architectures_table,
+        "speed": speed_table,
+        "faster": faster_table,
+    }
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}{tables[match[2]]()}\n{match[3]}",
@@ -279,6 +299,12 @@ def bundle_table() -> str:
         for b in BUNDLES
     ]
     return "\n".join(rows)
+
+
+def record_table() -> str:
+    """The keys of a result record."""
+    rows = ["| key | value |", "| --- | --- |"]
+    return "\n".join(rows + [f"| `{key}` | {text} |" for key, text in KEYS.items()])
 
 
 def super1_table() -> str:

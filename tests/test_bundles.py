@@ -2,16 +2,20 @@
 
 import csv
 import json
+import socket
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ignite import distributed as idist
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.transforms import LoadImage
 
 import networks
+from networks.workflow.checkpoints import read_checkpoint
+from networks.workflow.records import read_records
 from scripts.catalog import BUNDLES, BY_NAME, Bundle
 from scripts.ids import IDS
 from scripts.render import bundle_configs, plain_ids
@@ -32,10 +36,10 @@ def test_train_evaluate_infer(bundle: Bundle, data_dirs: dict[str, Path], tmp_pa
 
     run(config_paths(bundle, "train", "evaluate"), "train", **options)
     test_list = json.loads((data / "dataset.json").read_text())["test"]
-    for metric in ("dice", "iou", "hd95"):
-        rows = list(csv.DictReader((tmp_path / "eval" / f"{metric}.csv").open()))
-        assert len(rows) == len(test_list)
-        assert list(rows[0]) == ["case", *bundle.default.classes]
+    records = read_records(tmp_path / "eval" / "results_strict.jsonl")
+    for metric in ("dice", "iou", "hd95", "nsd@2"):
+        classes = [record["class"] for record in records if record["metric"] == metric]
+        assert classes == len(test_list) * bundle.default.classes
 
     run(config_paths(bundle, "inference"), "inference", **tiny_overrides(bundle, tmp_path, data))
     for item in test_list:
@@ -78,6 +82,31 @@ def test_presets_train_evaluate_infer(
     run(infer, "inference", **tiny_overrides(bundle, tmp_path, data, **classes))
     item = json.loads((data / "dataset.json").read_text())["test"][0]
     check_prediction(tmp_path / "eval", data / item["image"], classes.get("out_channels", len(preset.classes) + 1) - 1)
+
+
+@every_bundle
+def test_multi_gpu_train(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    """In a group of one process; tests/test_processes.py has two."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
+    for name, value in group.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(idist.utils, "_model", idist.utils._model)  # Ignite would look for the group ever after
+    options = training_overrides(bundle, tmp_path, data_dirs[bundle.default.kind], epochs=1)
+    del options["device"]
+    run(config_paths(bundle, "train", "multi_gpu_train"), "train", "training", **options)
+    assert not torch.distributed.is_initialized()
+    build_network(bundle).load_state_dict(read_checkpoint(tmp_path / "models" / "model.pt"))
+
+
+def build_network(bundle: Bundle) -> torch.nn.Module:
+    """The bundle's network with the small sizes."""
+    parser = ConfigParser()
+    parser.read_config(config_paths(bundle, "inference"))
+    parser.update(tiny_network(bundle) | {"img_size": [48, 48]})
+    return parser.get_parsed_content("network_def")
 
 
 @pytest.mark.parametrize("bundle", [BY_NAME["swin_unet"]], ids=lambda bundle: bundle.name)
@@ -127,10 +156,7 @@ def test_network_takes_and_gives_what_the_metadata_says(bundle: Bundle, tmp_path
 def test_torchscript_export(bundle: Bundle, tmp_path: Path) -> None:
     configs = Path("bundles", bundle.name, "configs")
     tiny = tiny_network(bundle)
-    parser = ConfigParser()
-    parser.read_config(str(configs / "inference.json"))
-    parser.update(tiny)
-    network = parser.get_parsed_content("network_def").eval()
+    network = build_network(bundle).eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     traced = {} if network.scriptable else {"use_trace": True, "input_shape": [1, network.in_channels, 64, 64]}
     ckpt_export(
@@ -139,6 +165,7 @@ def test_torchscript_export(bundle: Bundle, tmp_path: Path) -> None:
         ckpt_file=str(tmp_path / "model.pt"),
         meta_file=str(configs / "metadata.json"),
         config_file=str(configs / "inference.json"),
+        img_size=[48, 48],
         **traced,
         **tiny,
     )
@@ -155,6 +182,10 @@ def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None
         parser.update({**tiny_network(bundle), "dataset_dir": str(data_dirs[preset.kind])})
         for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
             assert parser.get_parsed_content(part) is not None
+        parser.read_config(config_paths(bundle, "train", f"presets/{name}", "evaluate", f"presets/{name}_paper"))
+        for part in ("validate::preprocessing", "validate::inferer", "validate::postprocessing"):
+            assert parser.get_parsed_content(part) is not None
+        assert parser["validate"]["scores"]["protocol"] == "paper"
         parser = ConfigParser()
         parser.read_config(config_paths(bundle, "inference", f"presets/{name}_inference"))
         for part in ("preprocessing", "inferer", "postprocessing"):

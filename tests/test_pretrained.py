@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from segmentation_models_pytorch.encoders import get_encoder
 from timm.layers import resize_rel_pos_bias_table
 from timm.models import create_model
 from timm.models.swin_transformer import SwinTransformer
@@ -503,3 +504,21 @@ def test_another_encoder_is_refused(tmp_path, own, other, message):
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     with pytest.raises(ValueError, match="no checkpoint that TransUnet can use"):
         load(transunet(), tmp_path / "other.pth")
+
+
+def test_efficientnet_pytorch_files_go_into_timms_efficientnets(tmp_path):
+    """smp's own EfficientNets have the names of efficientnet-pytorch and compute what timm's "tf_" ones do."""
+    theirs = get_encoder("efficientnet-b0", weights=None).eval()
+    for norm in [module for module in theirs.modules() if isinstance(module, nn.BatchNorm2d)]:
+        nn.init.uniform_(norm.weight)
+        nn.init.constant_(norm.running_var, 0.1)
+    classifier = {"_fc.weight": torch.ones(2, 1280), "_fc.bias": torch.ones(2)}
+    torch.save(theirs.state_dict() | classifier, tmp_path / "b0.pth")
+    network = Unet(3, 2, encoder_name="tu-tf_efficientnet_b0").eval()
+    report = load(network, tmp_path / "b0.pth")
+    assert not [name for name in report.left if name.startswith("encoder.")]
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, same = network.encoder(x), theirs(x)
+    for i in (2, 3, 5):  # the fourth is taken from another block
+        torch.testing.assert_close(features[i], same[i], rtol=1e-4, atol=1e-5 * same[i].abs().max().item())

@@ -9,23 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from networks import CSUnet, HiFormer, LevitUnet, SwinUnet, TransDeepLab, TransUnet
+from scripts.benchmark.cases import CASES
 
 REFERENCE = Path(__file__).parent / "reference"
-CASES = {
-    "levit_unet_128s": (LevitUnet, {"variant": "128s"}),
-    "levit_unet_192": (LevitUnet, {"variant": "192"}),
-    "levit_unet_384": (LevitUnet, {"variant": "384"}),
-    "cs_unet_resnet50": (CSUnet, {"encoder_name": "resnet50"}),
-    "cs_unet_efficientnet-b4": (CSUnet, {"encoder_name": "efficientnet-b4"}),
-    "cs_unet_vgg16_bn_2222": (CSUnet, {"encoder_name": "vgg16_bn", "depths": (2, 2, 2, 2)}),
-    "swin_unet_tiny": (SwinUnet, {}),
-    "hiformer_s": (HiFormer, {"variant": "S"}),
-    "hiformer_b": (HiFormer, {"variant": "B"}),
-    "hiformer_l": (HiFormer, {"variant": "L"}),
-    "transdeeplab_3level": (TransDeepLab, {"levels": 3}),
-    "transunet_r50_b16": (TransUnet, {}),
-}
+CASE = {case.name: case for case in CASES}
 
 
 def golden_value(key: str, shape: list[int]) -> np.ndarray:
@@ -41,7 +28,7 @@ def golden_value(key: str, shape: list[int]) -> np.ndarray:
     return 0.1 * r if len(shape) <= 1 else r * math.sqrt(3 / (r.size / shape[0]))
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=sorted(path.stem for path in REFERENCE.glob("*.json")))
 def case(request) -> tuple[dict, dict, torch.nn.Module]:
     """Facts, stored outputs and the network with the rule's weights."""
     facts = json.loads((REFERENCE / f"{request.param}.json").read_text())
@@ -50,11 +37,9 @@ def case(request) -> tuple[dict, dict, torch.nn.Module]:
     total = sum(value.sum(dtype=np.float64) for value in state.values())
     assert total == pytest.approx(facts["weight_check"]["sum"], abs=1e-6)
 
-    network_class, kwargs = CASES[request.param]
-    _, in_channels, height, _ = facts["input"]["shape"]
-    network = network_class(in_channels, facts["constructor"]["classes"], height, **kwargs).eval()
+    network = CASE[request.param].build(facts["input"]["shape"][2]).eval()
     weights = {key: torch.from_numpy(np.asarray(value)) for key, value in state.items()}
-    network.load_state_dict(network_class.convert_authors(weights), strict=True)
+    network.load_state_dict(network.convert_authors(weights), strict=True)
     return facts, stored, network
 
 

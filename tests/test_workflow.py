@@ -1,7 +1,6 @@
 """The parts of networks.workflow one by one."""
 
 import csv
-import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, MetaTensor
-from monai.metrics import compute_hausdorff_distance
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandShiftIntensityd, SaveImage
 from PIL import Image
 
@@ -19,11 +17,9 @@ from networks.workflow import (
     AtomicNibabelWriter,
     AtomicPILWriter,
     AutocastInferer,
-    CaseReport,
     EpochSeed,
     Plateau,
     SliceDataset,
-    SpacedHausdorffDistance,
     balanced_weights,
     check_cases,
     check_dataset,
@@ -113,45 +109,6 @@ def test_check_cases_accepts_pictures(tmp_path: Path) -> None:
 def test_class_names(ct_dir: Path, tmp_path: Path) -> None:
     assert class_names(str(ct_dir), 9)[:2] == ["background", "aorta"]
     assert class_names(str(tmp_path), 3) == ["background", "class 1", "class 2"]
-
-
-def one_hot(mask: np.ndarray, spacing: tuple[float, ...]) -> MetaTensor:
-    both = torch.from_numpy(np.stack([1 - mask, mask]).astype(np.float32))
-    return MetaTensor(both, affine=torch.diag(torch.tensor([*spacing, 1.0])))
-
-
-def test_hausdorff_distance_is_in_the_labels_spacing() -> None:
-    a, b = np.zeros((8, 8, 8)), np.zeros((8, 8, 8))
-    a[2, 2, 2] = b[2, 2, 5] = 1
-    metric = SpacedHausdorffDistance()
-    metric.update(([one_hot(a, (1, 1, 4))], [one_hot(b, (1, 1, 4))]))
-    metric.update(([one_hot(a, (1, 1, 1))], [one_hot(b, (1, 1, 1))]))
-    assert metric.metric_fn.get_buffer().flatten().tolist() == [12, 3]
-    expected = compute_hausdorff_distance(one_hot(a, (1, 1, 4))[None], one_hot(b, (1, 1, 4))[None], spacing=[1, 1, 4])
-    assert expected.item() == 12
-
-
-def test_hausdorff_distance_of_empty_sets() -> None:
-    empty, full = np.zeros((4, 4)), np.zeros((4, 4))
-    full[1, 1] = 1
-    metric = SpacedHausdorffDistance()
-    for prediction, label in ((empty, full), (full, empty), (empty, empty)):
-        metric.update(([one_hot(prediction, (1, 1))], [one_hot(label, (1, 1))]))
-    missed, invented, absent = metric.metric_fn.get_buffer().flatten().tolist()
-    assert missed == invented == math.inf
-    assert math.isnan(absent)
-
-
-def test_case_report_counts_what_it_leaves_out(tmp_path: Path) -> None:
-    report = CaseReport(str(tmp_path), ["background", "a", "b"], ["dice"])
-    report._cases = ["second", "first"]
-    details = torch.tensor([[0.5, math.nan], [1.0, math.inf]])
-    report(SimpleNamespace(state=SimpleNamespace(metric_details={"dice": details})))
-    rows = list(csv.DictReader((tmp_path / "dice.csv").open()))
-    assert rows == [{"case": "first", "a": "1.0000", "b": "inf"}, {"case": "second", "a": "0.5000", "b": ""}]
-    summary = {row["class"]: row for row in csv.DictReader((tmp_path / "summary.csv").open())}
-    assert summary["a"]["mean"] == summary["all classes"]["mean"] == "0.7500"
-    assert [summary["b"][key] for key in ("mean", "finite", "missing", "infinite")] == ["", "0", "1", "1"]
 
 
 def test_csv_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

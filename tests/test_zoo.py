@@ -21,7 +21,8 @@ import nibabel as nib
 import pytest
 import torch
 
-from networks.workflow.provenance import describe_cases, file_hash
+from networks.workflow.provenance import describe_cases
+from networks.workflow.records import file_hash
 from scripts.catalog import BUNDLES, BY_NAME, Bundle
 from scripts.render import NO_WEIGHTS
 from scripts.zoo import packed_configs
@@ -258,7 +259,9 @@ def test_metadata_are_what_the_runs_wrote(unpacked: Path, ct_dir: Path) -> None:
     assert record["data_set"]["name"] == evaluation["data_set"] == "CT phantom"
     assert (record["data_set"]["training"], record["data_set"]["validation"], evaluation["cases"]) == (3, 2, 2)
     assert str(ct_dir) not in json.dumps(metadata)
-    assert metadata["eval_metrics"]["mean_dice"] == evaluation["scores"]["dice"]
+    assert evaluation["protocol"] == "strict" and evaluation["split"] == "test"
+    mean = metadata["eval_metrics"]["mean dice (strict protocol, CT phantom, test)"]
+    assert mean == evaluation["scores"]["dice"] and 0 <= mean <= 1
     assert "CT phantom" in metadata["data_source"] and NO_WEIGHTS not in metadata["intended_use"]
     readme = (unpacked / "docs" / "README.md").read_text()
     assert "The weights were trained on CT phantom" in readme and f"| `channels` | `{CHANNELS}` |" in readme
@@ -300,10 +303,10 @@ def test_weights_without_their_record_are_refused(trained: Path, tmp_path: Path)
 
 def test_evaluation_of_other_weights_is_left_out(trained: Path, tmp_path: Path) -> None:
     root, bundle = copy_of(trained, tmp_path)
-    file = bundle / "eval" / "evaluation.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"checkpoint": "0" * 64}))
+    file = bundle / "eval" / "results_strict.jsonl"
+    file.write_text(file.read_text().replace(file_hash(bundle / "models" / "model.pt"), "0" * 64))
     packed = assemble(BUNDLE, root=root)
-    assert len(packed.notes) == 1 and "about other weights" in packed.notes[0]
+    assert len(packed.notes) == 1 and "scores of other weights" in packed.notes[0]
     metadata = json.loads(packed.files["configs/metadata.json"])
     assert metadata["eval_metrics"] == {} and metadata["evaluations"] == []
     file.unlink()

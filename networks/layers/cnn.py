@@ -5,7 +5,7 @@ with the older versions that published networks were built with, features on giv
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -67,18 +67,50 @@ def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str
 
     Known are the names of torchvision, of timm, of pretrainedmodels and efficientnet-pytorch, as NASA's MicroNet files
     have them, and of smp's older versions: the first DenseNets had a dot in "norm.1", and timm's networks are one level
-    deeper since smp takes them from timm.
+    deeper since smp takes them from timm. The names of efficientnet-pytorch also go into timm's EfficientNets.
     """
     own = encoder.state_dict().keys()
+    found = (re.match(r"(?:model\.)?(blocks\.\d+\.\d+)\.", name) for name in own)
+    blocks = dict(enumerate(dict.fromkeys(match[1] for match in found if match)))
     converted = {}
-    for name in names:
+    for given in names:
+        name = _timm_efficientnet_name(given, blocks, own) if given.startswith("_") and blocks else given
         deeper = f"model.{name}"
         dense = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name)
         for candidate in (name, dense, deeper, deeper.replace(".stages.", ".stages_")):
             if candidate in own:
-                converted[name] = candidate
+                converted[given] = candidate
                 break
     return converted
+
+
+def _timm_efficientnet_name(name: str, blocks: Mapping[int, str], own: Collection[str]) -> str:
+    """A name of efficientnet-pytorch, which counts blocks over all stages, as timm writes it.
+
+    Args:
+        name: of a tensor, such as "_blocks.3._expand_conv.weight".
+        blocks: timm's name of every block.
+        own: names of the encoder, to see which blocks expand.
+    """
+    match = re.match(r"_blocks\.(\d+)\._?(\w+)\.(.+)", name)
+    if match is None:
+        outer = {
+            "_conv_stem": "conv_stem",
+            "_bn0": "bn1",
+            "_conv_head": "conv_head",
+            "_bn1": "bn2",
+            "_fc": "classifier",
+        }
+        module, _, rest = name.partition(".")
+        return f"{outer.get(module, module)}.{rest}"
+    block = blocks.get(int(match[1]), "")
+    expands = any(key.endswith(f"{block}.conv_pwl.weight") for key in own)
+    modules = {"se_reduce": "se.conv_reduce", "se_expand": "se.conv_expand", "depthwise_conv": "conv_dw"}
+    if expands:
+        modules |= {"expand_conv": "conv_pw", "bn0": "bn1", "bn1": "bn2", "project_conv": "conv_pwl", "bn2": "bn3"}
+    else:
+        modules |= {"bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}
+    return f"{block}.{modules.get(match[2], match[2])}.{match[3]}"
 
 
 def pad_image(x: Tensor, multiple: int) -> Tensor:

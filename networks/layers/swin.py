@@ -312,7 +312,8 @@ def scaled_grid(grid: tuple[int, int], level: int) -> tuple[int, int]:
 
 def stage_drop_paths(drop_path_rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Stochastic depth rates, rising linearly from zero over all blocks, split by stage."""
-    rates = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+    # On the CPU, so that networks can be built on PyTorch's meta device.
+    rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
     return [stage.tolist() for stage in rates]
 
 

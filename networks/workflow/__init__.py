@@ -4,10 +4,10 @@ from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_w
 from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
-from networks.workflow.evaluation import CaseReport, EpochLog, OverlayWriter, SpacedHausdorffDistance
-from networks.workflow.provenance import EvaluationRecord, describe_cases
+from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
+from networks.workflow.provenance import describe_cases
 from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
-from networks.workflow.slices import SliceDataset
+from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
 from networks.workflow.training import (
     AutocastInferer,
     EpochSeed,
@@ -22,18 +22,17 @@ __all__ = [
     "AtomicPILWriter",
     "AutocastInferer",
     "BestCheckpoint",
-    "CaseReport",
     "EpochLog",
     "EpochSeed",
     "EvaluationProgress",
-    "EvaluationRecord",
     "LastCheckpoint",
     "OverlayWriter",
     "Plateau",
+    "ScoreWriter",
     "SliceDataset",
-    "SpacedHausdorffDistance",
     "StopOnNan",
     "TrainingProgress",
+    "ZoomedSliceInferer",
     "balanced_weights",
     "case_list",
     "check_cases",

@@ -52,12 +52,12 @@ def check_cases(
     share = unique[idist.get_rank() :: idist.get_world_size()]
     loader = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)
     for pair in tqdm(share, desc="Checking data", unit="case", leave=False, disable=idist.get_rank() > 0):
-        image = _read(loader, pair["image"])
+        image = read_image(loader, pair["image"])
         _check_image(pair["image"], image, in_channels, spatial_dims)
         if "label" in pair:
-            label = _read(loader, pair["label"])
+            label = read_image(loader, pair["label"])
             _check_shapes(pair, image, label)
-            _check_values(pair["label"], label, out_channels)
+            check_values(pair["label"], label, out_channels)
 
 
 def check_intervals(epochs: int, val_interval: int) -> None:
@@ -69,7 +69,8 @@ def check_intervals(epochs: int, val_interval: int) -> None:
         )
 
 
-def _read(loader: LoadImage, path: str) -> torch.Tensor:
+def read_image(loader: LoadImage, path: str) -> torch.Tensor:
+    """Read a file; raises ValueError that names it and the reader's first reason."""
     try:
         return loader(path)
     except Exception as error:
@@ -115,7 +116,13 @@ def _check_shapes(pair: Pair, image: torch.Tensor, label: torch.Tensor) -> None:
         )
 
 
-def _check_values(path: str, label: torch.Tensor, out_channels: int | None) -> None:
+def check_values(
+    path: str,
+    label: torch.Tensor,
+    out_channels: int | None,
+    remedy: str = "set --out_channels to the number of classes with background, or renumber the labels",
+) -> None:
+    """Raise ValueError, which ends with ``remedy``, for values that are not class numbers below ``out_channels``."""
     values = np.unique(label.numpy())
     wrong = values[~np.isfinite(values) | (values != np.round(values)) | (values < 0)]
     expected = "whole numbers from 0"
@@ -124,7 +131,4 @@ def _check_values(path: str, label: torch.Tensor, out_channels: int | None) -> N
         expected = f"whole numbers in 0..{out_channels - 1}"
     if wrong.size:
         listed = ", ".join(f"{v:g}" for v in wrong[:MAX_LISTED]) + (", ..." if wrong.size > MAX_LISTED else "")
-        raise ValueError(
-            f"{path} holds the label values {listed}; expected {expected}: set --out_channels to the number of "
-            "classes with background, or renumber the labels."
-        )
+        raise ValueError(f"{path} holds the label values {listed}; expected {expected}: {remedy}.")

@@ -53,11 +53,13 @@ def case_list(datalist: dict[str, list[Pair]], name: str) -> list[Pair]:
     return datalist[name]
 
 
-def class_names(dataset_dir: str, out_channels: int) -> list[str]:
-    """Names of the classes 0..out_channels-1 from ``dataset.json``, or "class 1", ... where it has none."""
+def class_names(dataset_dir: str, out_channels: int | None = None) -> list[str]:
+    """Names of the classes 0..out_channels-1 (default: all) from ``dataset.json``; "class 1", ... where it has none."""
     path = _json_path(dataset_dir)
     labels = _read_dataset_json(dataset_dir).get("labels", {}) if path.is_file() else {}
-    return [labels.get(str(i)) or ("background" if i == 0 else f"class {i}") for i in range(out_channels)]
+    return [
+        labels.get(str(i)) or ("background" if i == 0 else f"class {i}") for i in range(out_channels or len(labels))
+    ]
 
 
 def balanced_weights(cases: Sequence[Pair], out_channels: int, reader: str | None = None) -> torch.Tensor:
@@ -74,6 +76,19 @@ def balanced_weights(cases: Sequence[Pair], out_channels: int, reader: str | Non
         counts += torch.bincount(load(path).as_tensor().long().flatten(), minlength=out_channels)
     weights = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), 0)
     return (weights / weights.mean()).float()
+
+
+def dataset_name(dataset_dir: str) -> str:
+    """``name`` of ``dataset.json``, or the folder's name."""
+    path = _json_path(dataset_dir)
+    name = _read_dataset_json(dataset_dir).get("name") if path.is_file() else None
+    return str(name or Path(dataset_dir).resolve().name)
+
+
+def case_name(image: str, dataset_dir: str) -> str:
+    """Path of a case's image within the data set, with forward slashes."""
+    path, root = Path(image), Path(dataset_dir)
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def list_images(dataset_dir: str, phantom: str | None = None) -> list[Pair]:

@@ -1,62 +1,30 @@
 """Scores per case and class, the training's log, and pictures of what the network does."""
 
 import csv
+import json
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
 from monai.data import MetaTensor
-from monai.handlers import from_engine
-from monai.handlers.ignite_metric import IgniteMetricHandler
-from monai.metrics import HausdorffDistanceMetric
 from monai.utils import string_list_all_gather
 from monai.visualize import blend_images
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
+from networks.workflow.data import case_name, dataset_name
+from networks.workflow.records import Record, file_hash, make_records, write_records
+from networks.workflow.scores import TOLERANCE, check_protocol, score_case
+from networks.workflow.statistics import markdown, summarise, tables
 from networks.workflow.training import LOSS
 
 logger = logging.getLogger(__name__)
 DECIMALS = 4
-
-
-class SpacedHausdorffDistance(IgniteMetricHandler):
-    """MONAI's Hausdorff distance in the label's own spacing: millimetres for volumes, pixels for pictures.
-
-    MONAI's handler has no way to pass the spacing of each case. NaN where truth and prediction are both empty,
-    infinite where one of them is.
-
-    Args:
-        percentile: of the surface distances; 95 gives HD95.
-        output_transform: gives lists of one-hot predictions and labels (classes, ...), labels with their affine.
-    """
-
-    def __init__(self, percentile: float = 95, output_transform: Callable = lambda x: x) -> None:
-        metric = _HausdorffDistance(include_background=False, percentile=percentile, reduction="mean")
-        super().__init__(metric_fn=metric, output_transform=output_transform, save_details=True)
-
-    def update(self, output: Sequence[Any]) -> None:
-        """Add a batch of ``[predictions, labels]``."""
-        for prediction, label in zip(*output, strict=True):
-            spacing = label.pixdim[: label.ndim - 1].tolist() if isinstance(label, MetaTensor) else None
-            self.metric_fn(prediction[None], label[None], spacing=spacing)
-        self._is_reduced = False
-
-
-class _HausdorffDistance(HausdorffDistanceMetric):
-    """Infinite where a class is in one of truth and prediction only: MONAI's percentile of infinities is NaN."""
-
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        distance = super()._compute_tensor(y_pred, y, **kwargs)
-        predicted, true = (mask[:, 1:].flatten(2).any(dim=-1) for mask in (y_pred.bool(), y.bool()))
-        return distance.masked_fill((predicted ^ true).to(distance.device), math.inf)
 
 
 class EpochLog:
@@ -110,51 +78,98 @@ class EpochLog:
             return [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
 
 
-class CaseReport:
-    """Write ``<metric>.csv`` with a row per case and a column per class, and ``summary.csv`` with the means.
+class ScoreWriter:
+    """Score every case and write ``results_<protocol>.jsonl``, the records of ``networks.workflow.records``.
 
-    An empty cell is a class that neither truth nor prediction has, ``inf`` a distance to an empty set. Means are
-    over the finite values; the summary counts the others.
+    The means also become the engine's metrics, for whatever tracks them, and go to the log with their intervals.
 
     Args:
-        save_dir: folder of the files.
-        class_names: names of the classes with background first.
-        metrics: names of the evaluator's metrics that keep details.
+        save_dir: folder of the file.
+        protocol: "strict" or "paper".
+        class_names: names of the classes, background first.
+        dataset_dir: the data set's folder.
+        checkpoint: file of the weights.
+        model, split, seed: as in the records.
+        tolerance: of the normalised surface Dice, in millimetres or pixels.
+
+    Raises:
+        ValueError: there is no such protocol.
     """
 
-    def __init__(self, save_dir: str, class_names: Sequence[str], metrics: Sequence[str]) -> None:
-        self.save_dir, self.class_names, self.metrics = Path(save_dir), list(class_names[1:]), list(metrics)
-        self._cases: list[str] = []
+    def __init__(
+        self,
+        save_dir: str,
+        protocol: str,
+        class_names: Sequence[str],
+        dataset_dir: str,
+        checkpoint: str,
+        model: str,
+        split: str,
+        seed: int,
+        tolerance: float = TOLERANCE,
+    ) -> None:
+        check_protocol(protocol)
+        self.path = Path(save_dir) / f"results_{protocol}.jsonl"
+        self.class_names, self.dataset_dir, self.checkpoint = list(class_names), dataset_dir, checkpoint
+        self.ids = {"protocol": protocol, "model": model, "split": split, "seed": seed}
+        self.tolerance = tolerance
+        self._records: list[Record] = []
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator whose loader gives images with their file names."""
-        engine.add_event_handler(Events.STARTED, lambda _: self._cases.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._remember)
-        engine.add_event_handler(Events.COMPLETED, self)
+        """Attach to an evaluator that gives class numbers, or probabilities, on the grid of the label's file."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def _remember(self, engine: Engine) -> None:
-        self._cases += [str(image.meta["filename_or_obj"]) for image in from_engine("image")(engine.state.batch)]
+    def _start(self) -> None:
+        self._records.clear()
+        self.ids |= {"dataset": dataset_name(self.dataset_dir), "checkpoint": file_hash(self.checkpoint)}
+
+    def _score(self, engine: Engine) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self._records += score_records(
+                output["pred"],
+                output["label"],
+                self.class_names,
+                case=case_name(item["image"].meta["filename_or_obj"], self.dataset_dir),
+                tolerance=self.tolerance,
+                **self.ids,
+            )
 
     def __call__(self, engine: Engine) -> None:
-        """Write the files; every process calls it, the first writes."""
-        cases = string_list_all_gather(self._cases) if idist.get_world_size() > 1 else self._cases
-        if idist.get_rank() > 0:
-            return
-        summary = []
-        for metric in self.metrics:
-            values = np.asarray(engine.state.metric_details[metric].cpu(), dtype=float)
-            rows = [
-                {"case": case, **{c: _cell(v) for c, v in zip(self.class_names, row, strict=True)}}
-                for case, row in sorted(zip(cases, values, strict=True), key=lambda pair: pair[0])
-            ]
-            write_csv(self.save_dir / f"{metric}.csv", rows)
-            summary += [_summary(metric, c, column) for c, column in zip(self.class_names, values.T, strict=True)] + [
-                _summary(metric, "all classes", values)
-            ]
-        write_csv(self.save_dir / "summary.csv", summary)
-        for row in summary:
-            logger.info("%(metric)s of %(class)s: %(mean)s (%(finite)d scored)", row)
-        logger.info("Wrote the scores of %d cases to %s.", len(cases), self.save_dir)
+        """Write the file; every process calls it, the first writes."""
+        lines = [json.dumps(record) for record in self._records]
+        if idist.get_world_size() > 1:
+            lines = string_list_all_gather(lines)
+        records = sorted(map(json.loads, lines), key=lambda record: record["case"])
+        scored = tables(records)
+        engine.state.metrics |= {table.metric: summarise(table)[-1].mean for table in scored}
+        if idist.get_rank() == 0:
+            write_records(self.path, records)
+            logger.info("Wrote %s.\n\n%s\n", self.path, markdown(scored))
+
+
+def score_records(
+    prediction: torch.Tensor,
+    label: torch.Tensor,
+    class_names: Sequence[str],
+    protocol: str,
+    tolerance: float = TOLERANCE,
+    **ids: Any,
+) -> list[Record]:
+    """Score a case and make records of it; distances in volumes are in the label's spacing.
+
+    Args:
+        prediction: class numbers (1, X, Y[, Z]) or probabilities (classes, X, Y).
+        label: class numbers (1, X, Y[, Z]) with their affine.
+        class_names: names of the classes, background first.
+        protocol, tolerance: as in :func:`networks.workflow.scores.score_case`.
+        **ids: further keys of the records.
+    """
+    spacing = label.pixdim.tolist() if isinstance(label, MetaTensor) and label.ndim == 4 else None
+    scores = score_case(prediction, label, len(class_names), protocol, spacing, tolerance)
+    kind = "labels" if prediction.shape[0] == 1 else "probabilities"
+    return make_records(scores, class_names, protocol=protocol, prediction=kind, **ids)
 
 
 class OverlayWriter:
@@ -228,19 +243,3 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     temporary.replace(path)
-
-
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.{DECIMALS}f}"
-
-
-def _summary(metric: str, name: str, values: np.ndarray) -> dict[str, Any]:
-    finite = values[np.isfinite(values)]
-    return {
-        "metric": metric,
-        "class": name,
-        "mean": _cell(float(finite.mean()) if finite.size else math.nan),
-        "finite": int(finite.size),
-        "missing": int(np.isnan(values).sum()),
-        "infinite": int(np.isinf(values).sum()),
-    }

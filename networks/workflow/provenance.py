@@ -1,12 +1,10 @@
-"""Where weights come from and how good they are: small JSON files that the runs themselves write beside their results.
+"""Where weights come from: a small JSON file that the training itself writes beside them.
 
-``models/model.json`` says what ``models/model.pt`` was trained on and with which options, ``eval/evaluation.json`` how
-the weights scored. Both name the weights by SHA-256, so that neither is ever taken for those of other weights.
+``models/model.json`` says what ``models/model.pt`` was trained on and with which options. It names the weights by
+SHA-256, as the records of an evaluation do, so that neither is ever taken for those of other weights.
 """
 
-import hashlib
 import json
-import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -16,22 +14,10 @@ from typing import Any
 import monai
 import numpy as np
 import torch
-from ignite import distributed as idist
-from ignite.engine import Engine, Events
-from monai.utils import string_list_all_gather
+from ignite.engine import Engine
 
 from networks.workflow.data import Pair
-
-logger = logging.getLogger(__name__)
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        for part in iter(lambda: file.read(1 << 20), b""):
-            digest.update(part)
-    return digest.hexdigest()
+from networks.workflow.records import file_hash
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -86,48 +72,6 @@ def write_training_record(
         "versions": {"monai": monai.__version__, "torch": torch.__version__, "numpy": np.__version__},
     }
     write_json(Path(checkpoint).with_suffix(".json"), record)
-
-
-class EvaluationRecord:
-    """After an evaluation write what was scored: data set, split, number of cases, weights, and the mean scores.
-
-    Attach it after whatever else adds metrics to the evaluator.
-
-    Args:
-        path: JSON file to write.
-        checkpoint: file of the evaluated weights.
-        dataset_dir: folder of the data contract.
-        data: the evaluated cases.
-        **ids: further entries, such as the split.
-    """
-
-    def __init__(self, path: str, checkpoint: str, dataset_dir: str, data: Sequence[Pair], **ids: Any) -> None:
-        self.path, self.checkpoint, self.dataset_dir, self.data, self.ids = path, checkpoint, dataset_dir, data, ids
-        self._scored: list[str] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator whose loader gives images with their file names."""
-        engine.add_event_handler(Events.STARTED, lambda _: self._scored.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def _count(self, engine: Engine) -> None:
-        self._scored += [str(item["image"].meta["filename_or_obj"]) for item in engine.state.batch]
-
-    def __call__(self, engine: Engine) -> None:
-        """Write the file; every process calls it, the first writes."""
-        scored = set(string_list_all_gather(self._scored) if idist.get_world_size() > 1 else self._scored)
-        if idist.get_rank() > 0:
-            return
-        record = {
-            "checkpoint": file_hash(self.checkpoint),
-            "data_set": describe_cases(self.dataset_dir, scored=self.data)["name"],
-            **self.ids,
-            "cases": len(scored),
-            "scores": {name: _number(value) for name, value in sorted(engine.state.metrics.items())},
-        }
-        write_json(self.path, record)
-        logger.info("Wrote the evaluation of %s to %s.", self.checkpoint, self.path)
 
 
 def _number(value: float) -> float | str | None:

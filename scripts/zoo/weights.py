@@ -1,16 +1,19 @@
 """Trained weights of a bundle, with the records that the training and the evaluation wrote."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import networks
 from networks.workflow.checkpoints import load_weights
-from networks.workflow.provenance import file_hash
+from networks.workflow.records import file_hash, read_records
+from networks.workflow.statistics import class_mean, tables
 from scripts.catalog import Bundle
 
-SCORES = "evaluation*.json"
+DECIMALS = 4
+SCORES = "results_*.jsonl"
 Record = dict[str, Any]
 
 
@@ -64,11 +67,11 @@ def find_weights(folder: Path) -> Weights | None:
         )
     evaluations, notes = [], []
     for file in sorted((folder / "eval").glob(SCORES)):
-        record = _read(file)
-        if record.get("checkpoint") == checksum:
-            evaluations.append(record)
-        else:
-            notes.append(f"{file} is about other weights than {path} and was left out; run evaluate.json again.")
+        records = read_records(file)
+        own = [record for record in records if record["checkpoint"] == checksum]
+        evaluations += _evaluations(own)
+        if len(own) < len(records):
+            notes.append(f"{file} has scores of other weights than {path}, which were left out; evaluate again.")
     if not evaluations and not notes:
         notes.append(f"{path} was never evaluated, so the metadata have no scores; run evaluate.json first for them.")
     return Weights(path, checksum, training, tuple(evaluations), tuple(notes))
@@ -122,13 +125,28 @@ def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
     }
 
 
+def _evaluations(records: list[Record]) -> list[Record]:
+    """What was scored how, with the mean over the cases and then the classes of every metric."""
+    found: dict[tuple, Record] = {}
+    for table in tables(records):
+        ids = {"data_set": table.dataset, "split": table.split, "protocol": table.protocol, "model": table.model}
+        entry = found.setdefault(tuple(ids.values()), {"checkpoint": records[0]["checkpoint"], **ids})
+        entry["cases"] = len(table.cases)
+        mean = float(class_mean(table.values))
+        scores = entry.setdefault("scores", {})
+        scores[f"{table.metric}, {table.unit}" if table.unit else table.metric] = mean
+    for entry in found.values():
+        entry["scores"] = {name: round(mean, DECIMALS) for name, mean in entry["scores"].items() if math.isfinite(mean)}
+    return list(found.values())
+
+
 def _scores(evaluations: tuple[Record, ...]) -> dict[str, float]:
-    """The numbers under names that say which evaluation they are of, where there are several."""
-    found = {}
-    for record in evaluations:
-        prefix = f"{record.get('protocol') or record.get('split')}_" if len(evaluations) > 1 else ""
-        found |= {f"{prefix}mean_{name}": value for name, value in record["scores"].items() if value is not None}
-    return found
+    """The means under names that say how they were scored."""
+    return {
+        f"mean {name} ({record['protocol']} protocol, {record['data_set']}, {record['split']})": mean
+        for record in evaluations
+        for name, mean in record["scores"].items()
+    }
 
 
 def _classes(default: list[str], weights: Weights) -> list[str]:

@@ -1,0 +1,118 @@
+"""Results as JSON Lines: one record per case, class, metric and protocol."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from networks.workflow.scores import Score
+
+SCHEMA = 1
+# every record has these; further keys are allowed and kept
+KEYS = {
+    "schema": "version of this layout: 1",
+    "model": "name of what is scored; a bundle's own by default",
+    "dataset": "`name` of `dataset.json`, or the data set's folder",
+    "split": "list of `dataset.json`",
+    "case": "path of the image in the data set",
+    "protocol": '"strict" or "paper"',
+    "prediction": 'what was scored: "labels" or "probabilities"',
+    "metric": 'such as "dice"',
+    "unit": '"mm", "pixel" or "voxel" of a distance, else empty',
+    "class": "name of the class; null for a score over all classes",
+    "value": 'a number; null where neither truth nor prediction has the class; "inf" for a distance to an empty set',
+    "seed": "`seed` of the run, or null",
+    "checkpoint": "SHA-256 of the weights' file, or null",
+}
+Record = dict[str, Any]
+
+
+def make_records(scores: Iterable[Score], class_names: Sequence[str], **ids: Any) -> list[Record]:
+    """Records of one case.
+
+    Args:
+        scores: of the case.
+        class_names: names of the classes, background first.
+        **ids: the values of the keys that are the same for all of them.
+    """
+    return [
+        {
+            **ids,
+            "schema": SCHEMA,
+            "metric": score.metric,
+            "unit": score.unit,
+            "class": None if score.class_number is None else class_names[score.class_number],
+            "value": None if math.isnan(score.value) else "inf" if math.isinf(score.value) else score.value,
+        }
+        for score in scores
+    ]
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> None:
+    """Write one record per line, the documented keys first, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", encoding="utf-8") as file:
+        for record in records:
+            ordered = {key: record[key] for key in KEYS} | record
+            file.write(json.dumps(ordered, ensure_ascii=False, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """Read what :func:`write_records` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, or a line is not a record; names the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a file of results that an evaluation wrote.")
+    records = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            problem = ""
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                problem = str(error)
+            else:
+                problem = _problem(record)
+            if problem:
+                raise ValueError(f"Line {number} of {path} is not a record of results: {problem}.")
+            records.append(record)
+    if not records:
+        raise ValueError(f"{path} is empty; expected one record of results per line.")
+    return records
+
+
+def number(record: Record) -> float:
+    """The record's value, NaN where it is missing."""
+    return math.nan if record["value"] is None else float(record["value"])
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _problem(record: object) -> str:
+    if not isinstance(record, dict):
+        return "expected an object"
+    missing = [key for key in KEYS if key not in record]
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    if record["schema"] != SCHEMA:
+        return f"its schema is {record['schema']}, this version reads {SCHEMA}"
+    value = record["value"]
+    if value is None or value == "inf" or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return ""
+    return f'its value is {value!r}; expected a number, null or "inf"'

@@ -1,0 +1,209 @@
+"""Means of result records with confidence intervals, as every table of scores shows them."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from networks.workflow.records import Record, number
+
+ALL_CLASSES = "all classes"
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+MAX_ELEMENTS = 2_000_000  # of a batch of resamples: 16 MB
+
+
+@dataclass(frozen=True)
+class Table:
+    """All values of one metric of one model.
+
+    Attributes:
+        model, dataset, split, protocol, metric, unit: as in the records.
+        cases: sorted.
+        classes: in the order of the records; ``ALL_CLASSES`` alone for a score over all classes.
+        values: (cases, classes); NaN where missing. Mean over the seeds where there are several.
+        seeds: of the runs.
+        prediction: "labels" or "probabilities".
+    """
+
+    model: str
+    dataset: str
+    split: str
+    protocol: str
+    metric: str
+    unit: str
+    prediction: str
+    cases: list[str]
+    classes: list[str]
+    values: np.ndarray
+    seeds: list
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One class of a table, or all of them: the mean over the finite values, and how many were not.
+
+    Attributes:
+        name: of the class. ``ALL_CLASSES`` is the mean of the classes' means, except for a score over all classes.
+        mean: NaN if there is no finite value.
+        low, high: bounds of the 95 % interval: percentile bootstrap over the cases. NaN with fewer than two of them.
+        median: over the finite and the infinite values.
+        scored: finite values.
+        missing: values of classes that neither truth nor prediction has.
+        infinite: distances to an empty set.
+    """
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    median: float
+    scored: int
+    missing: int
+    infinite: int
+
+
+def tables(records: Iterable[Record]) -> list[Table]:
+    """Sort records into tables, in the order in which they come.
+
+    Raises:
+        ValueError: a value is there twice for the same seed, or a case lacks a class or a seed that others have.
+    """
+    keys = ("model", "dataset", "split", "protocol", "metric", "unit", "prediction")
+    groups: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[tuple(record[key] for key in keys)].append(record)
+    return [_table(dict(zip(keys, group, strict=True)), members) for group, members in groups.items()]
+
+
+def _table(ids: dict[str, str], records: Sequence[Record]) -> Table:
+    values: dict[tuple, float] = {}
+    for record in records:
+        key = (record["case"], record["class"] or ALL_CLASSES, record["seed"])
+        if key in values:
+            raise ValueError(
+                f"{ids['metric']} of {key[1]} in {key[0]} is there twice for the model {ids['model']} and the seed "
+                f"{key[2]} ({ids['protocol']} protocol); give different runs different names or seeds."
+            )
+        values[key] = number(record)
+    cases, classes, seeds = (list(dict.fromkeys(key[i] for key in values)) for i in range(3))
+    for case in cases:
+        for c in classes:
+            for seed in seeds:
+                if (case, c, seed) not in values:
+                    raise ValueError(
+                        f"{ids['metric']} of {c} in {case} is not there for the model {ids['model']} and the seed "
+                        f"{seed} ({ids['protocol']} protocol), unlike for others; score all cases again."
+                    )
+    cases = sorted(cases)
+    array = np.array([[[values[case, c, seed] for seed in seeds] for c in classes] for case in cases])
+    return Table(**ids, cases=cases, classes=classes, values=nanmean(array, axis=2), seeds=seeds)
+
+
+def summarise(table: Table) -> list[Summary]:
+    """One summary per class, and one of all classes where there are several or it is a mean over them."""
+    rows = [_summary(name, column[:, None]) for name, column in zip(table.classes, table.values.T, strict=True)]
+    return rows if table.classes == [ALL_CLASSES] else [*rows, _summary(ALL_CLASSES, table.values)]
+
+
+def class_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the cases, then over the classes, of the finite values of (..., cases, classes)."""
+    return nanmean(nanmean(np.where(np.isfinite(values), values, np.nan), axis=-2), axis=-1)
+
+
+def nanmean(values: np.ndarray, axis: int) -> np.ndarray:
+    """``np.nanmean`` without its warning: the mean of nothing is NaN."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=axis)
+
+
+def _summary(name: str, values: np.ndarray) -> Summary:
+    finite, missing = np.isfinite(values), np.isnan(values)
+    low, high = _interval(values[finite.any(axis=1)])
+    return Summary(
+        name=name,
+        mean=float(class_mean(values)),
+        low=low,
+        high=high,
+        median=float(np.median(values[~missing])) if not missing.all() else np.nan,
+        scored=int(finite.sum()),
+        missing=int(missing.sum()),
+        infinite=int(np.isinf(values).sum()),
+    )
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """Whole cases are resampled: the classes of one case are not independent."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    result = bootstrap(
+        (np.arange(len(values)),),
+        lambda index, axis: class_mean(values[index]),
+        vectorized=True,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        batch=max(1, MAX_ELEMENTS // values.size),
+        random_state=np.random.default_rng(0),
+    )
+    return tuple(map(float, result.confidence_interval))
+
+
+def markdown(found: Sequence[Table]) -> str:
+    """The summaries as Markdown: for every data set, split and protocol one table, a column per metric."""
+    groups: dict[tuple, list[Table]] = defaultdict(list)
+    for table in found:
+        groups[table.dataset, table.split, table.protocol].append(table)
+    parts = []
+    for (dataset, split, protocol), members in groups.items():
+        cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        metrics = list(dict.fromkeys(_heading(table) for table in members))
+        for table in members:
+            for row in summarise(table):
+                cells[_model(table), row.name][_heading(table)] = cell(row, table.unit)
+        order = list(dict.fromkeys(key[0] for key in cells))
+        rows = sorted(cells, key=lambda key: (order.index(key[0]), key[1] == ALL_CLASSES))
+        parts.append(
+            "\n".join(
+                [
+                    f"{dataset}, {split}: {protocol} protocol, {len(members[0].cases)} cases",
+                    "",
+                    f"| model | class | {' | '.join(metrics)} |",
+                    f"| {' | '.join(['---'] * (2 + len(metrics)))} |",
+                    *(
+                        f"| {model} | {name} | {' | '.join(cells[model, name].get(m, '') for m in metrics)} |"
+                        for model, name in rows
+                    ),
+                ]
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def cell(summary: Summary, unit: str) -> str:
+    """``mean [low, high] n=scored``, and what the mean leaves out."""
+    digits = 2 if unit else 4
+    if np.isnan(summary.mean):
+        text = "none"
+    elif np.isnan(summary.low):
+        text = f"{summary.mean:.{digits}f}"
+    else:
+        text = f"{summary.mean:.{digits}f} [{summary.low:.{digits}f}, {summary.high:.{digits}f}]"
+    text += f" n={summary.scored}"
+    for count, what in ((summary.missing, "missing"), (summary.infinite, "infinite")):
+        text += f", {count} {what}" if count else ""
+    return text + (f", median {summary.median:.{digits}f}" if summary.infinite else "")
+
+
+def _heading(table: Table) -> str:
+    return f"{table.metric} ({table.unit})" if table.unit else table.metric
+
+
+def _model(table: Table) -> str:
+    seeds = f", {len(table.seeds)} seeds" if len(table.seeds) > 1 else ""
+    thresholded = table.protocol == "paper" and table.metric.startswith("iou")
+    return table.model + seeds + (" (from label maps)" if thresholded and table.prediction == "labels" else "")

@@ -1,0 +1,1 @@
+"""Time, memory and work of the networks: ``python -m scripts.benchmark networks``."""

@@ -1,0 +1,92 @@
+"""Files of measurements: JSON Lines with one record per network, settings and machine.
+
+And what the authors' networks cost, to compare with.
+"""
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmark.cases import CASES
+from scripts.benchmark.measure import Settings
+
+RESULTS = Path(__file__).resolve().parent.parent.parent / "results"
+Record = dict[str, Any]
+
+
+def default_path(settings: Settings) -> Path:
+    """The results file for these settings: the device, then whatever is not as usual."""
+    parts = ["benchmark", settings.device]
+    for option in fields(Settings):
+        value = getattr(settings, option.name)
+        if option.name not in ("device", "threads", "repeats") and value != option.default:
+            parts.append(
+                option.name if value is True else f"{option.name}{value}" if option.type is int else str(value)
+            )
+    return RESULTS / f"{'_'.join(parts)}.jsonl"
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file; none if it does not exist.
+
+    Raises:
+        ValueError: a line is no record.
+    """
+    if not path.is_file():
+        return []
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            _identity(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"Line {number} of {path} is no measurement of this tool; remove the line or give another --output."
+            ) from error
+        records.append(record)
+    return records
+
+
+def store(path: Path, record: Record) -> None:
+    """Add a record in place of an older one of the same network, settings and machine; the file is always whole."""
+    records = [other for other in read_records(path) if _identity(other) != _identity(record)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(other)}\n" for other in [*records, record])
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def latest(records: list[Record]) -> dict[str, Record]:
+    """By name of the case, in the order of `CASES`, the last record that is no error."""
+    found = {record["case"]: record for record in records if "error" not in record}
+    return {case.name: found[case.name] for case in CASES if case.name in found}
+
+
+def authors_cost() -> dict[str, Any]:
+    """Times, parameters and multiply-accumulates of the authors' networks, and the protocol of their measurement."""
+    return json.loads((RESULTS / "authors_cost.json").read_text(encoding="utf-8"))
+
+
+def authors_ratio(record: Record, name: str) -> float | None:
+    """Time of the authors' network over that of the yardstick, for the record's network, batch size and one pass.
+
+    None where the authors' networks were not measured: other networks, other settings.
+    """
+    settings, cost = record["settings"], authors_cost()
+    batch, case = str(settings["batch_size"]), cost["cases"].get(record["case"])
+    alike = ("device", "dtype", "channels_last", "compile", "img_size")
+    usual = all(settings[option] == getattr(Settings, option) for option in alike)
+    if case is None or not usual or batch not in case["milliseconds"]:
+        return None
+    return case["milliseconds"][batch][name] / cost["yardstick"]["milliseconds"][batch][name]
+
+
+def _identity(record: Record) -> tuple[Any, ...]:
+    """What makes a record the successor of another: all but the repeats."""
+    settings = {key: value for key, value in record["settings"].items() if key != "repeats"}
+    return record["case"], settings, record["machine"]

@@ -1,0 +1,64 @@
+"""Building the configs that score a trained network."""
+
+from networks.workflow.scores import TOLERANCE
+from scripts import data_configs as data
+from scripts.catalog import Bundle
+from scripts.configs import check
+from scripts.data_configs import PAIR, WORKFLOW, Config
+from scripts.recipes import Preset
+
+
+def evaluate(bundle: Bundle) -> Config:
+    """``evaluate.json``, merged after ``train.json``: scores of the test split by the strict protocol."""
+    return {
+        "imports": [
+            "$import os",
+            "$from ignite import distributed as idist",
+            "$import networks.workflow as workflow",
+        ],
+        "ckpt_path": "$@ckpt_dir + '/model.pt'",
+        "split": "test",
+        "model": bundle.name,
+        "tolerance": TOLERANCE,
+        "validate::dataset::data": "$workflow.case_list(@datalist, @split)",
+        "validate::dataset::cache_rate": 0,
+        "validate::postprocessing": data.compose(*data.label_map("@validate::preprocessing")),
+        "validate::key_metric": None,
+        "validate::scores": {
+            "_target_": f"{WORKFLOW}.ScoreWriter",
+            "save_dir": "@output_dir",
+            "protocol": "strict",
+            "class_names": "@class_names",
+            "dataset_dir": "@dataset_dir",
+            "checkpoint": "@ckpt_path",
+            "model": "@model",
+            "split": "@split",
+            "seed": "@seed",
+            "tolerance": "@tolerance",
+        },
+        "validate::handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}, "@validate::scores"],
+        "initialize": [
+            "$workflow.report_errors()",
+            "$monai.utils.set_determinism(@seed)",
+            check("@validate::dataset::data"),
+        ],
+        "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@validate::evaluator.run()"],
+        "training": "%run",
+    }
+
+
+def preset_paper(preset: Preset) -> Config:
+    """``presets/<data set>_paper.json``, merged after ``evaluate.json``: infers and scores as the data set's papers."""
+    overlay: Config = {"validate::scores::protocol": "paper", "validate::evaluator::amp": False}
+    if preset.kind == "micrograph":
+        overlay["validate::postprocessing"] = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
+        return overlay
+    return overlay | {
+        "validate::preprocessing": data.compose(*data.load(preset, PAIR), *data.oriented_image(preset)),
+        "validate::inferer": {
+            "_target_": f"{WORKFLOW}.ZoomedSliceInferer",
+            "roi_size": "@img_size",
+            "sw_batch_size": "@sw_batch_size",
+        },
+        "validate::postprocessing": data.invert("@validate::preprocessing"),
+    }

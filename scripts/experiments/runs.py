@@ -1,0 +1,220 @@
+"""One run of a suite in its folder: what is done of it, and doing the rest in subprocesses.
+
+``run.json`` in the folder says what was asked for and which steps are done. A lock, which the subprocess inherits, is
+held while a step runs: whatever is killed, nobody else starts the same step as long as its process lives.
+"""
+
+import atexit
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scripts.experiments.suite import Run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TRAIN, PREDICT = "train", "predict"
+_live: set[subprocess.Popen] = set()
+DONE, RUNNING, FAILED, STOPPED, WAITING, CHANGED = "done", "running", "failed", "stopped", "waiting", "changed"
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        run: what is asked for.
+        runs_dir: folder of all suites' runs.
+    """
+
+    def __init__(self, run: Run, runs_dir: str | Path) -> None:
+        self.run = run
+        self.path = Path(runs_dir) / run.suite / run.name
+
+    @property
+    def steps(self) -> list[str]:
+        """Names of the steps, in order."""
+        scores = [f"{split} {protocol}" for split in self.run.splits for protocol in self.run.protocols]
+        return [TRAIN, *scores, PREDICT]
+
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` says, empty before the first step."""
+        try:
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
+    def state(self) -> str:
+        """One of the six states; "stopped" is a run that was killed and can be resumed."""
+        record = self.record()
+        if not record:
+            return WAITING
+        if record["spec"] != self.run.spec():
+            return CHANGED
+        if all(step in record["done"] for step in self.steps):
+            return DONE
+        if self._is_locked():
+            return RUNNING
+        return FAILED if record["error"] else STOPPED
+
+    def epochs(self) -> tuple[int, int]:
+        """Epochs that are trained, and the most that will be (patience may end a training before)."""
+        total = self.run.options.get("epochs") or self._preset()["epochs"]
+        return len(self.curve()), int(total)
+
+    def curve(self) -> list[dict[str, str]]:
+        """Rows of the training's ``metrics.csv``."""
+        path = self.path / "eval" / "metrics.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def seconds(self) -> float | None:
+        """Time that the run took; None where that is not known, because it was killed and resumed or is not done."""
+        done = self.record().get("done", {})
+        times = [done.get(step) for step in self.steps]
+        return None if None in times else sum(times)
+
+    def score_files(self) -> list[Path]:
+        """Records that the evaluations wrote."""
+        return [self._scores(split) / f"results_{p}.jsonl" for split in self.run.splits for p in self.run.protocols]
+
+    def execute(self, environment: dict[str, str] | None = None) -> str:
+        """Do the steps that are not done, each in a subprocess.
+
+        Args:
+            environment: variables for the subprocesses, beside this one's.
+
+        Returns:
+            The state afterwards. A step that fails leaves its last words in ``run.json`` and ends the run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._locked() as lock:
+            if lock is None:
+                return RUNNING
+            record = self.record() or {"spec": self.run.spec(), "done": {}, "error": ""}
+            if record["spec"] != self.run.spec():
+                return CHANGED
+            for step in self.steps:
+                if step in record["done"]:
+                    continue
+                record |= {"error": "", "step": step, "resumed": step == record.get("step"), "started": time.time()}
+                self._write(record)
+                error = self._subprocess(step, lock, environment or {})
+                if error:
+                    self._write(record | {"error": f"{step}: {error}"})
+                    return FAILED
+                record["done"][step] = None if record["resumed"] else round(time.time() - record["started"], 1)
+                self._write(record)
+        return self.state()
+
+    def _subprocess(self, step: str, lock: int, environment: dict[str, str]) -> str:
+        command = [sys.executable, "-m", "monai.bundle", "run", *self._arguments(step)]
+        log = self.path / "log.txt"
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"\n== {step}\n")
+            file.flush()
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
+            )
+            _live.add(process)
+            code = process.wait()
+            _live.discard(process)
+        return "" if code == 0 else f"exit code {code}: {_last_words(log)}"
+
+    def _arguments(self, step: str) -> list[str]:
+        run = self.run
+        configs = f"bundles/{run.bundle}/configs"
+        preset = f"{configs}/presets/{run.preset}"
+        options: dict[str, Any] = {
+            **{key: value for key, value in run.options.items() if step != PREDICT or self._is_for_inference(key)},
+            "dataset_dir": str(Path(run.dataset_dir).resolve()),
+            "ckpt_dir": str(self.path.resolve() / "models"),
+            "output_dir": str(self.path.resolve() / "eval"),
+        }
+        if step == PREDICT:
+            files = [f"{configs}/inference.json", f"{preset}_inference.json"]
+            options["output_dir"] = str(self.path.resolve() / "predictions")
+        elif step == TRAIN:
+            files = [f"{configs}/train.json", f"{preset}.json"]
+            options |= {"seed": run.seed, "log_dir": str(self.path.resolve() / "logs")}
+            options["resume"] = (self.path / "models" / "last.pt").is_file()
+        else:
+            split, protocol = step.rsplit(" ", 1)
+            files = [f"{configs}/train.json", f"{preset}.json", f"{configs}/evaluate.json"]
+            if protocol != "strict":
+                files.append(f"{preset}_{protocol}.json")
+            options |= {"seed": run.seed, "split": split, "output_dir": str(self._scores(split).resolve())}
+            options.pop("pretrained", None)
+        name = "training" if step == TRAIN else "run"
+        values = [part for key, value in options.items() for part in (f"--{key}", _text(value))]
+        return [name, "--config_file", str(files), *values]
+
+    def _is_for_inference(self, key: str) -> bool:
+        folder = ROOT / "bundles" / self.run.bundle / "configs"
+        names = ("inference.json", f"presets/{self.run.preset}_inference.json")
+        return any(key.split("::")[0] in json.loads((folder / name).read_text(encoding="utf-8")) for name in names)
+
+    def _preset(self) -> dict[str, Any]:
+        path = ROOT / "bundles" / self.run.bundle / "configs" / "presets" / f"{self.run.preset}.json"
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _scores(self, split: str) -> Path:
+        return self.path / "scores" / split
+
+    def _write(self, record: dict[str, Any]) -> None:
+        path = self.path / "run.json"
+        temporary = path.with_name(".run.json.part")
+        temporary.write_text(json.dumps(record, indent=4) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+    def _is_locked(self) -> bool:
+        with self._locked() as lock:
+            return lock is None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int | None]:
+        """The lock's file descriptor, or None where another process holds it."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+            else:
+                yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the subprocesses of every thread with this process; a resumed suite goes on from their checkpoints."""
+    for process in _live:
+        process.terminate()
+    for process in _live:
+        process.wait()
+
+
+def _text(value: Any) -> str:
+    """A value as Fire reads it back: ``None`` in MONAI's words, strings as they are."""
+    if value is None:
+        return "$None"
+    return value if isinstance(value, str) else json.dumps(value) if not isinstance(value, bool) else str(value)
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")]
+    return next((line for line in reversed(lines) if line), "nothing was printed")

@@ -1,0 +1,204 @@
+"""Suites: which networks are trained on which data sets, from which weights, how often and how.
+
+A suite is a JSON file:
+
+```
+{
+    "name": "microstructure",
+    "description": "one sentence",
+    "data_sets": {
+        "Super1": {
+            "dataset_dir": "data/nasa/Super1",
+            "preset": "nasa_super",
+            "setting": "full",
+            "splits": ["test"],
+            "options": {},
+            "prepare": "python -m scripts.datasets nasa --source SOURCE/Super1 --output_dir data/nasa/Super1"
+        }
+    },
+    "networks": {"CS-UNet": {"bundle": "cs_unet", "options": {"encoder_name": "resnet50"}}},
+    "pretraining": {"none": null, "ImageNet": {"CS-UNet": ["cnn.pth", "swin.pth"]}},
+    "recipes": {"paper": {}, "short": {"epochs": 60}},
+    "seeds": [0, 1, 2],
+    "protocols": ["strict", "paper"]
+}
+```
+
+Its runs are the cross product of the last five. A pretraining is null (from scratch) or names the sources for the
+networks that it exists for; others are left out of it. Options are ids of the bundle's configs; a recipe's are applied
+first, then the data set's, then the network's. A bundle without the data set's preset is an error.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from networks.workflow import load_datalist
+from scripts.catalog import BY_NAME
+
+PROTOCOLS = ("strict", "paper")
+DATA_SET_KEYS = {"dataset_dir", "preset", "setting", "splits", "options", "prepare"}
+REQUIRED = {"name", "data_sets", "networks"}
+KEYS = REQUIRED | {"description", "pretraining", "recipes", "seeds", "protocols"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its evaluations.
+
+    Attributes:
+        suite: name of the suite.
+        network: label of the network in the suite.
+        data_set: label of the data set.
+        pretraining: label of the weights it starts from.
+        recipe: label of the recipe.
+        seed: of the training.
+        bundle: name of the bundle.
+        preset: name of its overlay.
+        dataset_dir: folder of the data set.
+        setting: such as "one-shot"; only reported.
+        splits: lists of ``dataset.json`` to score.
+        protocols: to score by.
+        options: ids and their values.
+    """
+
+    suite: str
+    network: str
+    data_set: str
+    pretraining: str
+    recipe: str
+    seed: int
+    bundle: str
+    preset: str
+    dataset_dir: str
+    setting: str = ""
+    splits: tuple[str, ...] = ("test",)
+    protocols: tuple[str, ...] = ("strict",)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the run, and of its folder below the suite's."""
+        parts = [self.data_set, self.network, self.pretraining, self.recipe, f"seed{self.seed}"]
+        return "__".join(re.sub(r"[^\w.+-]+", "-", part) for part in parts)
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that decides the result, as JSON reads it back."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of runs.
+
+    Attributes:
+        name: of the suite.
+        description: one sentence.
+        runs: in the order in which they are done.
+        prepare: per data set folder the command that makes it.
+    """
+
+    name: str
+    description: str
+    runs: list[Run]
+    prepare: dict[str, str]
+
+    def check_data(self) -> None:
+        """Raise FileNotFoundError or ValueError with one sentence if a data set of the suite is not there."""
+        for run in {run.dataset_dir: run for run in self.runs}.values():
+            folder = run.dataset_dir
+            if not (Path(folder) / "dataset.json").is_file():
+                how = self.prepare.get(folder)
+                raise FileNotFoundError(
+                    f"{folder}, the data set {run.data_set} of the suite {self.name}, does not exist; make it"
+                    f"{f' by: {how}' if how else ' with scripts.datasets'}."
+                )
+            lacking = [split for split in run.splits if not load_datalist(folder).get(split)]
+            if lacking:
+                raise ValueError(f'dataset.json of {folder} has no list "{lacking[0]}", which {self.name} scores.')
+
+
+def load_suite(path: str | Path) -> Suite:
+    """Read a suite.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, a key is missing or unknown, or a bundle, preset or protocol does not exist.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = ", ".join(str(p) for p in sorted(Path("suites").glob("*.json")))
+        raise FileNotFoundError(f"{path} does not exist; give a suite{f' such as {known}' if known else ''}.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    _check_keys(path, "the suite", content, KEYS, REQUIRED)
+    for label, data_set in content["data_sets"].items():
+        _check_keys(path, f"the data set {label}", data_set, DATA_SET_KEYS, {"dataset_dir", "preset"})
+    for label, network in content["networks"].items():
+        _check_keys(path, f"the network {label}", network, {"bundle", "options"}, {"bundle"})
+    wrong = set(content.get("protocols", ())) - set(PROTOCOLS)
+    if wrong:
+        raise ValueError(f"{path}: the protocol {min(wrong)!r} does not exist; choose from {', '.join(PROTOCOLS)}.")
+    runs = list(_runs(path, content))
+    names = [run.name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"{path} has two runs called {twice}; give its networks and data sets different labels.")
+    prepare = {d["dataset_dir"]: d["prepare"] for d in content["data_sets"].values() if "prepare" in d}
+    return Suite(content["name"], content.get("description", ""), runs, prepare)
+
+
+def _runs(path: Path, content: dict[str, Any]) -> Iterator[Run]:
+    product = itertools.product(
+        content["data_sets"].items(),
+        content.get("recipes", {"preset": {}}).items(),
+        content.get("seeds", [0]),
+        content["networks"].items(),
+        content.get("pretraining", {"none": None}).items(),
+    )
+    for (data_set, data), (recipe, recipe_options), seed, (label, network), (pretraining, sources) in product:
+        if sources is not None and label not in sources:
+            continue
+        bundle = BY_NAME.get(network["bundle"])
+        if bundle is None:
+            raise ValueError(
+                f"{path}: {label} is of the bundle {network['bundle']!r}, which does not exist; choose from "
+                f"{', '.join(BY_NAME)}."
+            )
+        if data["preset"] not in bundle.presets:
+            raise ValueError(
+                f"{path}: the bundle {bundle.name} has no preset {data['preset']!r} for {data_set}; it has "
+                f"{', '.join(bundle.presets)}."
+            )
+        weights = {} if sources is None else {"pretrained": sources[label]}
+        yield Run(
+            suite=content["name"],
+            network=label,
+            data_set=data_set,
+            pretraining=pretraining,
+            recipe=recipe,
+            seed=seed,
+            bundle=bundle.name,
+            preset=data["preset"],
+            dataset_dir=data["dataset_dir"],
+            setting=data.get("setting", ""),
+            splits=tuple(data.get("splits", ["test"])),
+            protocols=tuple(content.get("protocols", ["strict"])),
+            options={**recipe_options, **data.get("options", {}), **network.get("options", {}), **weights},
+        )
+
+
+def _check_keys(path: Path, what: str, content: Any, allowed: set[str], required: set[str]) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: {what} is no object; see scripts/experiments/suite.py for the form of a suite.")
+    missing, unknown = required - content.keys(), content.keys() - allowed
+    if missing:
+        raise ValueError(f'{path}: {what} has no "{min(missing)}".')
+    if unknown:
+        raise ValueError(f'{path}: {what} has "{min(unknown)}"; known are {", ".join(sorted(allowed))}.')

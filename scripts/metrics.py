@@ -1,0 +1,210 @@
+"""Score saved label maps, summarise results and compare models: ``python -m scripts.metrics <command>``."""
+
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import fire
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from scipy.stats import rankdata, wilcoxon
+from tqdm import tqdm
+
+from networks.workflow.checks import check_values, read_image
+from networks.workflow.data import Pair, case_list, case_name, class_names, dataset_name, load_datalist
+from networks.workflow.evaluation import score_records
+from networks.workflow.records import read_records, write_records
+from networks.workflow.scores import TOLERANCE, check_protocol
+from networks.workflow.statistics import ALL_CLASSES, Table, markdown, nanmean, tables
+from scripts.predictions import find_predictions
+
+AFFINE_TOLERANCE = 1e-3  # mm
+
+
+def score(
+    predictions: str,
+    dataset_dir: str,
+    split: str = "test",
+    protocol: str = "strict",
+    model: str | None = None,
+    output: str | None = None,
+    seed: int | None = None,
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Score saved label maps of any origin against the labels of a data set.
+
+    The ``paper`` protocol scores pictures by probabilities, which label maps do not have: their results are marked
+    "from label maps". Of volumes it takes the label maps as they are: the papers' own inference, slice by slice, is
+    part of a bundle's evaluation (``presets/<data set>_paper.json``).
+
+    Args:
+        predictions: folder of label maps, on the grids of the labels and named as the images or the labels.
+        dataset_dir: data set in the contract.
+        split: list of ``dataset.json``.
+        protocol: strict or paper.
+        model: what the results are to be called; the folder's name by default.
+        output: file to write; ``results_<protocol>.jsonl`` among the predictions by default.
+        seed: of the run that made the predictions.
+        tolerance: distance within which nsd takes two surfaces for the same, in mm or pixels.
+    """
+    check_protocol(protocol)
+    folder, dataset_dir = str(predictions), str(dataset_dir)
+    pairs = _labelled(case_list(load_datalist(dataset_dir), split), split)
+    files = find_predictions(folder, pairs, dataset_dir)
+    names = class_names(dataset_dir)
+    if len(names) < 2:
+        raise ValueError(f'dataset.json of {dataset_dir} names no classes; add them to its "labels".')
+    ids = {
+        "model": str(model or Path(folder).resolve().name),
+        "dataset": dataset_name(dataset_dir),
+        "split": split,
+        "seed": seed,
+        "checkpoint": None,
+    }
+    records = []
+    for pair, file in tqdm(list(zip(pairs, files, strict=True)), desc="Scoring", unit="case"):
+        prediction, truth = _read(file, pair["label"], len(names))
+        case = case_name(pair["image"], dataset_dir)
+        records += score_records(prediction, truth, names, protocol, tolerance, case=case, **ids)
+    path = Path(output or Path(folder) / f"results_{protocol}.jsonl")
+    write_records(path, sorted(records, key=lambda record: record["case"]))
+    print(f"Wrote {path}.\n\n{markdown(tables(records))}")
+
+
+def summarise(*results: str) -> None:
+    """Print the means of result files as Markdown, with 95 % intervals (bootstrap over the cases) and case counts.
+
+    Args:
+        *results: files that evaluations wrote.
+    """
+    print(markdown(tables(_read_all(results))))
+
+
+def compare(*results: str, by_class: bool = False) -> None:
+    """Compare models on the same cases, each with each, by Wilcoxon's signed-rank test with Holm's correction.
+
+    A case counts with its mean over the classes that neither model misses; p is corrected over all lines of the table.
+
+    Args:
+        *results: files that evaluations wrote.
+        by_class: compare every class on its own.
+    """
+    groups: dict[tuple, list[Table]] = {}
+    for table in tables(_read_all(results)):
+        kind = (table.dataset, table.split, table.protocol, table.prediction, table.metric)
+        groups.setdefault(kind, []).append(table)
+    pairs = [pair for group in groups.values() for pair in itertools.combinations(group, 2)]
+    if not pairs:
+        raise ValueError(
+            f"{', '.join(map(str, results))}: no two models were scored on the same data set and split by the same "
+            "protocol and metric, both from labels or both from probabilities; give results of at least two."
+        )
+    rows = [row for a, b in pairs for row in _compare(a, b, by_class)]
+    corrected = holm([row[-1] for row in rows])
+    print("| data set | protocol | metric | class | A | B | cases | A better | B better | median A - B | p | p, Holm |")
+    print(f"|{' --- |' * 12}")
+    for (a, b, name, difference, better, worse, p), q in zip(rows, corrected, strict=True):
+        cells = [f"{a.dataset}, {a.split}", a.protocol, a.metric, name, a.model, b.model, str(len(difference))]
+        cells += [str(better), str(worse), f"{np.median(difference):.4g}" if len(difference) else "none"]
+        print(f"| {' | '.join([*cells, f'{p:.3g}', f'{q:.3g}'])} |")
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's step-down correction of p-values for the family that they are."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
+
+
+def signed_rank_test(difference: np.ndarray) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; 1 where no difference is left. Differences may be infinite."""
+    difference = difference[difference != 0]
+    if not len(difference):
+        return 1.0
+    # the test knows ranks only, and scipy's arithmetic no infinity
+    return float(wilcoxon(np.sign(difference) * rankdata(np.abs(difference))).pvalue)
+
+
+def _compare(a: Table, b: Table, by_class: bool) -> list[tuple]:
+    """Rows (a, b, class, differences, cases in which a is better, in which b is, p)."""
+    for one, other in ((a, b), (b, a)):
+        lacking = sorted(set(one.cases) - set(other.cases))
+        if lacking:
+            raise ValueError(
+                f"{other.model} was not scored on {len(lacking)} of the cases of {one.model} (such as {lacking[0]}); "
+                "compare models on the same cases of the same split."
+            )
+    if a.classes != b.classes:
+        raise ValueError(
+            f"{a.model} was scored on the classes {', '.join(a.classes)} and {b.model} on {', '.join(b.classes)}; "
+            "compare models on the same classes."
+        )
+    missing = np.isnan(a.values) | np.isnan(b.values)
+    both = [np.where(missing, np.nan, table.values) for table in (a, b)]
+    if by_class and a.classes != [ALL_CLASSES]:
+        columns = [(name, *(values[:, i] for values in both)) for i, name in enumerate(a.classes)]
+    else:
+        columns = [(ALL_CLASSES, *(nanmean(values, axis=1) for values in both))]
+    rows = []
+    for name, x, y in columns:
+        scored = ~np.isnan(x)
+        x, y = x[scored], y[scored]
+        equal = x == y  # also two infinite distances
+        difference = np.where(equal, 0, np.subtract(x, y, where=~equal, out=np.zeros_like(x)))
+        higher, lower = int((difference > 0).sum()), int((difference < 0).sum())
+        better = (lower, higher) if a.unit else (higher, lower)  # a distance is better when it is small
+        rows.append((a, b, name, difference, *better, signed_rank_test(difference)))
+    return rows
+
+
+def _read_all(results: Sequence[str]) -> list[dict]:
+    if not results:
+        raise ValueError("No file was given; name one or more files of results (.jsonl).")
+    return [record for path in results for record in read_records(str(path))]
+
+
+def _labelled(pairs: list[Pair], split: str) -> list[Pair]:
+    missing = [pair["image"] for pair in pairs if "label" not in pair]
+    if missing:
+        raise ValueError(f'{missing[0]} of the list "{split}" has no label, so there is nothing to score it against.')
+    return pairs
+
+
+def _read(prediction: Path, label: str, num_classes: int) -> tuple[MetaTensor, MetaTensor]:
+    """Both label maps (1, X, Y[, Z]); raises ValueError if they do not go together."""
+    volumes = label.endswith((".nii", ".nii.gz", ".mha", ".mhd", ".nrrd"))
+    loader = LoadImage(reader=None if volumes else "PILReader", image_only=True, ensure_channel_first=True, dtype=None)
+    found, truth = (read_image(loader, str(path)) for path in (prediction, label))
+    if found.shape != truth.shape or found.shape[0] != 1:
+        raise ValueError(
+            f"{prediction} has shape {tuple(found.shape)} and {label} {tuple(truth.shape)}, channels first; expected "
+            "one channel of class numbers on the label's grid."
+        )
+    remedy = 'they are the numbers of the classes in "labels" of dataset.json'
+    check_values(str(prediction), found, num_classes, remedy)
+    check_values(label, truth, num_classes, remedy)
+    if volumes and not np.allclose(found.affine, truth.affine, atol=AFFINE_TOLERANCE):
+        raise ValueError(
+            f"{prediction} and {label} have different affines, so they do not lie on the same grid; "
+            "resample the prediction to the label's grid."
+        )
+    return found, truth
+
+
+def main() -> None:
+    """Run the command; a mistake of the user ends it with one sentence and exit code 1."""
+    try:
+        fire.Fire({"score": score, "summarise": summarise, "compare": compare}, name="metrics")
+    except (OSError, ValueError) as error:
+        if os.environ.get("NETWORKS_TRACEBACK"):
+            raise
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Tables of the networks for the documents, made of the classes, the catalog and the measurements."""
+
+from collections.abc import Sequence
+
+import torch
+
+import networks
+from networks.pretrained import sources
+from scripts.benchmark.cases import CASES, Case
+from scripts.benchmark.records import RESULTS, Record, authors_cost, authors_ratio, latest, read_records
+from scripts.catalog import BUNDLES
+
+USUAL = "benchmark_cpu.jsonl"
+MISSING = "Not measured yet: `python -m scripts.benchmark networks` measures and writes `results/{}`.".format
+
+
+def architectures_table() -> str:
+    """One line per case: paper, size, capabilities, and whose weights it starts from."""
+    measured, authors = latest(read_records(RESULTS / USUAL)), authors_cost()["cases"]
+    rows = []
+    for case in CASES:
+        network_class = getattr(networks, case.network)
+        paper = next((bundle.paper for bundle in BUNDLES if bundle.network == case.network), None)
+        record = measured.get(case.name)
+        rows.append(
+            [
+                case.title,
+                f"[{paper.title}]({paper.url})" if paper else "",
+                f"{record['parameters'] / 1e6:.1f}" if record else "",
+                f"{record['macs'] / 1e9:.2f}" if record else "",
+                f"{authors[case.name]['macs'] / 1e9:.2f}" if case.name in authors else "",
+                "that of the constructor" if network_class.fixed_img_size else "any",
+                "yes" if network_class.scriptable else "no",
+                "yes" if network_class.exportable else "no",
+                pretraining(case),
+            ]
+        )
+    header = ["network", "paper", "parameters, M", "MACs, G", "the authors' MACs, G", "image size", "TorchScript"]
+    table = markdown([*header, "export, ONNX", "pretrained weights"], rows)
+    return table if measured else f"{MISSING(USUAL)}\n\n{table}"
+
+
+def pretraining(case: Case) -> str:
+    """The formats that `networks.pretrained.load` takes for a case."""
+    with torch.device("meta"):  # without memory and initialisation
+        return ", ".join(sources(case.build()))
+
+
+def speed_table(records: Sequence[Record] | None = None) -> str:
+    """Times, work and memory; by default those of the usual settings on a CPU."""
+    found = latest(read_records(RESULTS / USUAL) if records is None else list(records))
+    if not found:
+        return MISSING(USUAL)
+    rows = []
+    for case in CASES:
+        if case.name not in found:
+            continue
+        record = found[case.name]
+        row = [case.title]
+        for name in ("forward", "forward_backward"):
+            row += [f"{record[name]['ratio']['median']:.2f}", *comparison(record, name)]
+        row += [f"{100 * record[name]['matrix_share']:.0f} %" for name in ("forward", "forward_backward")]
+        row += [memory(record[name]["peak_memory"]) for name in ("forward", "forward_backward")]
+        rows.append(row)
+    columns = ["{} / resnet50", "{} / resnet50, the authors'", "{}: times faster"]
+    header = ["network", *(text.format(name) for name in ("forward", "training") for text in columns)]
+    header += ["forward: share of the matrix rate", "training: share of the matrix rate"]
+    header += ["forward: memory, GB", "training: memory, GB"]
+    return f"{conditions(list(found.values()))}\n\n{markdown(header, rows)}"
+
+
+def faster_table() -> str:
+    """The short form of `speed_table`: the networks that their authors' implementations can be compared with."""
+    found = latest(read_records(RESULTS / USUAL))
+    rows = []
+    for case in CASES:
+        record = found.get(case.name)
+        if record and authors_ratio(record, "forward"):
+            rows.append([case.title, *(comparison(record, name)[1] for name in ("forward", "forward_backward"))])
+    return markdown(["network", "forward", "training step"], rows) if rows else MISSING(USUAL)
+
+
+def comparison(record: Record, name: str) -> list[str]:
+    """The authors' time over the yardstick's, and how many times faster the record's network is."""
+    authors = authors_ratio(record, name)
+    return ["", ""] if authors is None else [f"{authors:.2f}", f"{authors / record[name]['ratio']['median']:.2f}"]
+
+
+def conditions(records: Sequence[Record]) -> str:
+    """What all the records have in common: machine, settings, the yardstick's times, the matrix rate."""
+    machines, rates = {}, [record["matrix_rate"] / 1e9 for record in records]
+    for record in records:
+        settings, facts = record["settings"], record["machine"]
+        threads = f", {settings['threads']} thread{'s' * (settings['threads'] > 1)}"
+        options = [name.replace("_", " ") for name in ("channels_last", "compile") if settings[name]]
+        side = settings["img_size"]
+        parts = [f"{facts['gpu'] or facts['cpu'] + threads}", f"PyTorch {facts['torch']}", settings["dtype"], *options]
+        machines[", ".join([*parts, f"batch {settings['batch_size']}, {side} x {side}"])] = None
+    times = [[r[name]["yardstick_seconds"]["median"] for r in records] for name in ("forward", "forward_backward")]
+    span = " and ".join(f"{1000 * min(values):.0f} to {1000 * max(values):.0f} ms" for values in times)
+    return (
+        f"{'; '.join(machines)}. resnet50 took {span}, a matrix product ran at {min(rates):.0f} to {max(rates):.0f} "
+        "GFLOP/s."
+    )
+
+
+def memory(size: int | None) -> str:
+    """Bytes in gigabytes."""
+    return "" if size is None else f"{size / 1e9:.2f}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

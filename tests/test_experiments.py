@@ -1,0 +1,169 @@
+"""Suites: read and checked, run in subprocesses, killed and resumed, shown and collected."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from networks.workflow.records import read_records
+from scripts.experiments.__main__ import collect, run, show
+from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, WAITING, RunFolder
+from scripts.experiments.suite import load_suite
+from tests.small import SMALL
+from tests.workflows import ROOT
+
+EPOCHS = 4
+
+
+def write_suite(folder: Path, dataset_dir: Path, **changes) -> Path:
+    """A suite of one small network on the micrograph phantom."""
+    small = {f"network_def::{key}": value for key, value in SMALL["CSUnet"].items()}
+    options = {**small, "img_size": [48, 48], "batch_size": 2, "device": "cpu"}
+    content = {
+        "name": "trial",
+        "description": "a trial",
+        "data_sets": {"Phantom": {"dataset_dir": str(dataset_dir), "preset": "nasa_super", "setting": "full"}},
+        "networks": {"CS-UNet": {"bundle": "cs_unet", "options": options}},
+        "recipes": {"short": {"epochs": EPOCHS}},
+    }
+    path = folder / "trial.json"
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "suites").glob("*.json")), ids=lambda path: path.stem)
+def test_suites_that_come_with_the_project(path: Path) -> None:
+    suite = load_suite(path)
+    assert suite.name == path.stem
+    assert suite.prepare.keys() == {run.dataset_dir for run in suite.runs}
+
+
+def test_cross_product_leaves_out_weights_that_a_network_has_not(tmp_path: Path, micrograph_dir: Path) -> None:
+    networks = {
+        "A": {"bundle": "unet", "options": {"batch_size": 3, "epochs": 9}},
+        "B": {"bundle": "cs_unet"},
+    }
+    path = write_suite(
+        tmp_path,
+        micrograph_dir,
+        networks=networks,
+        pretraining={"none": None, "ImageNet": {"A": "a.pth"}},
+        seeds=[0, 7],
+    )
+    runs = load_suite(path).runs
+    assert len({run.name for run in runs}) == len(runs) == 2 * 3
+    (pretrained,) = [run for run in runs if run.pretraining == "ImageNet" and run.seed == 7]
+    assert pretrained.options == {"epochs": 9, "batch_size": 3, "pretrained": "a.pth"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"networks": {"A": {"bundle": "vnet"}}}, "'vnet', which does not exist; choose from swin_unet"),
+        ({"networks": {"A": {"bundle": "levit_unet"}}}, "has no preset 'nasa_super'"),
+        (
+            {"networks": {"A": {"bundle": "unet", "option": {}}}},
+            'the network A has "option"; known are bundle, options',
+        ),
+        ({"data_sets": {"X": {"preset": "nasa_super"}}}, 'the data set X has no "dataset_dir"'),
+        ({"protocols": ["strict", "loose"]}, "'loose' does not exist"),
+        ({"recipe": {}}, 'has "recipe"'),
+        ({"seeds": [1, 1]}, "two runs called"),
+    ],
+)
+def test_mistakes_in_a_suite(changes: dict, said: str, tmp_path: Path, micrograph_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"trial\.json") as error:
+        load_suite(write_suite(tmp_path, micrograph_dir, **changes))
+    assert said in str(error.value)
+
+
+def test_missing_data_says_how_it_is_made(tmp_path: Path) -> None:
+    data_sets = {"X": {"dataset_dir": str(tmp_path / "x"), "preset": "nasa_super", "prepare": "make x"}}
+    with pytest.raises(FileNotFoundError, match="does not exist; make it by: make x"):
+        run(str(write_suite(tmp_path, tmp_path, data_sets=data_sets)), runs_dir=str(tmp_path / "runs"))
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 120) -> None:
+    """Until the condition holds; fails if the process ends before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_killed_suite_goes_on(tmp_path: Path, micrograph_dir: Path, capsys: pytest.CaptureFixture) -> None:
+    path, runs_dir = write_suite(tmp_path, micrograph_dir), tmp_path / "runs"
+    folder = RunFolder(load_suite(path).runs[0], runs_dir)
+    assert folder.state() == WAITING
+    command = [sys.executable, "-m", "scripts.experiments", "run", str(path), "--runs_dir", str(runs_dir)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: folder.epochs()[0] >= 1, process)
+    process.kill()
+    process.wait()
+    child = child_of(folder.path)
+    os.kill(child, signal.SIGSTOP)
+    assert folder.state() == RUNNING  # the training outlives the suite: nobody else may start it
+    show(str(path), str(runs_dir))
+    assert "running" in capsys.readouterr().out
+    assert folder.execute() == RUNNING
+    os.kill(child, signal.SIGKILL)
+    wait_for(lambda: folder.state() != RUNNING)
+    assert folder.state() == STOPPED
+    trained = folder.epochs()[0]
+    assert 1 <= trained < EPOCHS
+
+    run(str(path), str(runs_dir))
+    assert folder.state() == DONE
+    assert [row["epoch"] for row in folder.curve()] == [str(i + 1) for i in range(EPOCHS)]
+    assert list((folder.path / "predictions").rglob("*_seg.png"))
+    before = {p: p.stat().st_mtime_ns for p in folder.path.rglob("*") if p.name != "lock"}
+    run(str(path), str(runs_dir))
+    assert before == {p: p.stat().st_mtime_ns for p in folder.path.rglob("*") if p.name != "lock"}
+    show(str(path), str(runs_dir))
+    assert "1 done" in capsys.readouterr().out
+
+    collect(str(path), str(runs_dir), str(tmp_path / "results"))
+    records = read_records(tmp_path / "results" / "trial.jsonl")
+    assert {record["model"] for record in records} == {"CS-UNet"}
+    assert {record["class"] for record in records} == {"secondary precipitate", "tertiary precipitate"}
+    (line,) = (tmp_path / "results" / "trial_runs.jsonl").read_text().splitlines()
+    assert len(json.loads(line)["curve"]) == EPOCHS
+    assert str(tmp_path) not in line
+
+    changed = write_suite(tmp_path, micrograph_dir, recipes={"short": {"epochs": EPOCHS + 1}})
+    assert RunFolder(load_suite(changed).runs[0], runs_dir).state() == CHANGED
+    with pytest.raises(ValueError, match="was started with other settings"):
+        run(str(changed), str(runs_dir))
+
+
+def child_of(folder: Path) -> int:
+    """Number of the process that trains into the folder."""
+    found = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and str(folder).encode() in _read(entry / "cmdline")
+    ]
+    (number,) = found
+    return number
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_failed_run_says_why_and_the_others_go_on(tmp_path: Path, micrograph_dir: Path) -> None:
+    networks = {"A": {"bundle": "unet", "options": {"epochz": 3}}}
+    path = write_suite(tmp_path, micrograph_dir, networks=networks)
+    with pytest.raises(ValueError, match=r"1 of 1 runs failed.*--epochz is not an id"):
+        run(str(path), str(tmp_path / "runs"))
+    assert RunFolder(load_suite(path).runs[0], tmp_path / "runs").state() == FAILED

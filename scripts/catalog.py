@@ -20,10 +20,12 @@ VERSIONS = {
     "pytorch": "2.15.0",
     "numpy": "2.4.6",
     "packages": {
+        "matplotlib": "3.11.2",
         "nibabel": "5.4.2",
         "pytorch-ignite": "0.5.5",
         "timm": "1.0.31",
         "segmentation-models-pytorch": "0.6.0",
+        "tensorboard": "2.21.0",
     },
 }
 
@@ -62,6 +64,7 @@ class Bundle:
         options: what the ids of the network's own options mean, for the id table.
         default: what ``train.json`` trains on the phantom.
         presets: overlays by file name.
+        not_scriptable: why TorchScript cannot script the network; empty where it can.
         changelog: version to text, newest first.
     """
 
@@ -73,6 +76,7 @@ class Bundle:
     options: dict[str, str]
     default: Preset
     presets: dict[str, Preset]
+    not_scriptable: str = ""
     changelog: dict[str, str] = field(default_factory=lambda: {"0.1.0": "first version"})
 
     @property
@@ -313,6 +317,7 @@ BUNDLES = [
         ),
         options={"encoder_name": ENCODER},
         default=ct_phantom(4, options={"encoder_name": "resnet18"}),
+        not_scriptable="smp's decoder looks its blocks up by computed names; tracing works",
         presets={**synapse(BASELINE_SYNAPSE, BASELINE_SOURCE), **nasa(RESNET50)},
     ),
     Bundle(

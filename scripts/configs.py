@@ -6,7 +6,7 @@ from scripts.data_configs import PAIR, WORKFLOW, Config
 from scripts.recipes import Preset, Recipe
 
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
-PHANTOM_DIR = {"ct": "data/ct_phantom", "micrograph": "data/precipitate_phantom"}
+DATASET_DIR = {"ct": "data/ct_phantom", "mr": "data/mr", "micrograph": "data/precipitate_phantom"}
 CHANNELS = {"ct": 1, "mr": 1, "micrograph": 3}
 NOT_FIRST = "$idist.get_rank() > 0"
 
@@ -24,6 +24,7 @@ def train(bundle: Bundle) -> Config:
         **_common(bundle),
         "log_dir": "$@bundle_root + '/logs'",
         "check_data": True,
+        "preset": None,
         **_data_ids(preset),
         "pretrained": None,
         "resume": False,
@@ -159,6 +160,9 @@ def train(bundle: Bundle) -> Config:
                     "_target_": f"{WORKFLOW}.BestCheckpoint",
                     "path": "$@ckpt_dir + '/model.pt'",
                     "network": "@network",
+                    "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
+                    "validation=@validate::dataset::data)",
+                    "ids": {key: f"@{key}" for key in ("preset", *_data_ids(preset), "img_size", *bundle.options)},
                 },
             ],
             "evaluator": {
@@ -177,10 +181,10 @@ def train(bundle: Bundle) -> Config:
             "$workflow.report_errors()",
             "$monai.utils.set_determinism(@seed)",
             "$workflow.check_intervals(@epochs, @val_interval)",
-            check("@train::dataset::data + @validate::dataset::data"),
             "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
         ],
-        "run": ["$@train::trainer.run()"],
+        # not in initialize, which MONAI runs as well to load the weights only
+        "run": [check("@train::dataset::data + @validate::dataset::data"), "$@train::trainer.run()"],
         "training": "%run",
     }
 
@@ -229,12 +233,12 @@ def inference(bundle: Bundle) -> Config:
             "val_handlers": "@handlers",
             "amp": "$@amp and 'cuda' in str(@device)",
         },
-        "initialize": [
-            "$workflow.report_errors()",
-            "$monai.utils.set_determinism(0)",
+        "initialize": ["$workflow.report_errors()", "$monai.utils.set_determinism(0)"],
+        "run": [
             check("@datalist", classes="None"),
+            "$workflow.load_weights(@network, @ckpt_path)",
+            "$@evaluator.run()",
         ],
-        "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@evaluator.run()"],
     }
 
 
@@ -274,10 +278,11 @@ def multi_gpu_train(bundle: Bundle) -> Config:
     }
 
 
-def preset_overlay(bundle: Bundle, preset: Preset) -> Config:
+def preset_overlay(bundle: Bundle, name: str) -> Config:
     """``presets/<data set>.json``, merged after ``train.json`` (and before ``evaluate.json``)."""
+    preset = bundle.presets[name]
     recipe = preset.recipe
-    overlay = _preset_ids(bundle, preset)
+    overlay = {"preset": name, **_preset_ids(bundle, preset)}
     overlay |= {"loss": loss(recipe), "optimizer": optimizer(recipe), "lr_scheduler": lr_scheduler(recipe)}
     overlay["train::preprocessing"] = data.train_preprocessing(preset)
     if preset.kind != bundle.default.kind:
@@ -357,7 +362,7 @@ def _common(bundle: Bundle) -> Config:
         "bundle_root": f"$'{here}' if os.path.isfile('{here}/configs/metadata.json') else '.'",
         "ckpt_dir": "$@bundle_root + '/models'",
         "output_dir": "$@bundle_root + '/eval'",
-        "dataset_dir": PHANTOM_DIR[bundle.default.kind],
+        "dataset_dir": DATASET_DIR[bundle.default.kind],
     }
 
 
@@ -394,7 +399,9 @@ def _preset_ids(bundle: Bundle, preset: Preset) -> Config:
 
 def _phantom(preset: Preset) -> str:
     kind = preset.kind
-    return f"phantom='{PHANTOM[kind]}' if @dataset_dir == '{PHANTOM_DIR[kind]}' else None"
+    if kind not in PHANTOM:
+        return "phantom=None"
+    return f"phantom='{PHANTOM[kind]}' if @dataset_dir == '{DATASET_DIR[kind]}' else None"
 
 
 def check(cases: str, classes: str = "@out_channels") -> str:

@@ -11,6 +11,7 @@ IDS = {
     "model": "what the results are to be called; give variants of a network different names",
     "tolerance": "distance within which the normalised surface Dice takes two surfaces for the same, in mm or pixels",
     "check_data": "read every image and label once before the start and stop at the first mistake",
+    "preset": "name of the overlay that was merged, kept with the weights; not to be set by hand",
     "in_channels": "channels of the images",
     "out_channels": "classes with background",
     "spatial_dims": "3 for volumes, which are cut into axial slices, 2 for pictures",

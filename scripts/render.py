@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from scripts.tables import architectures_table, faster_table, speed_table
 ROOT = Path(__file__).resolve().parent.parent
 DECAY = {"polynomial": " with polynomial decay", "constant": ""}
 RESULTS = ROOT / "results"
+NO_WEIGHTS = "This bundle carries no trained weights."
+PHANTOM_ONLY = (
+    "Without a data set it trains on a phantom, which is for trying the software: no score on a phantom is evidence of "
+    "accuracy."
+)
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 LOGGING = """[loggers]
 keys=root
@@ -80,24 +86,24 @@ def rendered_files() -> dict[Path, str]:
     return files
 
 
-def bundle_configs(bundle: Bundle) -> dict[str, configs.Config]:
-    """Name below ``configs`` to content."""
+def bundle_configs(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, configs.Config]:
+    """Name below ``configs`` to content; ``weights`` is the sentence about them."""
     content = {
-        "metadata": metadata(bundle),
+        "metadata": metadata(bundle, weights),
         "train": configs.train(bundle),
         "evaluate": evaluation_configs.evaluate(bundle),
         "inference": configs.inference(bundle),
         "multi_gpu_train": configs.multi_gpu_train(bundle),
     }
     for name, preset in bundle.presets.items():
-        content[f"presets/{name}"] = configs.preset_overlay(bundle, preset)
+        content[f"presets/{name}"] = configs.preset_overlay(bundle, name)
         content[f"presets/{name}_inference"] = configs.preset_inference(bundle, preset)
         content[f"presets/{name}_paper"] = evaluation_configs.preset_paper(preset)
     return content
 
 
-def metadata(bundle: Bundle) -> dict[str, Any]:
-    """``metadata.json`` as the model zoo's schema and MONAI Label want it."""
+def metadata(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, Any]:
+    """``metadata.json`` as the model zoo's schema and MONAI Label want it; ``weights`` is the sentence about them."""
     preset = bundle.default
     size, channels = preset.recipe.img_size, configs.CHANNELS[preset.kind]
     classes = ["background", *preset.classes]
@@ -121,7 +127,8 @@ def metadata(bundle: Bundle) -> dict[str, Any]:
         "label_classes": "class numbers in one channel",
         "pred_classes": "one channel of logits per class",
         "eval_metrics": {},
-        "intended_use": "Research; this bundle carries no trained weights and is not a medical device.",
+        "intended_use": f"Research; not a medical device. {weights}",
+        **({"not_scriptable": bundle.not_scriptable} if bundle.not_scriptable else {}),
         "references": [f"{bundle.paper.authors}. {bundle.paper.title}. {bundle.paper.venue}. {bundle.paper.url}"],
         "network_data_format": {
             "inputs": {
@@ -153,9 +160,18 @@ def metadata(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def bundle_readme(bundle: Bundle) -> str:
-    """``docs/README.md`` of one bundle."""
-    root, paper = f"bundles/{bundle.name}/configs", bundle.paper
+def bundle_readme(
+    bundle: Bundle, weights: str = NO_WEIGHTS, package: str = "", contents: dict[str, configs.Config] | None = None
+) -> str:
+    """``docs/README.md`` of one bundle.
+
+    Args:
+        bundle: the catalog's entry.
+        weights: the sentence about them.
+        package: name of the code that the bundle carries; empty in this repository, whose ``networks`` it uses.
+        contents: its configs by name, if they are not those of this repository.
+    """
+    root, paper = "configs" if package else f"bundles/{bundle.name}/configs", bundle.paper
     run = "python -m monai.bundle run"
     presets = "\n".join(
         f"- `presets/{name}.json`: {_recipe_text(preset)}; after {preset.source}."
@@ -174,13 +190,11 @@ def bundle_readme(bundle: Bundle) -> str:
 
 {paper.authors}. [{paper.title}]({paper.url}). {paper.venue}. {code}
 
-This bundle carries no trained weights. Without a data set it trains on a phantom, which is for trying the software: no
-score on a phantom is evidence of accuracy.
+{_paragraph(weights, PHANTOM_ONLY)}
 
 ## Use
 
-From the repository's root; from the bundle's folder with `configs/` for `{root}/`; from anywhere else with
-`--bundle_root` and the package installed.
+{_where(bundle, root, package)}
 
 ```bash
 {run} training --config_file {root}/train.json
@@ -215,25 +229,44 @@ that data set's published numbers (the two protocols: `docs/scores.md` of the re
 
 Every id below is an option: `--epochs 3`, `--img_size "[224,224]"`. A key that no config file has is refused.
 
-{id_table(bundle)}
+{id_table(bundle, contents)}
 """
 
 
-def id_table(bundle: Bundle) -> str:
+def _where(bundle: Bundle, root: str, package: str) -> str:
+    """From which folder the commands are meant."""
+    if not package:
+        return _paragraph(
+            f"From the repository's root; from the bundle's folder with `configs/` for `{root}/`;",
+            "from anywhere else with `--bundle_root` and the package installed.",
+        )
+    packages = {"monai": VERSIONS["monai"], "torch": VERSIONS["pytorch"], **VERSIONS["packages"]}
+    return _paragraph(
+        f"From this folder, or from anywhere with the path to `{root}/`. The folder `{package}` is the code that the",
+        "configs call, under a name that no other bundle or version has. It was written with",
+        ", ".join(f"{name} {version}" for name, version in packages.items()) + "; nothing else needs to be installed.",
+    )
+
+
+def _paragraph(*parts: str) -> str:
+    return textwrap.fill(" ".join(parts), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def id_table(bundle: Bundle, contents: dict[str, configs.Config] | None = None) -> str:
     """The plain top-level ids of all configs of a bundle with their defaults."""
-    content = bundle_configs(bundle)
+    content = contents or bundle_configs(bundle)
     texts = IDS | bundle.options
     rows = ["| id | train | inference | meaning |", "| --- | --- | --- | --- |"]
-    for key in plain_ids(bundle):
+    for key in plain_ids(content):
         cells = [_default(content, names, key) for names in (("train", "evaluate"), ("inference",))]
         rows.append(f"| `{key}` | {cells[0]} | {cells[1]} | {texts[key]} |")
     return "\n".join(rows)
 
 
-def plain_ids(bundle: Bundle) -> list[str]:
-    """The ids that a user sets: values, and expressions that only join paths."""
+def plain_ids(contents: dict[str, configs.Config]) -> list[str]:
+    """The ids of these configs that a user sets: values, and expressions that only join paths."""
     found: dict[str, None] = {}
-    for name, content in bundle_configs(bundle).items():
+    for name, content in contents.items():
         if name != "metadata":
             found |= dict.fromkeys(key for key, value in content.items() if "::" not in key and _is_plain(key, value))
     return list(found)
@@ -301,7 +334,7 @@ def _recipe_text(preset: Preset) -> str:
 
 
 def _is_plain(key: str, value: Any) -> bool:
-    if key in IDS:
+    if key in IDS or (isinstance(value, list) and value and all(isinstance(part, int | float) for part in value)):
         return True
     return not isinstance(value, dict | list) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))
 

@@ -208,7 +208,7 @@ def test_networks_can_be_built_as_configured(bundle: Bundle) -> None:
 
 @every_bundle
 def test_every_plain_id_is_documented(bundle: Bundle) -> None:
-    assert set(plain_ids(bundle)) <= IDS.keys() | bundle.options.keys()
+    assert set(plain_ids(bundle_configs(bundle))) <= IDS.keys() | bundle.options.keys()
     assert bundle.options.keys() <= bundle_configs(bundle)["train"].keys()
 
 

@@ -5,6 +5,7 @@ from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
+from networks.workflow.provenance import describe_cases
 from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
 from networks.workflow.training import (
@@ -38,6 +39,7 @@ __all__ = [
     "check_dataset",
     "check_intervals",
     "class_names",
+    "describe_cases",
     "list_images",
     "load_datalist",
     "load_weights",

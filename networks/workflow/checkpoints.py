@@ -11,6 +11,8 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
+from networks.workflow.provenance import write_training_record
+
 logger = logging.getLogger(__name__)
 
 
@@ -98,10 +100,14 @@ class BestCheckpoint:
     Args:
         path: file to write, a plain state dict.
         network: the network, also if wrapped.
+        data_set: what it is trained on, as ``describe_cases`` says it; with it and ``ids`` a JSON file of the same
+            name beside the weights says where they come from.
+        ids: the config's ids that shape the network and its input.
     """
 
-    def __init__(self, path: str, network: nn.Module) -> None:
+    def __init__(self, path: str, network: nn.Module, data_set: dict | None = None, ids: dict | None = None) -> None:
         self.path, self.network = path, network
+        self.data_set, self.ids = data_set, ids or {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to the validation's evaluator, whose key metric decides."""
@@ -110,6 +116,8 @@ class BestCheckpoint:
     def __call__(self, engine: Engine) -> None:
         if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
             save_atomically(unwrap(self.network).state_dict(), self.path)
+            if self.data_set is not None:
+                write_training_record(self.path, engine, self.ids, self.data_set)
 
 
 class LastCheckpoint:

@@ -1,0 +1,80 @@
+"""Where weights come from: a small JSON file that the training itself writes beside them.
+
+``models/model.json`` says what ``models/model.pt`` was trained on and with which options. It names the weights by
+SHA-256, as the records of an evaluation do, so that neither is ever taken for those of other weights.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from ignite.engine import Engine
+
+from networks.workflow.data import Pair
+from networks.workflow.records import file_hash
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write indented JSON, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
+    """Name, licence, class names and numbers of cases of what a run read, without any path of this computer.
+
+    ``dataset.json`` is believed only if every case lies in its folder: annotation servers replace the lists of a
+    config and leave its ``dataset_dir`` as it was.
+
+    Args:
+        dataset_dir: folder of the data contract.
+        **lists: the run's cases by name of the list.
+    """
+    # a list may repeat its cases for several crops of each
+    distinct = {name: {Path(case["image"]).resolve() for case in cases} for name, cases in lists.items()}
+    images, numbers = set().union(*distinct.values()), {name: len(cases) for name, cases in distinct.items()}
+    root = Path(dataset_dir).resolve()
+    index = root / "dataset.json"
+    if not index.is_file() or not all(root in image.parents for image in images):
+        common = Path(os.path.commonpath([image.parent for image in images])) if images else root
+        return {"name": common.name, **numbers}
+    content = json.loads(index.read_text(encoding="utf-8"))
+    kept = {key: content[key] for key in ("description", "licence", "labels") if content.get(key)}
+    return {"name": content.get("name") or root.name, **kept, **numbers}
+
+
+def write_training_record(
+    checkpoint: str | Path, engine: Engine, ids: Mapping[str, Any], data_set: Mapping[str, Any]
+) -> None:
+    """Say beside a checkpoint (``model.pt`` -> ``model.json``) how it came about.
+
+    Args:
+        checkpoint: the file that was just written.
+        engine: the validation's evaluator, whose best epoch the file holds.
+        ids: the config's ids that shape the network and its input.
+        data_set: see :func:`describe_cases`.
+    """
+    record = {
+        "checkpoint": file_hash(checkpoint),
+        "data_set": dict(data_set),
+        "ids": dict(ids),
+        "epoch": engine.state.epoch,
+        engine.state.key_metric_name: _number(engine.state.metrics[engine.state.key_metric_name]),
+        "versions": {"monai": monai.__version__, "torch": torch.__version__, "numpy": np.__version__},
+    }
+    write_json(Path(checkpoint).with_suffix(".json"), record)
+
+
+def _number(value: float) -> float | str | None:
+    """A score as JSON has it: null for none, "inf" for a distance to an empty set."""
+    value = float(value)
+    return None if math.isnan(value) else "inf" if math.isinf(value) else round(value, 4)

@@ -1,0 +1,177 @@
+"""Packing bundles into zip files that carry all they need."""
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from networks.workflow.provenance import write_json
+from scripts.catalog import BUNDLES, BY_NAME, Bundle
+from scripts.render import LOGGING, NO_WEIGHTS, ROOT, bundle_configs, bundle_readme
+from scripts.zoo import weights as trained
+from scripts.zoo.carried import carry
+from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, large_files_yaml, make_manifest
+from scripts.zoo.packed_configs import module_ids, pack_config, used_by
+
+LARGE = 25 * 2**20  # the zoo's limit for a file in its repository
+# zip files cannot hold an earlier time
+TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+MODEL_INFO = "model_info.json"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A bundle ready to be written.
+
+    Attributes:
+        name: folder in the zip.
+        version: of the bundle.
+        files: content by path in that folder, a path for the weights.
+        aside: weights that are hosted beside the zip, or None.
+        notes: for people.
+    """
+
+    name: str
+    version: str
+    files: dict[str, bytes | Path]
+    aside: Path | None
+    notes: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        return f"{self.name}_v{self.version}"
+
+
+def pack(*names: str, output_dir: str = "dist/zoo", base_url: str = "", aside: bool = False, overwrite: bool = False):
+    """Write ``<name>_v<version>.zip`` of every bundle, or of those named, and list them in ``model_info.json``.
+
+    Args:
+        *names: bundles.
+        output_dir: folder of the zips and of ``model_info.json``, whose other entries stay.
+        base_url: where the folder will be served; becomes the entries' ``source``.
+        aside: leave weights above 25 MB out of the zip, as the model zoo wants them: beside it, and listed in the
+            bundle's large_files.yml. Needs ``base_url``.
+        overwrite: replace a version that the folder holds with other content.
+
+    Raises:
+        ValueError: an unknown name, weights without their records, a version that is taken.
+    """
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown:
+        raise ValueError(f"There is no bundle {unknown[0]!r}; choose from {', '.join(BY_NAME)}.")
+    if aside and not base_url:
+        raise ValueError("--aside needs --base_url, the address from which the weights will be fetched.")
+    folder = Path(str(output_dir))
+    for bundle in [BY_NAME[name] for name in names] or BUNDLES:
+        packed = assemble(bundle, base_url if aside else "")
+        path = write(packed, folder, base_url, overwrite)
+        print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).", flush=True)
+        for note in packed.notes:
+            print(f"Note: {note}", flush=True)
+
+
+def assemble(bundle: Bundle, large_files_url: str = "", root: Path = ROOT) -> Packed:
+    """Everything that goes into a bundle's zip, rendered from the catalog.
+
+    Args:
+        bundle: the catalog's entry.
+        large_files_url: where large weights will be hosted; they go into the zip if empty.
+        root: the repository, whose ``networks`` and ``bundles`` are read.
+    """
+    found = trained.find_weights(root / "bundles" / bundle.name)
+    if found is not None:
+        bundle = trained.trained_bundle(bundle, found)
+        trained.check_fit(bundle, found)
+    statement = found.statement if found else NO_WEIGHTS
+    contents = bundle_configs(bundle, statement)
+    metadata = contents.pop("metadata")
+    if found is not None:
+        metadata = trained.describe(metadata, found)
+        for name in ("train", "inference"):
+            contents[name] |= {key: value for key, value in found.training["ids"].items() if key in contents[name]}
+    classes, modules = used_by(list(contents.values()))
+    code = carry(root, bundle.name, bundle.version, classes, modules)
+    ids = module_ids(list(contents.values()))
+    files: dict[str, bytes | Path] = {"LICENSE": (root / "LICENSE").read_bytes()}
+    contents = {name: pack_config(content, code.package, ids) for name, content in contents.items()}
+    files |= {f"configs/{name}.json": _json(content) for name, content in contents.items()}
+    files["configs/metadata.json"] = _json(metadata)
+    files["configs/logging.conf"] = LOGGING.encode()
+    files["docs/README.md"] = bundle_readme(bundle, statement, code.package, contents).encode()
+    files |= {path: text.encode() for path, text in code.files.items()}
+    aside = None
+    if found is not None:
+        if licence := found.training["data_set"].get("licence"):
+            files["docs/data_license.txt"] = f"{found.training['data_set']['name']}: {licence}\n".encode()
+        files["models/model.json"] = _json(found.training)
+        if large_files_url and found.path.stat().st_size > LARGE:
+            aside = found.path
+            url = f"{large_files_url.rstrip('/')}/{bundle.name}_v{bundle.version}_model.pt"
+            files[LARGE_FILES] = large_files_yaml(MODEL, url, found.checksum).encode()
+        else:
+            files[MODEL] = found.path
+    files[MANIFEST] = _json(make_manifest(bundle.name, bundle.version, code, files))
+    return Packed(bundle.name, bundle.version, files, aside, found.notes if found else ())
+
+
+def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = False) -> Path:
+    """Write the zip, the weights beside it if there are any, and the entry of ``model_info.json``.
+
+    Raises:
+        ValueError: the folder has this version with other content.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, index = folder / f"{packed.stem}.zip", folder / MODEL_INFO
+    info = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        _write_zip(packed, temporary)
+        checksum = sha1(temporary)
+        if info.get(packed.stem, {}).get("checksum", checksum) != checksum and not overwrite:
+            raise ValueError(
+                f"{folder} already holds {packed.name} {packed.version} with other content, which people may have "
+                "downloaded; add a version to its changelog in scripts/catalog.py, or give --overwrite."
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if packed.aside:
+        beside = folder / f"{packed.stem}_model.pt"
+        shutil.copyfile(packed.aside, beside.with_name(f".{beside.name}.part"))
+        beside.with_name(f".{beside.name}.part").replace(beside)
+    source = f"{base_url.rstrip('/')}/{path.name}" if base_url else path.name
+    info[packed.stem] = {"checksum": checksum, "source": source}
+    write_json(index, dict(sorted(info.items())))
+    return path
+
+
+def _write_zip(packed: Packed, path: Path) -> None:
+    """Same files, same bytes: sorted, one time, one mode, and nothing of this computer."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in sorted(packed.files.items()):
+            info = zipfile.ZipInfo(f"{packed.name}/{name}", TIMESTAMP)
+            info.create_system, info.external_attr = 3, 0o100644 << 16
+            # a checkpoint is a zip file of random-looking numbers: compressing it takes long and gains little
+            info.compress_type = zipfile.ZIP_STORED if isinstance(content, Path) else zipfile.ZIP_DEFLATED
+            with (
+                content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as source,
+                archive.open(info, "w", force_zip64=isinstance(content, Path)) as target,
+            ):
+                shutil.copyfileobj(source, target, 1 << 20)
+
+
+def sha1(path: Path) -> str:
+    # what MONAI's model_info.json has; the manifest's SHA-256 are what guards the content
+    digest = hashlib.sha1(usedforsecurity=False)
+    with path.open("rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,168 @@
+"""Trained weights of a bundle, with the records that the training and the evaluation wrote."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import networks
+from networks.workflow.checkpoints import load_weights
+from networks.workflow.records import file_hash, read_records
+from networks.workflow.statistics import class_mean, tables
+from scripts.catalog import Bundle
+
+DECIMALS = 4
+SCORES = "results_*.jsonl"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint and what the runs wrote about it.
+
+    Attributes:
+        path: ``model.pt``.
+        checksum: its SHA-256.
+        training: what it was trained on (``model.json``).
+        evaluations: those of exactly these weights.
+        notes: evaluations that were left out, and why, for people.
+    """
+
+    path: Path
+    checksum: str
+    training: Record
+    evaluations: tuple[Record, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def statement(self) -> str:
+        """One sentence for documentation and metadata."""
+        data = self.training["data_set"]
+        cases = f"{data['training']} training and {data['validation']} validation cases"
+        about = f" ({data['description'].rstrip('.')})" if data.get("description") else ""
+        return f"The weights were trained on {data['name']}{about}: {cases}."
+
+
+def find_weights(folder: Path) -> Weights | None:
+    """The weights in a bundle's folder, or None.
+
+    Raises:
+        ValueError: weights whose training record is missing, unreadable, or of other weights.
+    """
+    path = folder / "models" / "model.pt"
+    if not path.is_file():
+        return None
+    checksum, record_path = file_hash(path), path.with_suffix(".json")
+    if not record_path.is_file():
+        raise ValueError(
+            f"{path} has no {record_path.name} beside it, so what it was trained on is unknown; train it with this "
+            "version, which writes that file, or move the weights away to pack the bundle without."
+        )
+    training = _read(record_path)
+    if training.get("checkpoint") != checksum:
+        raise ValueError(
+            f"{record_path} is about other weights than {path} (their SHA-256 differ); restore the file that the "
+            "training wrote, train again, or move the weights away to pack the bundle without."
+        )
+    evaluations, notes = [], []
+    for file in sorted((folder / "eval").glob(SCORES)):
+        records = read_records(file)
+        own = [record for record in records if record["checkpoint"] == checksum]
+        evaluations += _evaluations(own)
+        if len(own) < len(records):
+            notes.append(f"{file} has scores of other weights than {path}, which were left out; evaluate again.")
+    if not evaluations and not notes:
+        notes.append(f"{path} was never evaluated, so the metadata have no scores; run evaluate.json first for them.")
+    return Weights(path, checksum, training, tuple(evaluations), tuple(notes))
+
+
+def trained_bundle(bundle: Bundle, weights: Weights) -> Bundle:
+    """The catalog's entry as the training ran it: its preset as the default, its classes, size and options.
+
+    Raises:
+        ValueError: the record names a preset that the catalog does not have.
+    """
+    ids = weights.training["ids"]
+    name = ids.get("preset")
+    if name is not None and name not in bundle.presets:
+        raise ValueError(
+            f"{weights.path.with_suffix('.json')} says that the weights were trained with the preset '{name}', which "
+            f"{bundle.name} does not have any more; restore it in the catalog or train again."
+        )
+    preset = bundle.presets[name] if name else bundle.default
+    recipe = preset.recipe
+    options = {key: ids[key] for key in bundle.options if key in ids}
+    recipe = replace(recipe, img_size=ids["img_size"][0], options={**recipe.options, **options})
+    return replace(bundle, default=replace(preset, recipe=recipe, classes=_classes(preset.classes, weights)))
+
+
+def check_fit(bundle: Bundle, weights: Weights) -> None:
+    """Load the weights into the network that the packed configs will build.
+
+    Raises:
+        ValueError: they do not fit; says how.
+    """
+    ids = weights.training["ids"]
+    arguments = {key: ids[key] for key in ("in_channels", "out_channels", "img_size", *bundle.options)}
+    load_weights(getattr(networks, bundle.network)(**arguments), weights.path)
+
+
+def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
+    """Metadata with what the runs recorded in place of the catalog's "no weights"."""
+    ids, data = weights.training["ids"], weights.training["data_set"]
+    image = metadata["network_data_format"]["inputs"]["image"]
+    image |= {"num_channels": ids["in_channels"], "spatial_shape": list(ids["img_size"])}
+    if len(image["channel_def"]) != ids["in_channels"]:
+        image["channel_def"] = {str(i): f"channel {i}" for i in range(ids["in_channels"])}
+    metadata["network_data_format"]["outputs"]["pred"]["spatial_shape"] = list(ids["img_size"])
+    licence = f" Licence of the data: {data['licence']}." if data.get("licence") else ""
+    return metadata | {
+        "data_source": weights.statement + licence,
+        "eval_metrics": _scores(weights.evaluations),
+        "trained_weights": weights.training,
+        "evaluations": list(weights.evaluations),
+    }
+
+
+def _evaluations(records: list[Record]) -> list[Record]:
+    """What was scored how, with the mean over the cases and then the classes of every metric."""
+    found: dict[tuple, Record] = {}
+    for table in tables(records):
+        ids = {"data_set": table.dataset, "split": table.split, "protocol": table.protocol, "model": table.model}
+        entry = found.setdefault(tuple(ids.values()), {"checkpoint": records[0]["checkpoint"], **ids})
+        entry["cases"] = len(table.cases)
+        mean = float(class_mean(table.values))
+        scores = entry.setdefault("scores", {})
+        scores[f"{table.metric}, {table.unit}" if table.unit else table.metric] = mean
+    for entry in found.values():
+        entry["scores"] = {name: round(mean, DECIMALS) for name, mean in entry["scores"].items() if math.isfinite(mean)}
+    return list(found.values())
+
+
+def _scores(evaluations: tuple[Record, ...]) -> dict[str, float]:
+    """The means under names that say how they were scored."""
+    return {
+        f"mean {name} ({record['protocol']} protocol, {record['data_set']}, {record['split']})": mean
+        for record in evaluations
+        for name, mean in record["scores"].items()
+    }
+
+
+def _classes(default: list[str], weights: Weights) -> list[str]:
+    """Names of the classes without background: the data set's, else the catalog's where the number is the same."""
+    number = weights.training["ids"]["out_channels"] - 1
+    labels = weights.training["data_set"].get("labels", {})
+    if not labels and len(default) == number:
+        return default
+    return [labels.get(str(i)) or f"class {i}" for i in range(1, number + 1)]
+
+
+def _read(path: Path) -> Record:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); run what wrote it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected the object that a run wrote.")
+    return content

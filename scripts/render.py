@@ -275,7 +275,6 @@ def plain_ids(contents: dict[str, configs.Config]) -> list[str]:
 def with_tables(text: str) -> str:
     """Replace what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` by the rendered table."""
     tables = {
-        "ids": lambda: id_table(BUNDLES[0]),
         "bundles": bundle_table,
         "record": record_table,
         "super1": super1_table,

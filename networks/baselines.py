@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPPPooling
 from torch import Tensor, nn
 
+from networks.layers.arguments import check_channels, check_counts
+
 
 class Baseline(nn.Module):
     """A network for images of any size: padded inside at the bottom and right, the result cropped.
@@ -39,19 +41,13 @@ class Baseline(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, multiple: int) -> None:
         super().__init__()
-        for name, value in {"in_channels": in_channels, "out_channels": out_channels}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+        check_counts(in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.multiple = multiple
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
-                "build it with in_channels of the image."
-            )
+        check_channels(x, self.in_channels)
         height, width = x.shape[2], x.shape[3]
         if height % self.multiple or width % self.multiple:
             x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.arguments import check_channels, image_sides
 from networks.layers.cnn import cnn_encoder, pad_image, to_tokens
 from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.mlp import ResMlp
@@ -171,9 +172,7 @@ class CSUnet(nn.Module):
             raise ValueError(
                 f"depths={tuple(depths)} has {len(depths)} stages: give 4, one for each convolutional feature."
             )
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if min(height, width) < 1:
-            raise ValueError(f"img_size={img_size} is not possible: give sides of at least 1 pixel.")
+        height, width = image_sides(img_size)
 
         self.in_channels = in_channels
         stem = 3 if in_channels == 1 else in_channels
@@ -200,11 +199,7 @@ class CSUnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
-                "build it with in_channels of the image."
-            )
+        check_channels(x, self.in_channels)
         height, width = x.shape[2], x.shape[3]
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)

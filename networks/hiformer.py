@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
 from networks.layers.level_fusion import DoubleLevelFusion, NoFusion
 from networks.layers.swin import (
     PatchMerging,
@@ -215,12 +216,8 @@ class HiFormer(nn.Module):
         fusion_depths = preset["fusion_depths"] if fusion_depths is None else fusion_depths
         fusion_heads = preset["fusion_heads"] if fusion_heads is None else fusion_heads
         fusion_mlp_ratio = preset["fusion_mlp_ratio"] if fusion_mlp_ratio is None else fusion_mlp_ratio
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "embed_dim": embed_dim}
-        sizes |= {"window_size": window_size, "img_size": min(height, width)}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+        height, width = image_sides(img_size)
+        check_counts(in_channels=in_channels, out_channels=out_channels, embed_dim=embed_dim, window_size=window_size)
         if encoder_name not in timm.list_models(module="resnet"):
             raise ValueError(
                 f"encoder_name={encoder_name!r} is not a ResNet of timm: choose for example 'resnet34' or 'resnet50'."
@@ -228,8 +225,7 @@ class HiFormer(nn.Module):
         dims = (embed_dim, 4 * embed_dim)
         _check_stages("depths", depths, "num_heads", num_heads, [embed_dim * 2**i for i in range(3)])
         _check_stages("fusion_depths", fusion_depths, "fusion_heads", fusion_heads, dims)
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate={drop_path_rate} is not a rate: give a number from 0 to below 1.")
+        check_rates(drop_path_rate=drop_path_rate)
 
         self.in_channels = in_channels
         self.converter_options = {"fusion": fusion}
@@ -249,11 +245,7 @@ class HiFormer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
-                "build it with in_channels of the image."
-            )
+        check_channels(x, self.in_channels)
         height, width = x.shape[2], x.shape[3]
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
 from networks.layers.conv import conv3x3, upsampled_conv3x3
 from networks.layers.levit import LevitEncoder, convert_levit
 
@@ -152,10 +153,7 @@ class LevitUnet(nn.Module):
         depths = preset["depths"] if depths is None else depths
         num_heads = preset["num_heads"] if num_heads is None else num_heads
         drop_path_rate = preset["drop_path_rate"] if drop_path_rate is None else drop_path_rate
-        counts = {"in_channels": in_channels, "out_channels": out_channels, "key_dim": key_dim}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+        check_counts(in_channels=in_channels, out_channels=out_channels, key_dim=key_dim)
         stages = {"embed_dim": embed_dim, "depths": depths, "num_heads": num_heads}
         if len({len(values) for values in stages.values()}) > 1 or not embed_dim:
             given = ", ".join(f"{name}={tuple(values)}" for name, values in stages.items())
@@ -175,11 +173,8 @@ class LevitUnet(nn.Module):
             )
         if len(decoder_channels) != 3:
             raise ValueError(f"decoder_channels={tuple(decoder_channels)} is not possible: give three numbers.")
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate={drop_path_rate} is not a rate: give a number from 0 to below 1.")
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if min(height, width) < 1:
-            raise ValueError(f"img_size={img_size} is not possible: give sides of at least 1 pixel.")
+        check_rates(drop_path_rate=drop_path_rate)
+        height, width = image_sides(img_size)
 
         self.in_channels = in_channels
         self.stride = 16  # of the stem
@@ -189,11 +184,7 @@ class LevitUnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
-                "build it with in_channels of the image."
-            )
+        check_channels(x, self.in_channels)
         height, width = x.shape[2], x.shape[3]
         if height % self.stride or width % self.stride:
             x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))

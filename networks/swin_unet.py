@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
 from networks.layers.expand import UPSAMPLERS
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
 
@@ -164,9 +165,7 @@ class SwinUnet(nn.Module):
             raise ValueError(
                 f"num_skips={num_skips} is not possible with {len(depths)} stages: choose 0 to {len(depths) - 1}."
             )
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if min(height, width) < 1:
-            raise ValueError(f"img_size={img_size} is not possible: give sides of at least 1 pixel.")
+        height, width = image_sides(img_size)
 
         self.in_channels = in_channels
         grid = (-(-height // patch_size), -(-width // patch_size))
@@ -184,11 +183,7 @@ class SwinUnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
-                "build it with in_channels of the image."
-            )
+        check_channels(x, self.in_channels)
         height, width = x.shape[2], x.shape[3]
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)
@@ -228,9 +223,7 @@ def check_swin(
     Raises:
         ValueError: an argument is out of range.
     """
-    for name, value in (dict(counts) | {"embed_dim": embed_dim, "window_size": window_size}).items():
-        if value < 1:
-            raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+    check_counts(**counts, embed_dim=embed_dim, window_size=window_size)
     if len(depths) != len(num_heads) or len(depths) < 2:
         raise ValueError(
             f"depths={tuple(depths)} and num_heads={tuple(num_heads)} do not describe the same two or more "
@@ -244,9 +237,7 @@ def check_swin(
                 f"num_heads={tuple(num_heads)} does not fit embed_dim={embed_dim}: {heads} heads do not divide the "
                 f"{embed_dim * 2**i} channels of stage {i}, choose a divisor."
             )
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}={rate} is not a rate: give a number from 0 to below 1.")
+    check_rates(**rates)
 
 
 def convert_names(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
 from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.pyramid_pooling import SwinPyramidPooling
 from networks.layers.swin import (
@@ -185,12 +186,8 @@ class TransDeepLab(nn.Module):
         drop_path_rate: float = 0.1,
     ) -> None:
         super().__init__()
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "embed_dim": embed_dim}
-        sizes |= {"window_size": window_size, "img_size": min(height, width)}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+        height, width = image_sides(img_size)
+        check_counts(in_channels=in_channels, out_channels=out_channels, embed_dim=embed_dim, window_size=window_size)
         if patch_size < 2 or patch_size % 2:
             raise ValueError(f"patch_size={patch_size} is not possible: give an even number, as the decoder doubles.")
         grid = (-(-height // patch_size), -(-width // patch_size))
@@ -224,9 +221,7 @@ class TransDeepLab(nn.Module):
         for name, (number, dim) in heads.items():
             if number < 1 or dim % number:
                 raise ValueError(f"{name}={number} does not divide the {dim} channels of its stage: choose a divisor.")
-        for name, rate in {"aspp_drop_rate": aspp_drop_rate, "drop_path_rate": drop_path_rate}.items():
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name}={rate} is not a rate: give a number from 0 to below 1.")
+        check_rates(aspp_drop_rate=aspp_drop_rate, drop_path_rate=drop_path_rate)
 
         self.in_channels = in_channels
         stem = 3 if in_channels == 1 else in_channels
@@ -248,11 +243,7 @@ class TransDeepLab(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
-                "build it with in_channels of the image."
-            )
+        check_channels(x, self.in_channels)
         height, width = x.shape[2], x.shape[3]
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)

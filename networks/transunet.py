@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
 from networks.layers.conv import conv3x3, upsampled_conv3x3
 from networks.layers.hybrid import HybridEncoder
 
@@ -125,11 +126,8 @@ class TransUnet(nn.Module):
         attn_drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        counts = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "embed_dim": embed_dim}
-        counts |= {"depth": depth, "num_heads": num_heads, "mlp_dim": mlp_dim}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} is not possible: give a number of at least 1.")
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, embed_dim=embed_dim)
+        check_counts(depth=depth, num_heads=num_heads, mlp_dim=mlp_dim)
         if width % 32:
             raise ValueError(f"width={width} cannot be normalised in 32 groups: choose a multiple of 32.")
         if len(depths) != 3 or min(depths) < 1:
@@ -140,12 +138,8 @@ class TransUnet(nn.Module):
             )
         if embed_dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}: choose a divisor.")
-        for name, rate in {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate}.items():
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name}={rate} is not a rate: give a number from 0 to below 1.")
-        image_height, image_width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if min(image_height, image_width) < 1:
-            raise ValueError(f"img_size={img_size} is not possible: give sides of at least 1 pixel.")
+        check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate)
+        image_height, image_width = image_sides(img_size)
 
         self.in_channels = in_channels
         grid = (-(-image_height // 16), -(-image_width // 16))
@@ -158,11 +152,7 @@ class TransUnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
-                "build it with in_channels of the image."
-            )
+        check_channels(x, self.in_channels)
         height, width = x.shape[2], x.shape[3]
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)

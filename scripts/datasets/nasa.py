@@ -1,18 +1,20 @@
 """The micrographs of Stuckner, Harder and Smith, npj Computational Materials 8, 200 (2022).
 
-Source: the folder of one set in ``benchmark_segmentation_data`` of github.com/nasa/pretrained-microscopy-models (MIT).
-``<set>/<split>`` holds the images and ``<set>/<split>_annot`` the annotations.
+Source: ``benchmark_segmentation_data`` of github.com/nasa/pretrained-microscopy-models (MIT), or a zip of the whole
+repository. ``<set>/<split>`` holds the images and ``<set>/<split>_annot`` the annotations.
 
 - Super1 to Super4 (Ni superalloys): ``X.tif`` goes with ``X_mask.tif``, which is the micrograph itself with pure blue
   painted over the secondary and pure red over the tertiary precipitates. The rest, in its grey values, is matrix.
 - EBC1 to EBC3 (barrier coatings): the annotation has the image's name and holds 0 background, 1 oxide layer, 2 crack
-  in it. The authors score the oxide alone; both classes are kept here, so a score has to say what it counts.
+  in it. The authors score the oxide alone: their notebook counts cracks to it, ``oxide: [1, 2]``, which the loader of
+  the same commit cannot take. ``ebc_labels`` chooses, and ``dataset.json`` says what was chosen.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,76 +23,118 @@ from tqdm import tqdm
 
 from networks.phantom import PHASES
 from scripts.datasets.images import IMAGE_SUFFIXES, read_pixels, to_8_bit
-from scripts.datasets.writer import CaseError, dataset_writer, source_folder
+from scripts.datasets.source import Source, open_source
+from scripts.datasets.splits import name_list
+from scripts.datasets.volumes import mapped_values
+from scripts.datasets.writer import CaseError, dataset_writer
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MASK = "_mask"
 LICENCE = "MIT (github.com/nasa/pretrained-microscopy-models)"
+EBC_LABELS = {  # new class numbers by the annotation's, names, and what dataset.json says
+    "oxide_crack": ({1: 1, 2: 2}, ("background", "oxide", "crack"), "oxide and cracks are two classes"),
+    "oxide": ({1: 1, 2: 1}, ("background", "oxide"), "cracks count as oxide"),
+    "oxide_without_crack": ({1: 1}, ("background", "oxide"), "cracks count as background"),
+}
 MIN_COMMON_GREY = 0.99  # share of unpainted pixels that equal the image's; all of them do in the published sets
 
 
-def convert_nasa(source: str | os.PathLike, output_dir: str | os.PathLike) -> None:
-    """Convert one set: 8-bit RGB PNG images and indexed PNG labels, one list per split of the original.
+def convert_nasa(
+    source: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    sets: str | Sequence[str] = "all",
+    ebc_labels: str = "oxide_crack",
+) -> None:
+    """Convert sets to 8-bit RGB PNG images and indexed PNG labels, one list per split of the original.
 
-    ``different_test`` (other alloys and voltages) becomes a list of its own.
+    ``different_test`` (other alloys and voltages) becomes a list of its own. A set that is at its place already is
+    left alone, so that an interrupted conversion of several goes on.
 
     Args:
-        source: folder of one set, such as ``benchmark_segmentation_data/Super1``.
+        source: folder of one set, such as ``benchmark_segmentation_data/Super1``, which becomes ``output_dir`` itself;
+            or a folder or zip with several, which become ``output_dir/Super1`` and so on.
         output_dir: folder to create.
+        sets: names of the sets to take, separated by commas, or "all".
+        ebc_labels: "oxide_crack" (two classes), "oxide" (cracks belong to the oxide) or "oxide_without_crack" (cracks
+            belong to the background).
 
     Raises:
-        FileNotFoundError: ``source`` or one of its split folders is missing.
+        FileNotFoundError: ``source`` is missing or holds no set.
         FileExistsError: ``output_dir`` exists and is not empty.
-        ValueError: a split has no usable pair.
+        ValueError: an unknown set or way to label, or a split has no usable pair.
     """
-    folder = source_folder(source)
-    missing = [f"{split}{end}" for split in SPLITS for end in ("", "_annot") if not (folder / f"{split}{end}").is_dir()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} has no folder {' or '.join(missing)}; give --source the folder of one set, such as Super1."
-        )
-    splits = {name: name for name in _annotated(folder)} | SPLITS
-    painted = any(p.stem.endswith(MASK) for split in splits for p in _files(folder / f"{split}_annot"))
-    suffix, read_label, labels = (
-        (MASK, _painted_label, ("matrix", *PHASES)) if painted else ("", _index_label, ("background", "oxide", "crack"))
-    )
+    if ebc_labels not in EBC_LABELS:
+        raise ValueError(f"The labels {ebc_labels!r} are unknown; choose {', '.join(EBC_LABELS)}.")
+    with open_source(source) as opened:
+        files = opened.files()
+        roots = {f.parent.parent.name: f.parent.parent for f in files if f.parent.name == "train_annot"}
+        if not roots:
+            raise FileNotFoundError(
+                f"{opened.root} holds no folder train with train_annot beside it; give --source the repository, "
+                "benchmark_segmentation_data, a zip of either, or the folder of one set, such as Super1."
+            )
+        wanted = sorted(roots) if sets == "all" else name_list(sets)
+        unknown = sorted(set(wanted) - set(roots))
+        if unknown:
+            raise ValueError(f"{opened.root} has no set {', '.join(unknown)}; it has {', '.join(sorted(roots))}.")
+        for name in wanted:
+            is_one_set = roots[name] == opened.root
+            target = Path(output_dir) if is_one_set else Path(output_dir) / name
+            if not is_one_set and (target / "dataset.json").is_file():
+                print(f"{target} is there already.")
+                continue
+            _convert_set(opened, roots[name], files, target, ebc_labels)
+
+
+def _convert_set(source: Source, root: Path, files: Sequence[Path], output_dir: Path, ebc_labels: str) -> None:
+    folders = _by_folder(root, files)
+    splits = {name: name for name in sorted(folders) if f"{name}_annot" in folders} | SPLITS
+    painted = any(path.stem.endswith(MASK) for split in splits for path in folders.get(f"{split}_annot", ()))
+    if painted:
+        suffix, read_label, labels = MASK, _painted_label, ("matrix", *PHASES)
+        about = "Ni superalloy"
+    else:
+        suffix, (numbers, labels, note) = "", EBC_LABELS[ebc_labels]
+        read_label = partial(_index_label, numbers)
+        about = f"environmental barrier coating ({note})"
     description = {
-        "name": folder.name,
-        "description": f"Electron micrographs, {'Ni superalloy' if painted else 'environmental barrier coating'}, "
-        "Stuckner et al., npj Comput. Mater. 8, 200 (2022). 16-bit files were brought to 8 bit by round(v / 257).",
+        "name": root.name,
+        "description": f"Electron micrographs, {about}, Stuckner et al., npj Comput. Mater. 8, 200 (2022). "
+        "16-bit files were brought to 8 bit by round(v / 257).",
         "licence": LICENCE,
         "tensorImageSize": "2D",
         "modality": {"0": "SEM"},
     }
-    with dataset_writer(output_dir, folder, labels, **description) as writer:
+    with dataset_writer(output_dir, root, labels, **description) as writer:
         work = []
         for split, name in splits.items():
-            pairs, unpaired = _pairs(folder, split, suffix)
+            pairs, unpaired = _pairs(folders, split, suffix)
             work += [(name, image, label) for image, label in pairs]
             for file, reason in unpaired:
                 writer.reject(file, reason)
-        for name, image_path, label_path in tqdm(work, desc=f"Converting {folder.name}", unit="image"):
-            with writer.rejecting(image_path):
-                image, label = _convert(image_path, label_path, read_label)
-                writer.add(name, image_path.stem, image, label, (image_path, label_path))
+        for name, *paths in tqdm(work, desc=f"Converting {root.name}", unit="image"):
+            with writer.rejecting(paths[0]), source.opened(*paths) as opened:
+                writer.add(name, paths[0].stem, *_convert(*opened, read_label), paths)
 
 
-def _annotated(folder: Path) -> list[str]:
-    """Names of the folders that have a folder of annotations beside them."""
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.with_name(f"{p.name}_annot").is_dir())
+def _by_folder(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files of the folders directly below ``root``."""
+    folders: dict[str, list[Path]] = {}
+    for file in files:
+        if file.parent.parent == root:
+            folders.setdefault(file.parent.name, []).append(file)
+    return folders
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-
-
-def _pairs(folder: Path, split: str, suffix: str) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
+def _pairs(
+    folders: Mapping[str, Sequence[Path]], split: str, suffix: str
+) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
     """Pairs of image and annotation of a split, and the files without a partner with the reason."""
     unpaired = []
     found: list[dict[str, Path]] = []
-    for directory, end in ((folder / split, ""), (folder / f"{split}_annot", suffix)):
+    for folder, end in ((split, ""), (f"{split}_annot", suffix)):
         by_stem: dict[str, Path] = {}
-        for file in _files(directory):
+        for file in folders.get(folder, ()):
             if file.suffix.lower() not in IMAGE_SUFFIXES:
                 unpaired.append((file, f"It is not an image file (known: {', '.join(IMAGE_SUFFIXES)})."))
             elif not file.stem.endswith(end):
@@ -145,7 +189,7 @@ def _painted_label(annotation: np.ndarray, grey: np.ndarray) -> np.ndarray:
     return (secondary + 2 * tertiary).astype(np.uint8)
 
 
-def _index_label(annotation: np.ndarray, _: np.ndarray) -> np.ndarray:
+def _index_label(numbers: Mapping[int, int], annotation: np.ndarray, _: np.ndarray) -> np.ndarray:
     if annotation.shape[2] != 1:
         raise CaseError(f"The annotation has {annotation.shape[2]} channels; expected one, with class numbers.")
-    return annotation[..., 0]
+    return mapped_values(annotation[..., 0], numbers, {1, 2})

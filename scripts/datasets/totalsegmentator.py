@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from scripts.datasets.writer import CaseError, dataset_writer, reading, source_folder
+from scripts.datasets.dicom import read_only_series
+from scripts.datasets.volumes import mapped, nifti_stem, read_nifti, to_nifti, turned_like
+from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, reading
 
 # The eight organs of the Synapse papers, in the order of their tables: ids 1 to 8.
 SYNAPSE_ORGANS = (
@@ -97,7 +98,9 @@ def convert_totalsegmentator(
         FileExistsError: ``output_dir`` exists and is not empty.
         ValueError: an unknown modality or organ, a malformed file, or no usable training case.
     """
-    folder = source_folder(source)
+    folder = Path(str(source))
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The folder {folder} does not exist; give --source the folder with the files.")
     if modality not in TASKS:
         raise ValueError(f"The modality {modality!r} is unknown; choose ct or mr.")
     organs = [organs] if isinstance(organs, str) else list(organs)
@@ -118,14 +121,15 @@ def convert_totalsegmentator(
         "modality": {"0": modality.upper()},
     }
     names = ["background", *map(_display_name, organs)]
-    with dataset_writer(output_dir, folder, names, required=("training",), **description) as writer:
+    values = ("HU", SYNAPSE_RANGE) if modality == "ct" else ("MR signal in arbitrary units", None)
+    with dataset_writer(output_dir, folder, names, ("training",), *values, **description) as writer:
         for pair in tqdm(work, desc="Converting", unit="scan"):
             with writer.rejecting(folder / pair.image):
                 image_path, label_path = folder / pair.image, folder / pair.label
                 image = _load(image_path)
-                label = _map_label(_load(label_path), image, known, label_ids)
-                stem = image_path.name.removesuffix(".gz").removesuffix(".nii")
-                writer.add(pair.lists, stem, image, label, (image_path, label_path))
+                label = mapped(_load(label_path), label_path, known, set(label_ids.values()))
+                label = turned_like(label, image)
+                writer.add(pair.lists, nifti_stem(image_path), image, label, (image_path, label_path))
         if pairs is None:
             for file, reason in LEFT_OUT[modality].items():
                 if (folder / file).exists():
@@ -177,43 +181,11 @@ def _display_name(organ: str) -> str:
 
 
 def _load(path: Path) -> nib.Nifti1Image:
-    """A NIfTI file or the one DICOM series of a folder as an image with whole numbers in the smallest fitting type."""
+    """A NIfTI file, or the one DICOM series of a folder."""
     if not path.exists():
         raise CaseError(f"{path.name} does not exist.")
     if path.is_dir():
-        with reading(path):
-            volume = LoadImage(image_only=True, reader="ITKReader")(path)
-        array, affine = volume.numpy(), volume.affine.numpy()  # in NIfTI's convention already
-    else:
-        with reading(path):
-            nifti = nib.load(path)
-            array, affine = np.asanyarray(nifti.dataobj), nifti.affine
-    if array.ndim != 3:
-        raise CaseError(f"{path.name} has {array.ndim} dimensions; expected a volume.")
-    if not np.isfinite(array).all():
-        raise CaseError(f"{path.name} holds values that are NaN or infinite.")
-    low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
-    # Attenuation is whole numbers that fit 16 bit, whatever type it is stored in; other values stay as they are.
-    whole = array.min() >= low and array.max() <= high and (array == np.round(array)).all()
-    image = nib.Nifti1Image(array.astype(np.int16 if whole else np.float32), affine)
-    image.header.set_xyzt_units("mm")
-    return image
-
-
-def _map_label(
-    label: nib.Nifti1Image, image: nib.Nifti1Image, known: dict[int, int], label_ids: dict[str, int]
-) -> nib.Nifti1Image:
-    """The label in the image's orientation with the new class numbers; the affine is the image's if they agree."""
-    turn = nib.orientations.ornt_transform(nib.io_orientation(label.affine), nib.io_orientation(image.affine))
-    label = label.as_reoriented(turn)
-    array = np.asanyarray(label.dataobj)
-    unknown = np.setdiff1d(array, [0, *label_ids.values()])
-    if unknown.size:
-        listed = ", ".join(f"{v:g}" for v in unknown[:10])
-        raise CaseError(f"The label holds the values {listed}, which the label map does not have.")
-    mapped = np.zeros(array.shape, np.uint8)
-    for number, new in known.items():
-        mapped[array == number] = new
-    result = nib.Nifti1Image(mapped, label.affine)
-    result.header.set_xyzt_units("mm")
-    return result
+        return read_only_series(path)
+    image = read_nifti(path)
+    with reading(path):
+        return to_nifti(np.asanyarray(image.dataobj), image.affine)

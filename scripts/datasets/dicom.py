@@ -1,0 +1,211 @@
+"""DICOM series to a data set of NIfTI volumes for inference, read with ITK's GDCM.
+
+The way back, a label map as DICOM SEG, is in ``scripts/datasets/dicom_seg.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import itk
+import nibabel as nib
+import numpy as np
+from tqdm import tqdm
+
+from scripts.datasets.volumes import to_nifti
+from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, reading
+
+TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x and y run to the left and the back
+TOLERANCE = 0.01  # mm, of slice positions
+MAX_UNEVEN = 0.01  # of the distance between slices
+NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
+
+
+class Geometry(NamedTuple):
+    """Where the slices of a series are.
+
+    Attributes:
+        files: one per slice, from the first along the normal to the last; or one file with all of them.
+        shape: columns, rows, slices.
+        affine: (4, 4), from indices (column, row, slice) to millimetres in NIfTI's axes (right, front, head).
+        modality: CT, MR, ...
+    """
+
+    files: tuple[Path, ...]
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    modality: str
+
+
+def convert_dicom(source: str | os.PathLike, output_dir: str | os.PathLike) -> None:
+    """Convert every series below a folder to a NIfTI volume in the list ``test``, ready for inference.
+
+    CT numbers come out in HU; orientation, spacing and origin are those of the slices. Nothing about the patient is
+    taken over but the names of the folders.
+
+    Args:
+        source: folder with the slices of one or more series, in any folders below it.
+        output_dir: folder to create.
+
+    Raises:
+        FileNotFoundError: ``source`` is missing.
+        FileExistsError: ``output_dir`` exists and is not empty.
+        ValueError: no usable series, or series of several modalities, which no one network takes.
+    """
+    root = Path(str(source))
+    if not root.is_dir():
+        raise FileNotFoundError(f"The folder {root} does not exist; give --source the folder with the DICOM files.")
+    series, strangers = find_series(root)
+    modality = _common_modality(series)
+    unit = ("HU", SYNAPSE_RANGE) if modality == "CT" else (f"{modality} values in arbitrary units", None)
+    description = {
+        "name": root.resolve().name,
+        "description": "DICOM series for inference; there are no labels.",
+        "tensorImageSize": "3D",
+        "modality": {"0": modality},
+    }
+    with dataset_writer(output_dir, root, (), ("test",), *unit, **description) as writer:
+        for file in strangers:
+            writer.reject(file, "It is not a DICOM file of a series.")
+        for files in tqdm(series, desc="Converting", unit="series"):
+            with writer.rejecting(files[0]):
+                folder = files[0].parent
+                stem = "_".join(folder.relative_to(root).parts) or root.resolve().name
+                writer.add("test", stem, read_series(files), None, (files[0],))
+
+
+def find_series(root: Path) -> tuple[list[tuple[Path, ...]], list[Path]]:
+    """The files of every series below a folder, and the files that belong to none."""
+    series, strangers = [], []
+    for folder, _, names in sorted(os.walk(root)):
+        files = {Path(folder) / name for name in names if not name.startswith(".") and name != "DICOMDIR"}
+        if not files:
+            continue
+        generator = itk.GDCMSeriesFileNames.New()
+        generator.SetUseSeriesDetails(True)
+        generator.SetDirectory(str(folder))
+        for uid in generator.GetSeriesUIDs():
+            found = tuple(Path(name) for name in generator.GetFileNames(uid))
+            series.append(found)
+            files -= set(found)
+        strangers += sorted(files)
+    return series, strangers
+
+
+def read_only_series(folder: Path) -> nib.Nifti1Image:
+    """The one series of a folder; raises CaseError if there is none or more than one."""
+    series, _ = find_series(folder)
+    if len(series) != 1:
+        raise CaseError(f"{folder.name} holds {len(series)} DICOM series; expected one.")
+    return read_series(series[0])
+
+
+def read_series(files: Sequence[Path]) -> nib.Nifti1Image:
+    """A series as a volume with the rescaled values, such as HU.
+
+    Raises:
+        CaseError: damaged, no image, colours, one slice, missing slices, or a tilted gantry.
+    """
+    geometry = series_geometry(files)
+    image = itk.Image[itk.F, 3]
+    with reading(geometry.files[0]):
+        if len(geometry.files) == 1:
+            volume = itk.imread(str(geometry.files[0]), itk.F)
+        else:
+            reader = itk.ImageSeriesReader[image].New(
+                FileNames=[str(file) for file in geometry.files], ImageIO=itk.GDCMImageIO.New()
+            )
+            reader.Update()
+            volume = reader.GetOutput()
+    array = itk.array_from_image(volume).T  # ITK's arrays have the slice first
+    if array.shape != geometry.shape:
+        raise CaseError(f"The slices make a volume of shape {array.shape}; expected {geometry.shape}.")
+    return to_nifti(array, geometry.affine)
+
+
+def series_geometry(files: Sequence[Path]) -> Geometry:
+    """Order and place of the slices, from their headers alone.
+
+    Raises:
+        CaseError: as :func:`read_series`.
+    """
+    headers = [_header(file) for file in files]
+    first = headers[0]
+    for file, header in zip(files, headers, strict=True):
+        if header.size != first.size or not np.allclose(header.axes, first.axes, atol=1e-4):
+            raise CaseError(f"{file.name} has another size, spacing or orientation than {files[0].name}.")
+    # Columns of the rotation are the directions of a row, of a column and the normal of the slices.
+    row, column = first.axes[:, 0], first.axes[:, 1]
+    normal = np.cross(row, column) / np.linalg.norm(np.cross(row, column))
+    if len(files) == 1:
+        if first.size[2] < 2:
+            raise CaseError("The series has one slice, so it is a localiser or a picture and not a volume.")
+        return Geometry(tuple(files), first.size, _affine(row, column, first.axes[:, 2], first.origin), first.modality)
+    if first.size[2] != 1:
+        raise CaseError(f"The series has {len(files)} files with several frames each; expected one slice per file.")
+    places = np.array([header.origin @ normal for header in headers])
+    order = np.argsort(places)
+    steps = np.diff(places[order])
+    if steps.min() < TOLERANCE:
+        at = order[int(steps.argmin())]
+        raise CaseError(f"Several slices lie at the place of {files[at].name}; the series holds several volumes.")
+    if steps.max() - steps.min() > max(TOLERANCE, MAX_UNEVEN * steps.min()):
+        at = order[int(steps.argmax())]
+        raise CaseError(
+            f"The slices are {steps.min():.2f} to {steps.max():.2f} mm apart, with the widest gap after "
+            f"{files[at].name}; slices are missing or unevenly spaced."
+        )
+    start, end = headers[order[0]].origin, headers[order[-1]].origin
+    step = (end - start) / (len(files) - 1)
+    if np.linalg.norm(np.cross(step, normal)) * (len(files) - 1) > 0.1 * np.linalg.norm(row):
+        raise CaseError("The slices are shifted against each other (a tilted gantry); resample the series first.")
+    affine = _affine(row, column, normal * steps.mean(), start)
+    shape = (*first.size[:2], len(files))
+    return Geometry(tuple(files[i] for i in order), shape, affine, first.modality)
+
+
+class _Header(NamedTuple):
+    size: tuple[int, int, int]
+    axes: np.ndarray  # (3, 3): one step along each index in mm, in columns
+    origin: np.ndarray
+    modality: str
+
+
+def _header(file: Path) -> _Header:
+    io = itk.GDCMImageIO.New()
+    io.SetFileName(str(file))
+    try:
+        io.ReadImageInformation()
+    except RuntimeError as error:
+        raise CaseError(f"{file.name} holds no image, or it is damaged.") from error
+    tags = io.GetMetaDataDictionary()
+    modality = tags["0008|0060"].strip() if tags.HasKey("0008|0060") else ""
+    if modality in NO_IMAGES:
+        raise CaseError(f"{file.name} is of the kind {modality}, which is no image.")
+    if io.GetNumberOfComponents() != 1:
+        raise CaseError(f"{file.name} has {io.GetNumberOfComponents()} colours; expected grey values.")
+    size = tuple(int(io.GetDimensions(i)) if i < io.GetNumberOfDimensions() else 1 for i in range(3))
+    axes = np.array([np.array(io.GetDirection(i)) * io.GetSpacing(i) for i in range(3)]).T
+    return _Header(size, axes, np.array([io.GetOrigin(i) for i in range(3)]), modality or "other")
+
+
+def _affine(row: np.ndarray, column: np.ndarray, step: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([row, column, step, origin])
+    return TO_RAS @ affine
+
+
+def _common_modality(series: Sequence[Sequence[Path]]) -> str:
+    found: dict[str, Path] = {}
+    for files in series:
+        try:
+            found.setdefault(_header(files[0]).modality, files[0])
+        except CaseError:  # the conversion reports it
+            continue
+    if len(found) > 1:
+        examples = ", ".join(f"{modality} in {file.parent}" for modality, file in sorted(found.items()))
+        raise ValueError(f"The source holds series of several modalities ({examples}); give --source one of them.")
+    return next(iter(found), "other")

@@ -1,0 +1,67 @@
+"""Carving validation and test out of labelled cases, the same way in every converter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+Choice = int | float | str | Sequence[str | int]
+"""A number of names, a share of them (below 1), names (a list, or separated by commas), or a text file of names."""
+
+
+def carve(
+    names: Sequence[str], choice: Choice, seed: int = 0, option: str = "validation", key: Callable = str
+) -> list[str]:
+    """Choose from ``names``, each of which stands for everything of one patient, so that no patient is on two sides.
+
+    Args:
+        names: what there is to choose from; the order does not matter.
+        choice: see ``Choice``; numbers and shares are drawn at random.
+        seed: start of the random numbers.
+        option: name of the command's option, for messages.
+        key: turns what the user wrote (``5``, ``case0005_slice012``) into one of ``names``.
+
+    Returns:
+        The chosen names, sorted.
+
+    Raises:
+        ValueError: more names are wanted than there are, or a name is unknown.
+    """
+    names = sorted(names)
+    if isinstance(choice, bool) or not isinstance(choice, int | float):
+        chosen = {key(name) for name in name_list(choice)}
+        unknown = sorted(str(name) for name in chosen - set(names))
+        if unknown:
+            raise ValueError(f"--{option} names {', '.join(unknown[:5])}, which the source does not have.")
+        return sorted(chosen)
+    count = round(choice * len(names)) if isinstance(choice, float) and 0 < choice < 1 else choice
+    if count != int(count) or not 0 <= count <= len(names):
+        raise ValueError(
+            f"--{option} is {choice}, but the source has {len(names)} cases to choose from; "
+            "give a smaller number, a share below 1, names, or a text file with a name per line."
+        )
+    count = max(int(count), 1) if choice else 0  # a share of a few cases is at least one
+    return sorted(np.random.default_rng(seed).permutation(names)[:count].tolist())
+
+
+def name_list(choice: str | Sequence[str | int]) -> list[str]:
+    """Names from a list, a text with commas, or a text file with one per line (``#`` starts a remark).
+
+    Raises:
+        FileNotFoundError: the choice looks like a text file that does not exist.
+        ValueError: it is no list of names.
+    """
+    if isinstance(choice, str):
+        if Path(choice).is_file():
+            lines = [line.split("#")[0].strip() for line in Path(choice).read_text("utf-8").splitlines()]
+        elif choice.endswith((".txt", ".list", ".lst")):
+            raise FileNotFoundError(f"The list of names {choice} does not exist.")
+        else:
+            lines = [part.strip() for part in choice.split(",")]
+        return [line for line in lines if line]
+    if not isinstance(choice, list | tuple) or not all(isinstance(name, str | int) for name in choice):
+        raise ValueError(f"{choice!r} is no list of names; give names separated by commas, or a text file.")
+    return [str(name) for name in choice]
+

@@ -5,7 +5,7 @@ from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import CaseReport, EpochLog, OverlayWriter, SpacedHausdorffDistance
-from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
+from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter, put_in_place
 from networks.workflow.slices import SliceDataset
 from networks.workflow.training import (
     AutocastInferer,
@@ -41,5 +41,6 @@ __all__ = [
     "list_images",
     "load_datalist",
     "load_weights",
+    "put_in_place",
     "report_errors",
 ]

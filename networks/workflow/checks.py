@@ -1,6 +1,6 @@
 """Checking images and labels before the first batch, so that a mistake is named by file and not by a stack trace."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,19 +11,34 @@ from tqdm import tqdm
 from networks.workflow.data import Pair, load_datalist
 
 MAX_LISTED = 10
+Visit = Callable[[Pair, torch.Tensor, torch.Tensor | None], None]
 
 
-def check_dataset(dataset_dir: str, in_channels: int | None = None, out_channels: int | None = None) -> dict[str, int]:
+def check_dataset(
+    dataset_dir: str, in_channels: int | None = None, out_channels: int | None = None, visit: Visit | None = None
+) -> dict[str, int]:
     """Check every list of a data set in the contract.
 
     Returns:
         Number of cases per list.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`networks.workflow.data.load_datalist` and :func:`check_cases`.
+        FileNotFoundError, ValueError: as :func:`networks.workflow.data.load_datalist` and :func:`check_cases`; all
+            cases with a mistake are named.
     """
     datalist = load_datalist(dataset_dir)
-    check_cases([pair for items in datalist.values() for pair in items], in_channels, out_channels)
+    unique = list({pair["image"]: pair for items in datalist.values() for pair in items}.values())
+    mistakes = []
+    for pair in tqdm(unique, desc="Checking data", unit="case", leave=False):
+        try:
+            check_cases([pair], in_channels, out_channels, visit=visit)
+        except ValueError as error:
+            mistakes.append(str(error))
+    if len(mistakes) > 1:
+        listed = "".join(f"\n- {mistake}" for mistake in mistakes)
+        raise ValueError(f"{len(mistakes)} of {len(unique)} cases cannot be trained on:{listed}")
+    if mistakes:
+        raise ValueError(mistakes[0])
     return {name: len(items) for name, items in datalist.items()}
 
 
@@ -33,6 +48,7 @@ def check_cases(
     out_channels: int | None = None,
     reader: str | None = None,
     spatial_dims: int | None = None,
+    visit: Visit | None = None,
 ) -> None:
     """Read every image and label once and raise on the first that cannot be trained on.
 
@@ -44,6 +60,7 @@ def check_cases(
         out_channels: classes of the network; labels must be whole numbers in 0..out_channels-1. Not checked if None.
         reader: MONAI image reader, as in the config's ``LoadImaged``.
         spatial_dims: 3 for volumes, 2 for pictures; not checked if None.
+        visit: called with every case that passed and what was read: image (channels, ...) and label (1, ...) or None.
 
     Raises:
         ValueError: names the file, what was found and what was expected.
@@ -51,13 +68,16 @@ def check_cases(
     unique = list({pair["image"]: pair for pair in cases}.values())
     share = unique[idist.get_rank() :: idist.get_world_size()]
     loader = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)
-    for pair in tqdm(share, desc="Checking data", unit="case", leave=False, disable=idist.get_rank() > 0):
+    is_quiet = idist.get_rank() > 0 or len(share) < 2
+    for pair in tqdm(share, desc="Checking data", unit="case", leave=False, disable=is_quiet):
         image = _read(loader, pair["image"])
         _check_image(pair["image"], image, in_channels, spatial_dims)
         if "label" in pair:
             label = _read(loader, pair["label"])
             _check_shapes(pair, image, label)
             _check_values(pair["label"], label, out_channels)
+        if visit is not None:
+            visit(pair, image, label if "label" in pair else None)
 
 
 def check_intervals(epochs: int, val_interval: int) -> None:

@@ -25,6 +25,7 @@ from networks.workflow.training import LOSS
 
 logger = logging.getLogger(__name__)
 DECIMALS = 4
+COLOURS = "turbo"
 
 
 class SpacedHausdorffDistance(IgniteMetricHandler):
@@ -197,20 +198,34 @@ def overlay(image: torch.Tensor, label: torch.Tensor, prediction: torch.Tensor) 
         prediction: one-hot prediction (classes, ...).
 
     Returns:
-        (3, Y, 2 X) RGB in 0..1; of a volume, the axial slice with most foreground.
+        (3, Y, 2 X) RGB in 0..1; of a volume, the axial slice with most foreground, front up.
     """
-    classes = label.shape[0]
     grey, truth, found = image[:1], label.argmax(0, keepdim=True), prediction.argmax(0, keepdim=True)
-    if grey.ndim == 4:
+    is_volume = grey.ndim == 4
+    if is_volume:
         z = int((truth > 0).sum(dim=(0, 1, 2)).argmax())
         grey, truth, found = grey[..., z], truth[..., z], found[..., z]
-    halves = []
-    for part in (truth, found):
-        # blend_images stretches the colours over the values that occur; two corner pixels pin the range
-        part = torch.as_tensor(part).clone()
-        part[0, 0, 0], part[0, -1, -1] = 0, classes - 1
-        halves.append(torch.as_tensor(blend_images(grey, part, alpha=0.5, cmap="turbo", transparent_background=True)))
-    return torch.cat([half.transpose(1, 2).flip(1) for half in halves], dim=2).clamp(0, 1)
+    halves = [label_overlay(grey, part, label.shape[0]) for part in (truth, found)]
+    both = torch.cat(halves, dim=2)
+    return both.flip(1) if is_volume else both  # a picture's y runs down, a volume's to the front
+
+
+def label_overlay(image: torch.Tensor, label: torch.Tensor, classes: int) -> torch.Tensor:
+    """Class numbers in colours (``turbo``, evenly spaced over the classes) over a grey or RGB image.
+
+    Args:
+        image: (1 or 3, X, Y).
+        label: (1, X, Y).
+        classes: number of classes with background, which is left as it is.
+
+    Returns:
+        (3, Y, X) RGB in 0..1.
+    """
+    # blend_images stretches the colours over the values that occur; two corner pixels pin the range
+    label = torch.as_tensor(label).clone()
+    label[0, 0, 0], label[0, -1, -1] = 0, classes - 1
+    blended = blend_images(image, label, alpha=0.5, cmap=COLOURS, transparent_background=True)
+    return torch.as_tensor(blended).transpose(1, 2).clamp(0, 1)
 
 
 def class_means(details: torch.Tensor) -> list[float]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import sys
-from pathlib import Path
 
 import fire
 
 from networks.phantom import write_ct_phantom, write_precipitate_phantom
+from scripts.datasets.acdc import convert_acdc
+from scripts.datasets.check import check
+from scripts.datasets.dicom import convert_dicom
+from scripts.datasets.dicom_seg import write_dicom_seg
+from scripts.datasets.folder import convert_folder
+from scripts.datasets.msd import convert_msd
 from scripts.datasets.nasa import convert_nasa
+from scripts.datasets.synapse import convert_synapse
 from scripts.datasets.totalsegmentator import convert_totalsegmentator
 
 PHANTOMS = {"ct": write_ct_phantom, "precipitate": write_precipitate_phantom}
@@ -29,29 +35,26 @@ def phantom(kind: str, output_dir: str, **options) -> None:
     print(f"Wrote {PHANTOMS[kind](str(output_dir), **options)}.")
 
 
-def check(dataset_dir: str, in_channels: int | None = None, out_channels: int | None = None) -> None:
-    """Read every image and label of a data set and stop at the first that cannot be trained on.
-
-    Args:
-        dataset_dir: folder with ``dataset.json``.
-        in_channels: channels that the images must have; not checked by default.
-        out_channels: number of classes with background; by default the number of ``labels`` in ``dataset.json``.
-    """
-    from networks.workflow.checks import check_dataset  # needs Ignite, which the converters do without
-
-    index = Path(str(dataset_dir)) / "dataset.json"
-    if out_channels is None and index.is_file():
-        labels = json.loads(index.read_text("utf-8")).get("labels", {})
-        out_channels = len(labels) or None
-    counts = check_dataset(str(dataset_dir), in_channels, out_channels)
-    print(f"{dataset_dir} is fine: {', '.join(f'{n} {name}' for name, n in counts.items())}.")
+COMMANDS = {
+    "phantom": phantom,
+    "synapse": convert_synapse,
+    "acdc": convert_acdc,
+    "msd": convert_msd,
+    "nasa": convert_nasa,
+    "totalsegmentator": convert_totalsegmentator,
+    "folder": convert_folder,
+    "dicom": convert_dicom,
+    "dicom_seg": write_dicom_seg,
+    "check": check,
+}
 
 
 def main() -> None:
     """Run the command; a mistake of the user ends it with one sentence and exit code 1."""
-    commands = {"phantom": phantom, "nasa": convert_nasa, "totalsegmentator": convert_totalsegmentator, "check": check}
+    # MONAI says so for every reader that it makes, and no reader here needs it
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     try:
-        fire.Fire(commands, name="datasets")
+        fire.Fire(COMMANDS, name="datasets")
     except (OSError, ValueError) as error:
         if os.environ.get("NETWORKS_TRACEBACK"):
             raise

@@ -115,7 +115,9 @@ def _class_names(path: Path) -> dict[int, str]:
         names = content.get("labels") or content["network_data_format"]["outputs"]["pred"]["channel_def"]
         found = {int(number): str(name) for number, name in names.items() if int(number) > 0}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json.") from error
+        raise ValueError(
+            f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json."
+        ) from error
     if not found or max(found) > 255:
         raise ValueError(f"{path} names {len(found)} classes beside the background; expected 1 to 255.")
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import itk
 import numpy as np
+from PIL import Image
 
 from scripts.datasets.writer import CaseError, reading
 
@@ -20,7 +21,7 @@ def read_pixels(path: Path) -> np.ndarray:
     Pillow keeps only the high byte of 16-bit colour; a vector image has neither fault.
 
     Raises:
-        CaseError: not an image that ITK can read, damaged, or neither 8 nor 16 bit.
+        CaseError: not an image that ITK can read, damaged, of several pages, or neither 8 nor 16 bit.
     """
     io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if io is None:
@@ -28,6 +29,8 @@ def read_pixels(path: Path) -> np.ndarray:
     io.SetFileName(str(path))
     with reading(path):
         io.ReadImageInformation()
+    if io.GetNumberOfDimensions() > 2 and io.GetDimensions(2) > 1:
+        raise CaseError(f"{path.name} has {io.GetDimensions(2)} pages; expected one picture.")
     component = io.GetComponentTypeAsString(io.GetComponentType())
     if component not in _PIXEL_TYPES:
         raise CaseError(f"{path.name} holds pixels of type {component}; expected 8 or 16 bit without sign.")
@@ -35,6 +38,18 @@ def read_pixels(path: Path) -> np.ndarray:
     with reading(path):
         reader.Update()
     return itk.array_from_image(reader.GetOutput())
+
+
+def read_index_or_colours(path: Path) -> np.ndarray:
+    """A mask: as :func:`read_pixels`, but the numbers and not the colours of a palette, and 0 and 1 of one bit.
+
+    Raises:
+        CaseError: as :func:`read_pixels`.
+    """
+    with reading(path), Image.open(path) as image:
+        if image.mode in ("1", "P"):
+            return np.asarray(image).astype(np.uint8)[..., None]
+    return read_pixels(path)
 
 
 def to_8_bit(pixels: np.ndarray) -> np.ndarray:

@@ -64,4 +64,3 @@ def name_list(choice: str | Sequence[str | int]) -> list[str]:
     if not isinstance(choice, list | tuple) or not all(isinstance(name, str | int) for name in choice):
         raise ValueError(f"{choice!r} is no list of names; give names separated by commas, or a text file.")
     return [str(name) for name in choice]
-

@@ -179,9 +179,7 @@ class _Converter:
             )
             self.writer.warn(text)
 
-    def _add_arrays(
-        self, name: str, case: str, image: np.ndarray, label: np.ndarray, paths: Sequence[Path]
-    ) -> None:
+    def _add_arrays(self, name: str, case: str, image: np.ndarray, label: np.ndarray, paths: Sequence[Path]) -> None:
         """Arrays (slice, row, column) as volumes (row, column, slice) without a known spacing."""
         if image.ndim != 3 or image.shape != label.shape:
             raise CaseError(f"The image has shape {image.shape} and its label {label.shape}; expected equal volumes.")
@@ -193,9 +191,7 @@ class _Converter:
             volume.header.set_xyzt_units("unknown")
         self._add(name, case, *volumes, paths)
 
-    def _add(
-        self, name: str, case: str, image: nib.Nifti1Image, label: nib.Nifti1Image, paths: Sequence[Path]
-    ) -> None:
+    def _add(self, name: str, case: str, image: nib.Nifti1Image, label: nib.Nifti1Image, paths: Sequence[Path]) -> None:
         self.writer.add(name, f"case{case}", image, label, paths)
         self._voxels += np.bincount(np.asanyarray(label.dataobj).ravel(), minlength=len(self._voxels))
 
@@ -251,7 +247,7 @@ def _organ_map(organs: int | str | Mapping[str, Any], ids: Mapping[str, int]) ->
         result = {str(k): tuple(int(i) for i in (v if isinstance(v, list | tuple) else [v])) for k, v in organs.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f'--organs is {organs!r}; expected 8, 13, or a JSON object (or file) such as {{"liver": 6, "kidney": [2, 3]}}.'
+            f'--organs is {organs!r}; expected 8, 13, or JSON (or a file) such as {{"liver": 6, "kidney": [2, 3]}}.'
         ) from error
     used = [i for numbers in result.values() for i in numbers]
     unknown = sorted(set(used) - set(ids.values()))

@@ -2,28 +2,23 @@
 
 import json
 import shutil
-import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import itk
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.data import load_decathlon_datalist
 from monai.transforms import LoadImaged
 from PIL import Image
 
-from scripts.datasets import __main__ as cli
 from scripts.datasets.images import read_pixels, to_8_bit
 from scripts.datasets.nasa import convert_nasa
 from scripts.datasets.totalsegmentator import SYNAPSE_ORGANS, convert_totalsegmentator
 from scripts.datasets.writer import CaseError
+from tests.converters import NASA, TOTAL, lists, needs_nasa, needs_total, report, run
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
-NASA = REAL / "nasa_microscopy" / "benchmark_segmentation_data"
-TOTAL = REAL / "totalsegmentator"
-needs_nasa = pytest.mark.skipif(not NASA.is_dir(), reason="the real micrographs are not here")
-needs_total = pytest.mark.skipif(not TOTAL.is_dir(), reason="the real scans are not here")
 ODD_NAMES = ("SE_15kv_50kx_precip - untested-2_0", "040617#2_S127(2)0015", "plain.v1")
 
 
@@ -65,19 +60,6 @@ def make_ebc(folder):
             save_tiff(folder / f"{split}_annot" / f"{name}_{split}.tif", label)
             expected[f"{name}_{split}"] = grey, label
     return expected
-
-
-def report(folder):
-    return json.loads((folder / "conversion.json").read_text())
-
-
-def lists(folder):
-    content = json.loads((folder / "dataset.json").read_text())
-    names = [key for key, value in content.items() if isinstance(value, list)]
-    return {
-        n: load_decathlon_datalist(folder / "dataset.json", data_list_key=n) if content[n] else content[n]
-        for n in names
-    }
 
 
 @pytest.mark.parametrize(("make", "bits"), [(make_super, 8), (make_super, 16), (make_ebc, None)])
@@ -162,6 +144,77 @@ def test_nasa_names_every_rejected_file(tmp_path, capsys):
     assert capsys.readouterr().err.count("Rejected ") == len(reasons)
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_nasa_all_sets_of_a_repository(tmp_path, kind, capsys):
+    """Every set below the source, from the folder or an archive, to the same files; what is there is left alone."""
+    repository = tmp_path / "pretrained-microscopy-models-main"
+    make_super(repository / "benchmark_segmentation_data" / "Super2", names=ODD_NAMES[:1])
+    make_ebc(repository / "benchmark_segmentation_data" / "EBC1")
+    (repository / "README.md").write_text("text")
+    convert_nasa(repository, tmp_path / "expected", ebc_labels="oxide")
+    source = repository
+    if kind != "folder":
+        source = Path(shutil.make_archive(tmp_path / "archive", kind, tmp_path, repository.name))
+    convert_nasa(source, tmp_path / "out", ebc_labels="oxide")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["EBC1", "Super2"]
+    files = [p.relative_to(tmp_path / "expected") for p in (tmp_path / "expected").rglob("*") if p.is_file()]
+    assert len(files) == 2 * (4 + 9) + 4
+    for file in files:
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes()
+    capsys.readouterr()
+    convert_nasa(source, tmp_path / "out", sets="EBC1")
+    assert capsys.readouterr().out.endswith("EBC1 is there already.\n")
+
+
+def test_members_that_climb_out_are_never_written(tmp_path):
+    make_super(tmp_path / "in" / "Super1", names=["a"])
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in (tmp_path / "in").rglob("*.tif"):
+            file.write(path, path.relative_to(tmp_path / "in"))
+        file.writestr("Super1/train/../../../../evil.tif", b"x")
+        file.writestr("/Super1/train/evil.tif", b"x")
+    before = {p for p in tmp_path.rglob("*") if p.is_file()}
+    convert_nasa(archive, tmp_path / "out")
+    assert report(tmp_path / "out" / "Super1")["rejected"] == {}
+    assert not [p for p in {*tmp_path.rglob("*"), *Path(tempfile.gettempdir()).iterdir()} - before if "evil" in p.name]
+
+
+def test_damaged_archives(tmp_path):
+    make_super(tmp_path / "in" / "Super1", names=["a", "b"])
+    archive = Path(shutil.make_archive(tmp_path / "a", "zip", tmp_path / "in"))
+    with zipfile.ZipFile(archive) as file:
+        info = file.getinfo("Super1/train/a_train.tif")
+    content = bytearray(archive.read_bytes())
+    middle = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
+    content[middle : middle + 8] = b"\0" * 8
+    archive.write_bytes(content)
+    convert_nasa(archive, tmp_path / "out")
+    (reason,) = report(tmp_path / "out" / "Super1")["rejected"].items()
+    assert reason[0] == "train/a_train.tif" and "cannot be read" in reason[1]
+    compressed = shutil.make_archive(tmp_path / "b", "gztar", tmp_path / "in")
+    with pytest.raises(ValueError, match="neither a folder nor a zip nor an uncompressed tar"):
+        convert_nasa(compressed, tmp_path / "out2")
+
+
+@pytest.mark.parametrize(
+    ("choice", "numbers", "labels"),
+    [
+        ("oxide_crack", (0, 1, 2), ["background", "oxide", "crack"]),
+        ("oxide", (0, 1, 1), ["background", "oxide"]),
+        ("oxide_without_crack", (0, 1, 0), ["background", "oxide"]),
+    ],
+)
+def test_cracks_belong_where_the_user_says(tmp_path, choice, numbers, labels):
+    expected = make_ebc(tmp_path / "EBC2")
+    convert_nasa(tmp_path / "EBC2", tmp_path / "out", ebc_labels=choice)
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert list(content["labels"].values()) == labels and "crack" in content["description"]
+    for case in lists(tmp_path / "out")["training"]:
+        _, label = expected[Path(case["image"]).stem]
+        np.testing.assert_array_equal(np.asarray(Image.open(case["label"])), np.array(numbers)[label])
+
+
 def test_wrong_class_numbers_and_unsafe_names(tmp_path):
     source = tmp_path / "EBC"
     make_ebc(source)
@@ -170,19 +223,9 @@ def test_wrong_class_numbers_and_unsafe_names(tmp_path):
         (source / folder / f"{ODD_NAMES[1]}_train.tif").rename(source / folder / '%a:b?"c.tif')
     convert_nasa(source, tmp_path / "out")
     assert report(tmp_path / "out")["rejected"] == {
-        "train/plain.v1_train.tif": "The label holds the values 9; expected 0 to 2."
+        "train/plain.v1_train.tif": "The label holds the values 9, which the label map does not have."
     }
     assert report(tmp_path / "out")["renamed"] == {'train/%a:b?"c.tif': "_a_b__c"}
-
-
-def run(monkeypatch, *arguments):
-    """The exit code and message of the command line."""
-    monkeypatch.setattr(sys, "argv", ["datasets", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return exit_.code
-    return 0
 
 
 def test_command_line_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys):
@@ -190,8 +233,10 @@ def test_command_line_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys):
     make_super(source, names=["a"])
     output = tmp_path / "out"
     assert "does not exist" in run(monkeypatch, "nasa", "--source", tmp_path / "no", "--output_dir", output)
-    message = run(monkeypatch, "nasa", "--source", tmp_path, "--output_dir", output)
+    message = run(monkeypatch, "nasa", "--source", source / "train", "--output_dir", output)
     assert "the folder of one set, such as Super1" in message
+    assert "it has Super1" in run(monkeypatch, "nasa", tmp_path, output, "--sets", "Super9")
+    assert "choose oxide_crack" in run(monkeypatch, "nasa", tmp_path, output, "--ebc_labels", "cracks")
     (source / "val_annot" / "a_val_mask.tif").unlink()
     message = run(monkeypatch, "nasa", "--source", source, "--output_dir", output)
     assert message.startswith("Error: ") and "no usable case for validation" in message and "\n" not in message

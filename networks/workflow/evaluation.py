@@ -221,11 +221,11 @@ def label_overlay(image: torch.Tensor, label: torch.Tensor, classes: int) -> tor
     Returns:
         (3, Y, X) RGB in 0..1.
     """
-    # blend_images stretches the colours over the values that occur; two corner pixels pin the range
-    label = torch.as_tensor(label).clone()
-    label[0, 0, 0], label[0, -1, -1] = 0, classes - 1
+    # blend_images stretches the colours over the values that occur; a column that is cut off again pins the range
+    image, label = (torch.cat([x, x[..., -1:]], dim=-1) for x in map(torch.as_tensor, (image, label)))
+    label[0, :, -1], label[0, 0, -1] = 0, classes - 1
     blended = blend_images(image, label, alpha=0.5, cmap=COLOURS, transparent_background=True)
-    return torch.as_tensor(blended).transpose(1, 2).clamp(0, 1)
+    return torch.as_tensor(blended)[..., :-1].transpose(1, 2).clamp(0, 1)
 
 
 def class_means(details: torch.Tensor) -> list[float]:

@@ -161,7 +161,7 @@ def _split(
         about.append(f"{option} by --{option} {choice}")
         if isinstance(choice, int | float):
             about[-1] += f" (seed {seed})"
-            return carve(names, choice, seed, option)
+            return carve(names, choice, seed, option, total=len(rest))
         # A list may name any patient, those of the official test too.
         return carve(list(patients), name_list(choice), seed, option, key=_patient_name)
 

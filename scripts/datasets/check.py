@@ -123,14 +123,16 @@ class Survey:
         """Rows of pictures per list under a legend."""
         font = ImageFont.load_default(12)
         colours = _colours(len(names))
-        parts: list[Image.Image] = [_legend(names, colours, font)]
+        columns = min(COLUMNS, max(3, *(sum(p in self._slices for p in paths) for paths in self.lists.values())))
+        width = columns * (TILE + GAP)
+        parts: list[Image.Image] = [_legend(names, colours, font, width)]
         for name, paths in self.lists.items():
             tiles = [self._tile(path, len(names), font) for path in paths if path in self._slices]
-            title = Image.new("RGB", (COLUMNS * (TILE + GAP), LINE + 2 * GAP), "white")
+            title = Image.new("RGB", (width, LINE + 2 * GAP), "white")
             ImageDraw.Draw(title).text((GAP, GAP), f"{name}: {len(tiles)} of {len(paths)}", "black", font)
             parts.append(title)
-            parts += [_beside(tiles[i : i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
-        sheet = Image.new("RGB", (max(p.width for p in parts), sum(p.height for p in parts)), "white")
+            parts += [_beside(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+        sheet = Image.new("RGB", (width, sum(p.height for p in parts)), "white")
         top = 0
         for part in parts:
             sheet.paste(part, (0, top))
@@ -211,8 +213,9 @@ def _colours(classes: int) -> list[tuple[int, ...]]:
     return [tuple((shade[:3] * 255).astype(int).tolist()) for shade in shades]
 
 
-def _legend(names: Sequence[str], colours: Sequence[tuple[int, ...]], font: ImageFont.FreeTypeFont) -> Image.Image:
-    width = COLUMNS * (TILE + GAP)
+def _legend(
+    names: Sequence[str], colours: Sequence[tuple[int, ...]], font: ImageFont.FreeTypeFont, width: int
+) -> Image.Image:
     places, left, top = [], GAP, GAP
     for name in names[1:]:
         needed = LINE + GAP + round(font.getlength(name)) + 2 * GAP

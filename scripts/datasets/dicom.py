@@ -69,7 +69,7 @@ def convert_dicom(source: str | os.PathLike, output_dir: str | os.PathLike) -> N
     }
     with dataset_writer(output_dir, root, (), ("test",), *unit, **description) as writer:
         for file in strangers:
-            writer.reject(file, "It is not a DICOM file of a series.")
+            writer.reject(file, "It is no DICOM file of a series, or it is damaged.")
         for files in tqdm(series, desc="Converting", unit="series"):
             with writer.rejecting(files[0]):
                 folder = files[0].parent

@@ -159,7 +159,8 @@ def _lists(pairs: Mapping[Key, Any], validation: Choice, test: Choice, seed: int
     unit = {key: dict(key)["group"] if "group" in placeholders else _stem(key) for key in pairs}
     names = sorted(set(unit.values()))
     tested = set(carve(names, test, seed, "test"))
-    validated = set(carve([name for name in names if name not in tested], validation, seed))
+    left = [name for name in names if name not in tested]
+    validated = set(carve(left, validation, seed, total=len(names)))
     return {
         key: "test" if name in tested else "validation" if name in validated else "training"
         for key, name in unit.items()

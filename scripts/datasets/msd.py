@@ -62,7 +62,7 @@ def convert_msd(
         cases = {nifti_stem(Path(item["image"])): item for item in task["training"]}
         tested = carve(list(cases), test, seed, "test", key=_stem)
         left = [name for name in cases if name not in tested]
-        validated = carve(left, validation, seed, key=_stem)
+        validated = carve(left, validation, seed, key=_stem, total=len(cases))
         lists = dict.fromkeys(tested, "test") | dict.fromkeys(validated, "validation")
         used = modality if kept is None else {0: modality[kept]}
         description = {

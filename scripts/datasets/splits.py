@@ -12,7 +12,12 @@ Choice = int | float | str | Sequence[str | int]
 
 
 def carve(
-    names: Sequence[str], choice: Choice, seed: int = 0, option: str = "validation", key: Callable = str
+    names: Sequence[str],
+    choice: Choice,
+    seed: int = 0,
+    option: str = "validation",
+    key: Callable[[str], str] = str,
+    total: int | None = None,
 ) -> list[str]:
     """Choose from ``names``, each of which stands for everything of one patient, so that no patient is on two sides.
 
@@ -22,6 +27,7 @@ def carve(
         seed: start of the random numbers.
         option: name of the command's option, for messages.
         key: turns what the user wrote (``5``, ``case0005_slice012``) into one of ``names``.
+        total: what a share is a share of; the number of names by default.
 
     Returns:
         The chosen names, sorted.
@@ -36,7 +42,7 @@ def carve(
         if unknown:
             raise ValueError(f"--{option} names {', '.join(unknown[:5])}, which the source does not have.")
         return sorted(chosen)
-    count = round(choice * len(names)) if isinstance(choice, float) and 0 < choice < 1 else choice
+    count = round(choice * (total or len(names))) if isinstance(choice, float) and 0 < choice < 1 else choice
     if count != int(count) or not 0 <= count <= len(names):
         raise ValueError(
             f"--{option} is {choice}, but the source has {len(names)} cases to choose from; "

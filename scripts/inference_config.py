@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from networks.workflow.errors import check_ids, config_ids
+from networks.workflow.errors import check_ids, config_ids, user_error
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCATIONS = ("bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir", "device")
@@ -41,8 +41,18 @@ class InferenceConfig:
         self._parser.update({"bundle_root": str(self.folder), **self.options})
 
     def __getitem__(self, name: str) -> Any:
-        """The value of an id, or the object that it describes."""
-        return self._parser.get_parsed_content(name)
+        """The value of an id, or the object that it describes.
+
+        Raises:
+            Exception: what went wrong inside the config, without MONAI's wrapping if it is an error for people.
+        """
+        try:
+            return self._parser.get_parsed_content(name)
+        except Exception as error:
+            ours = user_error(error)
+            if ours is None:
+                raise
+            raise ours from None
 
     def raw(self, name: str) -> Any:
         """An id as it stands in the config."""

@@ -1,1 +1,1 @@
-"""Segmenting files, folders and DICOM series with a bundle: ``python -m scripts.predict INPUT OUTPUT --bundle NAME``."""
+"""Segmenting files, folders and DICOM series with a bundle: ``python -m scripts.predict``."""

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 
 import fire
@@ -17,6 +18,7 @@ def run(commands: Callable | Mapping[str, Callable], name: str) -> None:
     """
     # MONAI says so for every reader that it makes, and no reader here needs it
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     try:
         fire.Fire(commands, name=name)
     except Exception as error:
@@ -31,7 +33,7 @@ def run(commands: Callable | Mapping[str, Callable], name: str) -> None:
 def reason(error: BaseException) -> str:
     """Why something failed, in one line: a sentence of this package, or the first cause's message."""
     shown = user_error(error) or error
-    if shown is error:
+    if not isinstance(shown, OSError | ValueError):
         # MONAI wraps errors of transforms and configs in pages of advice
         while shown.__cause__ or shown.__context__:
             shown = shown.__cause__ or shown.__context__

@@ -54,6 +54,10 @@ class InferenceConfig:
                 raise
             raise ours from None
 
+    def get(self, name: str) -> Any:
+        """As above, or None if there is no such id."""
+        return self[name] if name in self._parser else None
+
     def raw(self, name: str) -> Any:
         """An id as it stands in the config."""
         return self._parser[name]

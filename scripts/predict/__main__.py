@@ -83,13 +83,17 @@ def predict(
     def plan() -> list[dict[str, Any]]:
         cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
         weights = path or Path(config["ckpt_path"])
+        if not weights.is_file():
+            raise FileNotFoundError(
+                f"The checkpoint {weights} does not exist; train first or give --ckpt_path another file."
+            )
         record = {
             "bundle": config.name,
             "bundle_version": config.metadata["version"],
             "preset": preset,
             "runtime": manifest["format"] if manifest else "torch",
             "options": {key: value for key, value in options.items() if key not in LOCATIONS},
-            "weights": {"file": weights.name, "sha256": sha256(weights) if weights.is_file() else None},
+            "weights": {"file": weights.name, "sha256": sha256(weights)},
         }
         _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
         return [asdict(case) for case in cases]
@@ -105,8 +109,7 @@ def predict(
     try:
         if share:
             network = load_model(manifest["format"], path, config["device"]) if manifest else None
-            is_picture = all(case.label.endswith(SUFFIXES["png"]) for case in cases)
-            segment = Segmenter(config, config.labels(labels), network, is_picture)
+            segment = Segmenter(config, config.labels(labels), network)
             set_determinism(0)
             _segment_all(share, segment, processes, failed, empty)
         results = processes.to_first("results", {"failed": failed, "empty": empty})
@@ -173,7 +176,7 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
     text = json.dumps(record, indent=4, ensure_ascii=False) + "\n"
     if file.is_file() and file.read_text(encoding="utf-8") == text:
         return
-    if file.is_file() and not overwrite:
+    if file.is_file() and not overwrite and any(output.rglob("*_seg.*")):
         raise ValueError(
             f"{output} holds results of another model or other options ({file.name} tells which); give another folder, "
             "or --overwrite true to replace them."

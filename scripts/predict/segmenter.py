@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,6 @@ from scripts.datasets.dicom_seg import write_dicom_seg
 from scripts.inference_config import InferenceConfig
 from scripts.predict.cases import Case
 
-WRITERS = {"nifti": (".nii.gz", "$workflow.AtomicNibabelWriter"), "png": (".png", "$workflow.AtomicPILWriter")}
-
 
 class Segmenter:
     """The bundle's own evaluator, given one case at a time.
@@ -33,20 +32,17 @@ class Segmenter:
         config: the bundle's inference.
         labels: names of the classes by number.
         network: what to call instead of the bundle's network; by default that, with the weights of ``ckpt_path``.
-        is_picture: whether the label maps are written as PNG; NIfTI otherwise.
 
     Raises:
         FileNotFoundError, ValueError: the weights are missing or of another network, or the config has no
             ``SaveImaged`` to write label maps with.
     """
 
-    def __init__(
-        self, config: InferenceConfig, labels: Mapping[int, str], network: nn.Module | None, is_picture: bool
-    ) -> None:
+    def __init__(self, config: InferenceConfig, labels: Mapping[int, str], network: nn.Module | None) -> None:
         self.config, self.labels = config, dict(labels)
+        self._window = config.get("intensity_range")
         self._folder = tempfile.TemporaryDirectory(prefix="predict-")
         self._results = Path(self._folder.name) / "results"
-        suffix, writer = WRITERS["png" if is_picture else "nifti"]
         save = f"postprocessing::transforms::{_save_index(config)}"
         config.override(
             {
@@ -55,8 +51,6 @@ class Segmenter:
                 "evaluator::epoch_length": 1,
                 f"{save}::output_dir": str(self._results),
                 f"{save}::data_root_dir": "",
-                f"{save}::output_ext": suffix,
-                f"{save}::writer": writer,
                 **({"network": network} if network is not None else {}),
             }
         )
@@ -82,13 +76,7 @@ class Segmenter:
                 if case.overlay:
                     picture = Path(folder) / "overlay.png"
                     self._draw(image, label, picture)
-                if case.label.endswith(".dcm"):
-                    segmentation = self._dicom_seg(case, label, Path(folder))
-                elif case.label.endswith(".nii"):
-                    segmentation = Path(folder) / "label.nii"
-                    nib.save(nib.load(label), segmentation)
-                else:
-                    segmentation = label
+                segmentation = self._converted(case, label, Path(folder))
                 if case.overlay:
                     put_in_place(picture, case.overlay)
                 if segmentation is None:
@@ -100,6 +88,7 @@ class Segmenter:
 
     def _segment(self, image: Path) -> Path:
         """Run the evaluator on a file; its label map is the one file that ``SaveImaged`` writes."""
+        shutil.rmtree(self._results, ignore_errors=True)
         item, config = {"image": str(image)}, self.config
         if config["check_data"]:
             check_cases([item], config["in_channels"], None, config["reader"], config["spatial_dims"])
@@ -107,6 +96,20 @@ class Segmenter:
         self._evaluator.run()
         (label,) = (path for path in self._results.rglob("*") if path.is_file())
         return label
+
+    def _converted(self, case: Case, label: Path, folder: Path) -> Path | None:
+        """The label map in the format of the case's result."""
+        if case.label.endswith(".dcm"):
+            return self._dicom_seg(case, label, folder)
+        suffix = next(s for s in (".nii.gz", ".nii", ".png") if case.label.endswith(s))
+        if label.name.endswith(suffix):
+            return label
+        target = folder / f"label{suffix}"
+        if label.suffix == ".png":
+            nib.save(nib.Nifti1Image(np.asarray(Image.open(label)).T, np.eye(4)), target)  # x comes first in NIfTI
+        else:
+            nib.save(nib.load(label), target)
+        return target
 
     def _dicom_seg(self, case: Case, label: Path, folder: Path) -> Path | None:
         if not np.asanyarray(nib.load(label).dataobj).any():
@@ -126,9 +129,9 @@ class Segmenter:
         grey = LoadImage(reader=self.config["reader"], image_only=True, ensure_channel_first=True)(image)
         found = LoadImage(image_only=True, ensure_channel_first=True)(label)
         is_volume = grey.ndim == 4
-        if is_volume:
-            grey, found = (Orientation("RAS", labels=None)(volume) for volume in (grey, found))
-        low, high = np.percentile(np.asarray(grey), (0.5, 99.5))
+        if is_volume:  # as radiologists look at it: from the feet, front up
+            grey, found = (Orientation("LAS", labels=None)(volume) for volume in (grey, found))
+        low, high = self._window or np.percentile(np.asarray(grey), (0.5, 99.5))
         grey, found = grey.as_tensor().float(), found.as_tensor()
         if is_volume:
             z = int((found > 0).sum(dim=(0, 1, 2)).argmax())

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from networks.workflow import check_cases, load_weights, put_in_place
 from scripts import command_line
 from scripts.inference_config import LOCATIONS, InferenceConfig, sha256
-from scripts.runtimes import INPUT, OUTPUT, check_format, has_free_size, load_model
+from scripts.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
 
 TOLERANCE = 1e-4
 PACKAGES = ("torch", "monai", "timm", "onnx", "onnxruntime", "openvino", "tensorrt")
@@ -102,7 +102,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
         folder = Path(temporary)
         print(f"Writing {config.name} as {format} ...")
-        runtime.write(network, random_images[0], folder, config["sw_batch_size"])
+        _write(runtime, network, random_images[0], folder, config)
         model = load_model(str(format), folder / runtime.files[0], device)
         on_random, on_images = Difference(float(tolerance)), Difference(float(tolerance))
         with torch.no_grad():
@@ -191,6 +191,16 @@ def _load(network: nn.Module, path: str) -> dict[str, str]:
             "weights with --untrained true to try a runtime."
         ) from error
     return {"file": Path(path).name, "sha256": sha256(path)}
+
+
+def _write(runtime: Format, network: nn.Module, example: Tensor, folder: Path, config: InferenceConfig) -> None:
+    try:
+        runtime.write(network, example, folder, config["sw_batch_size"])
+    except Exception as error:
+        raise ValueError(
+            f"{config.name} cannot be written as {runtime.files[0]} ({type(error).__name__}; NETWORKS_TRACEBACK=1 "
+            "tells more). Nothing was written; choose another --format."
+        ) from error
 
 
 def _images(config: InferenceConfig, count: int) -> list[dict[str, str]]:

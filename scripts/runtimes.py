@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 INPUT, OUTPUT = "image", "logits"
 
@@ -130,7 +131,8 @@ def _load_torch_export(path: Path, device: torch.device) -> Callable[[Tensor], T
 
 
 def _write_onnx(network: nn.Module, example: Tensor, folder: Path, max_batch: int) -> None:
-    with warnings.catch_warnings():
+    # the fused kernel's output is laid out in another way than that of the operator which ONNX has for it
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _program(network, example),

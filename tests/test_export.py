@@ -1,5 +1,6 @@
 """Exported models: every format runs in its own runtime as PyTorch does, and none is left that does not."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -80,6 +81,29 @@ def test_torchscript_of_a_transformer_takes_any_size(ct_dir: Path, tmp_path: Pat
     assert manifest["checkpoint"] is None
     with torch.no_grad():
         assert load_model("torchscript", tmp_path / "model.ts", CPU)(torch.randn(1, 1, 61, 90)).shape == (1, 9, 61, 90)
+
+
+@torch.no_grad()
+def test_attention_with_several_heads_becomes_onnx(tmp_path: Path) -> None:
+    """Its fused kernel lays its output out otherwise than the operator that ONNX has for it."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 32, "num_heads": (2, 2, 2, 4), "window_size": 4, "depths": (1, 1, 1, 1)}
+    network = networks.SwinUnet(1, 2, 64, **sizes).eval()
+    x = torch.randn(3, 1, 64, 64)
+    FORMATS["onnx"].write(network, x[:2], tmp_path, 8)
+    found = load_model("onnx", tmp_path / "model.onnx", CPU)(x)
+    torch.testing.assert_close(found, network(x), atol=1e-5, rtol=1e-4)
+
+
+def test_failed_conversion_is_a_sentence(ct_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    def fails(*arguments) -> None:
+        (arguments[2] / "model.ts").write_bytes(b"half")
+        raise RuntimeError("pages of advice")
+
+    monkeypatch.setitem(FORMATS, "torchscript", dataclasses.replace(FORMATS["torchscript"], write=fails))
+    with pytest.raises(ValueError, match=r"unet cannot be written as model\.ts \(RuntimeError;"):
+        export("unet", "torchscript", output_dir=tmp_path / "out", untrained=True, **options_of(UNET, ct_dir))
+    assert not (tmp_path / "out").exists()
 
 
 def test_untraceable_decoder_is_traced_with_a_fixed_size(ct_dir: Path, tmp_path: Path) -> None:

@@ -289,9 +289,10 @@ def many(ct_dir: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def torchrun(source: Path, output: Path, options: dict[str, Any]) -> subprocess.Popen:
+def torchrun(source: Path, output: Path, options: dict[str, Any], restarts: int = 0) -> subprocess.Popen:
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launcher += [f"--max-restarts={restarts}", "-m"]
     command = [sys.executable, *launcher, "scripts.predict", str(source), str(output), "--bundle", "unet", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
 
@@ -324,18 +325,23 @@ def _process_of_rank(parent: int, rank: int) -> int | None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds the process in /proc")
-def test_killed_process(many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
-    """What was not done is listed, no file is half-written, and the same command does the rest."""
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_killed_process(restarts: int, many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    """No file is half-written; what was not done is listed and left to the same command, or to torchrun's restart."""
     output = tmp_path / "out"
-    process = torchrun(many, output, volumes)
+    process = torchrun(many, output, volumes, restarts)
     while not labels_of(output):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     victim = _process_of_rank(process.pid, 1)
     os.kill(victim, signal.SIGKILL)
     text = process.communicate(timeout=300)[0]
-    assert process.returncode == 1, text
+    assert process.returncode == 1 - restarts, text
     done = labels_of(output)
+    if restarts:
+        assert len(done) == 16 and len(set(done.values())) == 1, text
+        assert set(files_of(output)) == {*done, "predictions.json"}
+        return
     assert 0 < len(done) < 16, text
     listed = failures(output)
     assert {name.replace(".nii.gz", "_seg.nii.gz") for name in listed} | set(done) == {

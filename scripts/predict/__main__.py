@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ from scripts.predict.segmenter import Segmenter
 from scripts.runtimes import FORMATS, load_model
 
 RECORD, FAILED = "predictions.json", "failed.csv"
+
+
+@dataclass
+class Outcome:
+    """What became of the cases of one process, by their names; failed ones with the reason."""
+
+    done: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def predict(
@@ -103,21 +112,20 @@ def predict(
         _require_highdicom()
     pending = processes.from_first("pending", lambda: [i for i, case in enumerate(cases) if not case.is_done])
     share = processes.share([cases[i] for i in pending])
-    failed: list[tuple[str, str]] = []
-    empty: list[str] = []
+    outcome = Outcome()
     signal.signal(signal.SIGTERM, _stop)
     try:
         if share:
             network = load_model(manifest["format"], path, config["device"]) if manifest else None
             segment = Segmenter(config, config.labels(labels), network)
             set_determinism(0)
-            _segment_all(share, segment, processes, failed, empty)
-        results = processes.to_first("results", {"failed": failed, "empty": empty})
+            _segment_all(share, segment, processes, outcome)
+        results = processes.to_first("outcome", asdict(outcome))
     except (KeyboardInterrupt, SystemExit):
-        _report_stop(target, cases, failed, processes.rank)
+        _report_stop(target, cases, outcome, processes.rank)
         raise
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others as soon as one process ends with code 1
-    code = processes.from_first("code", lambda: _report(target, cases, len(pending), results))
+    code = processes.from_first("code", lambda: _report(target, cases, pending, results))
     processes.to_first("end", None)  # the first one keeps the store, so it goes last
     sys.exit(code)
 
@@ -187,51 +195,48 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
     temporary.replace(file)
 
 
-def _segment_all(
-    share: Sequence[Case],
-    segment: Segmenter,
-    processes: Processes,
-    failed: list[tuple[str, str]],
-    empty: list[str],
-) -> None:
+def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome) -> None:
     name = "Cases" if processes.count == 1 else f"Cases of 1 of {processes.count} processes"
     for case in tqdm(share, desc=name, unit="case", disable=processes.rank > 0):
-        if case.is_done:  # by another machine's process, in a folder that the first one does not see
-            continue
         try:
-            if not segment(case):
-                empty.append(case.name)
+            # another machine's process may have done it before, in a folder that the first process does not see
+            found = case.is_done or segment(case)
+            (outcome.done if found else outcome.empty).append(case.name)
         except Exception as error:
-            failed.append((case.name, command_line.reason(error)))
-            tqdm.write(f"Failed: {case.name}: {failed[-1][1]}", file=sys.stderr)
+            outcome.failed[case.name] = command_line.reason(error)
+            tqdm.write(f"Failed: {case.name}: {outcome.failed[case.name]}", file=sys.stderr)
 
 
-def _report(output: Path, cases: Sequence[Case], pending: int, results: list[dict[str, Any]]) -> int:
+def _report(output: Path, cases: Sequence[Case], pending: Sequence[int], results: Sequence[dict[str, Any]]) -> int:
     """Tell and list what became of the cases; the exit code."""
-    failed = sorted(tuple(row) for result in results for row in result["failed"])
+    done = {name for result in results for name in result["done"]}
     empty = sorted(name for result in results for name in result["empty"])
+    failed = {name: text for result in results for name, text in result["failed"].items()}
+    for case in (cases[i] for i in pending):
+        if case.name not in done and case.name not in empty:
+            failed.setdefault(case.name, "not done: no process has taken it")
     for name in empty:
         print(f"{name}: nothing but background was found, so there is no DICOM SEG of it.")
     print(
-        f"{pending - len(failed) - len(empty)} of {len(cases)} cases segmented, {len(cases) - pending} were there "
-        f"already, {len(empty)} without findings, {len(failed)} failed: {output}"
+        f"{len(done)} of {len(cases)} cases segmented, {len(cases) - len(pending)} were there already, "
+        f"{len(empty)} without findings, {len(failed)} failed: {output}"
     )
     _list_failed(output, cases, failed)
     return 1 if failed else 0
 
 
-def _report_stop(output: Path, cases: Sequence[Case], failed: Sequence[tuple[str, str]], rank: int) -> None:
-    known = dict(failed)
+def _report_stop(output: Path, cases: Sequence[Case], outcome: Outcome, rank: int) -> None:
+    known = {*outcome.failed, *outcome.empty}
     undone = [case.name for case in cases if not case.is_done and case.name not in known]
-    rows = [*failed, *((name, "not done: the run was stopped") for name in undone)]
-    _list_failed(output, cases, sorted(rows), f"{FAILED}-{rank}")
+    rows = outcome.failed | dict.fromkeys(undone, "not done: the run was stopped")
+    _list_failed(output, cases, rows, f"{FAILED}-{rank}")
     print(
         f"Stopped with {len(undone)} of {len(cases)} cases not done; the same command goes on with them.",
         file=sys.stderr,
     )
 
 
-def _list_failed(output: Path, cases: Sequence[Case], rows: Sequence[tuple[str, str]], temporary: str = FAILED) -> None:
+def _list_failed(output: Path, cases: Sequence[Case], rows: dict[str, str], temporary: str = FAILED) -> None:
     if len(cases) == 1 and str(output) == cases[0].label:
         return
     if not rows:
@@ -239,7 +244,7 @@ def _list_failed(output: Path, cases: Sequence[Case], rows: Sequence[tuple[str, 
         return
     # several processes that are stopped write the same list, each under a name of its own first
     file = output / f".{temporary}"
-    write_csv(file, [{"case": name, "error": text} for name, text in rows])
+    write_csv(file, [{"case": name, "error": rows[name]} for name in sorted(rows)])
     file.replace(output / FAILED)
     print(f"See {output / FAILED}.", file=sys.stderr)
 

@@ -6,6 +6,7 @@ There is no process group: nothing here computes together, and a group would fai
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ class Processes:
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         self.restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         self._store = next(rendezvous("env://"))[0] if self.count > 1 else None
+        self._round = self._meet() if self._store is not None else ""
 
     def share(self, items: Sequence[Any]) -> Sequence[Any]:
         """The items that are this process's."""
@@ -61,10 +63,34 @@ class Processes:
         self._set(f"{name}/{self.rank}", value)
         return [self._wait(f"{name}/{rank}") for rank in range(self.count)] if self.rank == 0 else []
 
+    def _meet(self) -> str:
+        """Agree on a prefix of keys that no earlier start of the processes has used.
+
+        The store outlives a restart, so a process may find what a dead one has left there. Each shows a fresh name of
+        its own; the first answers to the names that it sees until all have read the answer.
+        """
+        own = uuid.uuid4().hex
+        if self.rank > 0:
+            self._store.set(f"name/{self.rank}", own)
+            while not self._store.check([f"answer/{own}"]):
+                time.sleep(POLL)
+            prefix = self._store.get(f"answer/{own}").decode()
+            self._store.set(f"{prefix}/met/{self.rank}", own)
+            return prefix
+        missing = set(range(1, self.count))
+        while missing:
+            for rank in sorted(missing):
+                if self._store.check([f"name/{rank}"]):
+                    self._store.set(f"answer/{self._store.get(f'name/{rank}').decode()}", own)
+                if self._store.check([f"{own}/met/{rank}"]):
+                    missing.remove(rank)
+            time.sleep(POLL if missing else 0)
+        return own
+
     def _set(self, name: str, value: Any) -> None:
-        self._store.set(name, json.dumps(value))
+        self._store.set(f"{self._round}/{name}", json.dumps(value))
 
     def _wait(self, name: str) -> Any:
-        while not self._store.check([name]):
+        while not self._store.check([f"{self._round}/{name}"]):
             time.sleep(POLL)
-        return json.loads(self._store.get(name))
+        return json.loads(self._store.get(f"{self._round}/{name}"))

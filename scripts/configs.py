@@ -242,6 +242,25 @@ def inference(bundle: Bundle) -> Config:
     }
 
 
+def inference_trt(bundle: Bundle) -> Config:
+    """``inference_trt.json``, merged after ``inference.json``: the network as a TensorRT engine, built at first use.
+
+    The engine is kept beside the checkpoint and built anew when that is newer. MONAI exports it through ONNX with
+    dynamic axes, which only the older of PyTorch's two exporters takes. The engine computes in float16 by itself, so
+    autocast stays out of it.
+    """
+    return {
+        "+imports": ["$from monai.networks import trt_compile"],
+        "amp": False,
+        "trt_args": {
+            "precision": "fp16",
+            "dynamic_batchsize": "$[1, @sw_batch_size, @sw_batch_size]",
+            "export_args": {"dynamo": False},
+        },
+        "network": "$trt_compile(@network_def.to(@device), @ckpt_path, args=@trt_args)",
+    }
+
+
 def multi_gpu_train(bundle: Bundle) -> Config:
     """``multi_gpu_train.json``, merged after ``train.json`` under ``torchrun``: a process per GPU, or gloo on CPUs."""
     return {

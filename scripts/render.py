@@ -93,6 +93,7 @@ def bundle_configs(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, confi
         "train": configs.train(bundle),
         "evaluate": evaluation_configs.evaluate(bundle),
         "inference": configs.inference(bundle),
+        "inference_trt": configs.inference_trt(bundle),
         "multi_gpu_train": configs.multi_gpu_train(bundle),
     }
     for name, preset in bundle.presets.items():
@@ -200,9 +201,12 @@ def bundle_readme(
 {run} training --config_file {root}/train.json
 {run} --config_file "['{root}/train.json','{root}/evaluate.json']"
 {run} --config_file {root}/inference.json --dataset_dir DIR
+{run} --config_file "['{root}/inference.json','{root}/inference_trt.json']" --dataset_dir DIR
 torchrun --nproc_per_node=2 -m monai.bundle run training \\
   --config_file "['{root}/train.json','{root}/multi_gpu_train.json']"
 ```
+
+The fourth command is the third with TensorRT, which needs an NVIDIA GPU and the extra `tensorrt`.
 
 ## Recipes
 

@@ -106,6 +106,13 @@ class _QuadraticForms(torch.autograd.Function):
         return grad_x, torch.stack(grad_matrices)
 
 
+class _FoldedLayerNorm(nn.LayerNorm):
+    """A layer norm that is never called: its parameters become part of other layers.
+
+    Converters such as MONAI's ``trt_compile`` replace modules called ``LayerNorm`` by wrappers that hide them.
+    """
+
+
 class ExpandHead(nn.Module):
     """Patch expanding without change of width, then a 1 x 1 convolution to logits.
 
@@ -124,7 +131,7 @@ class ExpandHead(nn.Module):
         super().__init__()
         self.scale = scale
         self.expand = nn.Linear(dim, scale * scale * dim, bias=False)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = _FoldedLayerNorm(dim)
         self.output = nn.Conv2d(dim, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from networks.workflow.data import balanced_weights, case_list, class_names, lis
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
 from networks.workflow.provenance import describe_cases
-from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
+from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter, put_in_place
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
 from networks.workflow.training import (
     AutocastInferer,
@@ -43,5 +43,6 @@ __all__ = [
     "list_images",
     "load_datalist",
     "load_weights",
+    "put_in_place",
     "report_errors",
 ]

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
@@ -79,11 +79,19 @@ def _check_command_line(argv: list[str]) -> None:
     options = _options(argv[1:])
     if "config_file" not in options or "args_file" in options:
         return
-    known = set(RUN_ARGUMENTS)
-    for file in _config_files(options["config_file"]):
-        # the file's own ids; "+id" merges into an id and "id::sub" replaces a part of one
-        known |= {_top_level(key.lstrip("+")) for key in json.loads(Path(file).read_text())}
-    for key in options:
+    known = config_ids(_config_files(options["config_file"])) | RUN_ARGUMENTS
+    check_ids(options, known)
+
+
+def config_ids(files: Iterable[str | Path]) -> set[str]:
+    """The top-level ids that config files define or change."""
+    # "+id" merges into an id and "id::sub" replaces a part of one
+    return {_top_level(key.lstrip("+")) for file in files for key in json.loads(Path(file).read_text("utf-8"))}
+
+
+def check_ids(keys: Iterable[str], known: set[str]) -> None:
+    """Raise ValueError for a key whose top-level id is not known, naming the closest ones that are."""
+    for key in keys:
         if _top_level(key) not in known:
             close = get_close_matches(_top_level(key), sorted(known), n=3)
             hint = (

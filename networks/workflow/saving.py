@@ -1,5 +1,6 @@
-"""Writers for MONAI's ``SaveImage`` that never leave a half-written file."""
+"""Writing files so that none is ever half-written: writers for MONAI's ``SaveImage``, and moving finished files."""
 
+import shutil
 from pathlib import Path
 
 from monai.data import NibabelWriter, PILWriter
@@ -23,3 +24,18 @@ class AtomicNibabelWriter(_Atomic, NibabelWriter):
 
 class AtomicPILWriter(_Atomic, PILWriter):
     """PNG and other pictures."""
+
+
+def put_in_place(source: str | Path, target: str | Path) -> None:
+    """Copy a finished file to where it belongs, replacing what is there; ``target`` is always a whole file.
+
+    The copy has a hidden name in the folder of ``target``, which is created if need be, until it is complete.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".part-{target.name}")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

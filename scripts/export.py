@@ -1,0 +1,255 @@
+"""Export a bundle's network for another runtime: ``python -m scripts.export NAME --format onnx``."""
+
+import json
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.utils import set_determinism
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from networks.workflow import check_cases, load_weights, put_in_place
+from scripts import command_line
+from scripts.inference_config import LOCATIONS, InferenceConfig, sha256
+from scripts.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
+
+TOLERANCE = 1e-4
+PACKAGES = ("torch", "monai", "timm", "onnx", "onnxruntime", "openvino", "tensorrt")
+
+
+class Difference:
+    """How far a runtime's logits are from PyTorch's, over any number of batches.
+
+    Attributes:
+        largest: difference, relative to the largest absolute logit of the batch.
+        same: share of pixels that get the same class.
+        tolerance: the largest difference that :meth:`add` accepts.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance, self.largest = tolerance, 0.0
+        self._same, self._pixels = 0, 0
+
+    @property
+    def same(self) -> float:
+        return self._same / max(self._pixels, 1)
+
+    def add(self, expected: Tensor, found: Tensor, what: str) -> None:
+        """Compare logits (B, classes, H, W); raises ValueError if they differ by more than the tolerance."""
+        if found.shape != expected.shape:
+            raise ValueError(
+                f"On {what} the exported model gives {tuple(found.shape)} where PyTorch gives {tuple(expected.shape)}; "
+                "nothing was written."
+            )
+        difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+        if not difference <= self.tolerance:  # not "greater", so that NaN is refused
+            raise ValueError(
+                f"On {what} the exported model differs from PyTorch by {difference:.2g} of the largest logit; the "
+                f"tolerance is {self.tolerance:g}. Nothing was written; choose another --format, or a larger "
+                "--tolerance if that is good enough for you."
+            )
+        self.largest = max(self.largest, difference)
+        self._same += int((found.argmax(1) == expected.argmax(1)).sum())
+        self._pixels += expected[:, 0].numel()
+
+    def summary(self) -> dict[str, float]:
+        return {"max_difference": self.largest, "same_class": self.same}
+
+
+def export(
+    name: str,
+    format: str,
+    output_dir: str | None = None,
+    preset: str | None = None,
+    labels: str | None = None,
+    untrained: bool = False,
+    tolerance: float = TOLERANCE,
+    cases: int = 2,
+    **options: Any,
+) -> None:
+    """Write a bundle's network for another runtime, with a manifest, after comparing it with PyTorch there.
+
+    The model is run in its own runtime on random images (batches of 1, 2 and 3) and on test images of the data set,
+    prepared and cut as the bundle's inference does it. If its logits differ too much, nothing is written.
+
+    Args:
+        name: bundle, by name or by folder.
+        format: torchscript, onnx, torch_export, openvino or tensorrt.
+        output_dir: where ``model.<suffix>`` and ``model.<suffix>.json`` go; the bundle's ``models`` by default.
+        preset: data set whose preset of the inference config is used.
+        labels: ``dataset.json`` with the class names, where they are not the bundle's own.
+        untrained: export random weights, for trying the way to a runtime before there is a training.
+        tolerance: largest accepted difference of the logits, relative to the largest logit of a batch.
+        cases: how many test images to compare on.
+        **options: ids of the inference config, such as ckpt_path, dataset_dir, out_channels, img_size.
+
+    Raises:
+        FileNotFoundError: no such bundle, checkpoint or data set.
+        ValueError: a mistake in the options, a format that this machine cannot write, or a model that differs.
+    """
+    runtime = check_format(str(format))
+    config = InferenceConfig(name, preset, {**options, "device": "cpu"})
+    names = config.labels(labels)
+    device = torch.device("cuda" if format == "tensorrt" else "cpu")
+    set_determinism(0)  # of the weights, if they are random
+    network = config["network_def"].eval()
+    checkpoint = None if untrained else _load(network, config["ckpt_path"])
+    images = _images(config, int(cases))
+    random_images = _random_images(config, network, format)
+    with tempfile.TemporaryDirectory(prefix="export-") as temporary:
+        folder = Path(temporary)
+        print(f"Writing {config.name} as {format} ...")
+        _write(runtime, network, random_images[0], folder, config)
+        model = load_model(str(format), folder / runtime.files[0], device)
+        on_random, on_images = Difference(float(tolerance)), Difference(float(tolerance))
+        with torch.no_grad():
+            for x in random_images:
+                on_random.add(network(x), model(x), f"random images {tuple(x.shape)}")
+            for case in tqdm(images, desc="Comparing", unit="image"):
+                _compare_on_image(config, case, network, model, on_images)
+        size = list(config["img_size"])
+        manifest = {
+            "format": format,
+            "bundle": config.name,
+            "bundle_version": config.metadata["version"],
+            "preset": preset,
+            "options": {key: value for key, value in options.items() if key not in LOCATIONS},
+            "files": {file: sha256(folder / file) for file in runtime.files},
+            "input": {
+                "name": INPUT,
+                "dtype": "float32",
+                "shape": ["batch", config["in_channels"], *size],
+                "free": ["batch", "height", "width"] if has_free_size(format, network) else ["batch"],
+                "channels": _channels(config),
+            },
+            "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(names), *size], "labels": names},
+            "preprocessing": config.resolved("preprocessing")["transforms"],
+            "inferer": config.resolved("inferer"),
+            "checkpoint": checkpoint,
+            "comparison": {
+                "with": "PyTorch in float32 on the processor; differences relative to the largest logit of a batch",
+                "tolerance": float(tolerance),
+                "random": on_random.summary(),
+                "images": {"count": len(images), **on_images.summary()},
+            },
+            "versions": _versions(),
+        }
+        target = Path(str(output_dir)) if output_dir is not None else Path(config["ckpt_dir"])
+        # The manifest comes last and holds the checksums of the others, so an interruption in between is noticed.
+        (folder / "manifest").write_text(json.dumps(manifest, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+        for file in runtime.files:
+            put_in_place(folder / file, target / file)
+        put_in_place(folder / "manifest", manifest_path(target / runtime.files[0]))
+    megabytes = sum((target / file).stat().st_size for file in runtime.files) / 1e6
+    print(
+        f"Wrote {target / runtime.files[0]} ({megabytes:.1f} MB) and its manifest: differs from PyTorch by at most "
+        f"{on_random.largest:.1e} on random images and {on_images.largest:.1e} on {len(images)} test images, of "
+        f"whose pixels {on_images.same:.4%} get the same class."
+    )
+    if checkpoint is None:
+        print("The weights are random: this model is for trying a runtime only.")
+
+
+def manifest_path(model: str | Path) -> Path:
+    """Where the manifest of an exported model is."""
+    return Path(f"{model}.json")
+
+
+def read_manifest(model: str | Path) -> dict[str, Any]:
+    """The manifest of an exported model whose files are those that it was written with.
+
+    Raises:
+        FileNotFoundError: the model or its manifest is missing.
+        ValueError: the manifest is damaged, or a file is not the one it describes.
+    """
+    model = Path(model)
+    path = manifest_path(model)
+    for file in (model, path):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} does not exist; write it with 'python -m scripts.export'.")
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        files = {model.parent / file: digest for file, digest in manifest["files"].items()}
+        manifest["format"], manifest["bundle"], manifest["input"]["shape"], manifest["output"]["labels"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a manifest of an exported model; export the model again.") from error
+    for file, digest in files.items():
+        if not file.is_file() or sha256(file) != digest:
+            raise ValueError(f"{file} is not the file that {path.name} describes; export the model again.")
+    return manifest
+
+
+def _load(network: nn.Module, path: str) -> dict[str, str]:
+    try:
+        load_weights(network, path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"The checkpoint {path} does not exist; train first, give --ckpt_path another file, or export random "
+            "weights with --untrained true to try a runtime."
+        ) from error
+    return {"file": Path(path).name, "sha256": sha256(path)}
+
+
+def _write(runtime: Format, network: nn.Module, example: Tensor, folder: Path, config: InferenceConfig) -> None:
+    try:
+        runtime.write(network, example, folder, config["sw_batch_size"])
+    except Exception as error:
+        raise ValueError(
+            f"{config.name} cannot be written as {runtime.files[0]} ({type(error).__name__}; NETWORKS_TRACEBACK=1 "
+            "tells more). Nothing was written; choose another --format."
+        ) from error
+
+
+def _images(config: InferenceConfig, count: int) -> list[dict[str, str]]:
+    if count < 1:
+        raise ValueError(f"cases is {count}; a model is compared on at least one test image.")
+    images = config["datalist"][:count]
+    check_cases(images, config["in_channels"], None, config["reader"], config["spatial_dims"])
+    return images
+
+
+def _random_images(config: InferenceConfig, network: nn.Module, format: str) -> list[Tensor]:
+    """Batches whose first is the example to export with: two images of ``img_size``; one of another size if allowed."""
+    generator = torch.Generator().manual_seed(0)
+    channels, (height, width) = config["in_channels"], config["img_size"]
+    shapes = [(batch, channels, height, width) for batch in (2, 1, 3)]
+    if has_free_size(format, network):
+        shapes.append((1, channels, height + 9, width + 21))
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def _compare_on_image(
+    config: InferenceConfig, case: dict[str, str], network: nn.Module, model: nn.Module, difference: Difference
+) -> None:
+    """Compare on the very slices or windows that the bundle's inferer makes of an image."""
+
+    def both(x: Tensor) -> Tensor:
+        logits = network(x)
+        difference.add(logits, model(x), case["image"])
+        return logits
+
+    config["inferer"](config["preprocessing"](case)["image"][None], both)
+
+
+def _channels(config: InferenceConfig) -> dict[str, str]:
+    """Names of the input's channels; the metadata's hold only for the number of channels that it describes."""
+    names = config.metadata["network_data_format"]["inputs"]["image"]["channel_def"]
+    count = int(config["in_channels"])
+    return names if len(names) == count else {str(i): f"channel {i}" for i in range(count)}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    command_line.run(export, "export")

@@ -1,0 +1,137 @@
+"""A bundle's ``inference.json`` with a user's options, opened so that tools can use its parts."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from networks.workflow.errors import check_ids, config_ids, user_error
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCATIONS = ("bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir", "device")
+
+
+class InferenceConfig:
+    """The parts of ``inference.json``, each made when it is asked for and only once.
+
+    Args:
+        bundle: name of a bundle of this repository, or the folder of any bundle.
+        preset: data set whose ``presets/<preset>_inference.json`` is merged after it.
+        options: ids to override, as on the command line of ``monai.bundle run``.
+
+    Raises:
+        FileNotFoundError: no such bundle or preset.
+        ValueError: an option is not an id of the config.
+    """
+
+    def __init__(self, bundle: str, preset: str | None = None, options: Mapping[str, Any] | None = None) -> None:
+        self.folder = _bundle_folder(str(bundle))
+        self.preset, self.options = preset, dict(options or {})
+        files = [self.folder / "configs" / "inference.json"]
+        if preset is not None:
+            files.append(_preset_file(self.folder, str(preset)))
+        check_ids(self.options, config_ids(files))
+        self.metadata = json.loads((self.folder / "configs" / "metadata.json").read_text("utf-8"))
+        self.name = self.metadata.get("name", self.folder.name)
+        self._parser = ConfigParser()
+        self._parser.read_config([str(file) for file in files])
+        self._parser.update({"bundle_root": str(self.folder), **self.options})
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of an id, or the object that it describes.
+
+        Raises:
+            Exception: what went wrong inside the config, without MONAI's wrapping if it is an error for people.
+        """
+        try:
+            return self._parser.get_parsed_content(name)
+        except Exception as error:
+            ours = user_error(error)
+            if ours is None:
+                raise
+            raise ours from None
+
+    def get(self, name: str) -> Any:
+        """As above, or None if there is no such id."""
+        return self[name] if name in self._parser else None
+
+    def raw(self, name: str) -> Any:
+        """An id as it stands in the config."""
+        return self._parser[name]
+
+    def override(self, values: Mapping[str, Any]) -> None:
+        """Replace ids by values or objects; parts that were made before are made anew."""
+        self._parser.update(dict(values))
+        self._parser.parse(reset=True)
+
+    def resolved(self, name: str) -> Any:
+        """An id with every reference and expression in it replaced by its value, but nothing instantiated."""
+        return self._resolve(self._parser[name], name)
+
+    def _resolve(self, value: Any, name: str) -> Any:
+        if isinstance(value, dict):
+            return {key: self._resolve(item, f"{name}::{key}") for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._resolve(item, f"{name}::{i}") for i, item in enumerate(value)]
+        return self[name] if isinstance(value, str) and value.startswith(("@", "$", "%")) else value
+
+    def labels(self, file: str | Path | None = None) -> dict[int, str]:
+        """Names of the classes by number, background included.
+
+        Args:
+            file: a ``dataset.json`` or ``metadata.json`` with the names; by default the bundle's metadata, whose
+                names hold only for the number of classes that it describes, else "class 1", "class 2", ...
+
+        Raises:
+            FileNotFoundError, ValueError: ``file`` is missing, or it does not name the network's classes.
+        """
+        classes = int(self["out_channels"])
+        source = Path(str(file)) if file is not None else self.folder / "configs" / "metadata.json"
+        names = _read_labels(source)
+        if set(names) == set(range(classes)):
+            return names
+        if file is not None:
+            raise ValueError(
+                f"{source} names {len(names)} classes, but the network has {classes}; give --labels the dataset.json "
+                "that it was trained with."
+            )
+        return {number: f"class {number}" if number else "background" for number in range(classes)}
+
+
+def sha256(path: str | Path) -> str:
+    """Checksum of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _bundle_folder(bundle: str) -> Path:
+    for folder in (ROOT / "bundles" / bundle, Path(bundle)):
+        if (folder / "configs" / "inference.json").is_file():
+            return folder.resolve()
+    known = ", ".join(sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/inference.json")))
+    raise FileNotFoundError(
+        f"There is no bundle {bundle}; give one of {known}, or a folder that holds configs/inference.json."
+    )
+
+
+def _preset_file(folder: Path, preset: str) -> Path:
+    path = folder / "configs" / "presets" / f"{preset}_inference.json"
+    if not path.is_file():
+        known = [file.name.removesuffix("_inference.json") for file in sorted(path.parent.glob("*_inference.json"))]
+        raise FileNotFoundError(f"{folder.name} has no preset {preset}; choose one of {', '.join(known) or 'none'}.")
+    return path
+
+
+def _read_labels(path: Path) -> dict[int, str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"The file with class names {path} does not exist.")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        names = content.get("labels") or content["network_data_format"]["outputs"]["pred"]["channel_def"]
+        return {int(number): str(name) for number, name in names.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json."
+        ) from error

@@ -1,0 +1,1 @@
+"""Segmenting files, folders and DICOM series with a bundle: ``python -m scripts.predict``."""

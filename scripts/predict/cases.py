@@ -1,0 +1,159 @@
+"""What there is to segment below a path, and where its results go."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from networks.workflow import list_images
+from networks.workflow.data import IMAGE_SUFFIXES
+from scripts.datasets.dicom import find_series
+
+SUFFIXES = {"nifti": ".nii.gz", "png": ".png", "dicom_seg": ".dcm"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and its results.
+
+    Attributes:
+        name: for people: the image's path below the input.
+        files: the image, or the slices of a DICOM series.
+        is_series: whether it is a DICOM series.
+        label: label map to write.
+        overlay: picture to write, or empty for none.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    is_series: bool
+    label: str
+    overlay: str = ""
+
+    @property
+    def outputs(self) -> list[Path]:
+        return [Path(path) for path in (self.label, self.overlay) if path]
+
+    @property
+    def is_done(self) -> bool:
+        return all(path.is_file() for path in self.outputs)
+
+
+def find_cases(source: Path, output: Path, format: str | None, is_volumes: bool, overlays: bool) -> list[Case]:
+    """The images and DICOM series below a path, in the order of their names.
+
+    Args:
+        source: an image, a folder of images, a data set (its test list), a DICOM file, or a folder of DICOM series.
+        output: folder for the results, or, for a single case, the file for its label map.
+        format: nifti, png or dicom_seg; by default that of the input.
+        is_volumes: whether the network's bundle is for volumes.
+        overlays: whether pictures are wanted.
+
+    Raises:
+        FileNotFoundError: there is nothing to segment.
+        ValueError: the format does not fit the input, or two cases would have the same result.
+    """
+    suffix = next((s for s in (*SUFFIXES.values(), ".nii") if output.name.lower().endswith(s)), None)
+    if suffix is not None and not output.is_dir():
+        return _single_file(_find(source, None), output, format, is_volumes, overlays)
+    if output.resolve() == source.resolve():
+        raise ValueError(f"{output} is input and output; give another folder for the results.")
+    cases = []
+    for name, files, is_series in _find(source, output):
+        chosen = format or _default_format(is_series, is_volumes)
+        _check_format(chosen, name, is_series, is_volumes)
+        overlay = str(output / f"{_stem(name)}_overlay.png") if overlays else ""
+        label = str(output / f"{_stem(name)}_seg{SUFFIXES[chosen]}")
+        cases.append(Case(name, files, is_series, label, overlay))
+    twice = [label for label, count in Counter(case.label for case in cases).items() if count > 1]
+    if twice:
+        both = " and ".join(case.name for case in cases if case.label == twice[0])
+        raise ValueError(f"{both} would both become {twice[0]}; rename one, or segment them into two folders.")
+    return cases
+
+
+def _single_file(
+    found: Sequence[tuple[str, tuple[str, ...], bool]],
+    output: Path,
+    format: str | None,
+    is_volumes: bool,
+    overlays: bool,
+) -> list[Case]:
+    if len(found) != 1:
+        raise ValueError(
+            f"The input holds {len(found)} cases, but {output} is one file; give a folder for the results."
+        )
+    chosen = next((name for name, s in SUFFIXES.items() if output.name.lower().endswith(s)), "nifti")
+    if format not in (None, chosen):
+        raise ValueError(f"{output} is no name for the format {format}; give it the suffix {SUFFIXES[format]}.")
+    name, files, is_series = found[0]
+    _check_format(chosen, name, is_series, is_volumes)
+    overlay = str(output.with_name(f"{_stem(output.name)}_overlay.png")) if overlays else ""
+    return [Case(name, files, is_series, str(output), overlay)]
+
+
+def _find(source: Path, output: Path | None) -> list[tuple[str, tuple[str, ...], bool]]:
+    """Name, files, and whether it is a DICOM series."""
+    if source.is_file() and _is_dicom(source):
+        return [(source.name, (str(source),), True)]
+    if source.is_file() or not source.is_dir() or (source / "dataset.json").is_file():
+        root = source.parent if source.is_file() else source
+        return [(_name(Path(item["image"]), root), (item["image"],), False) for item in list_images(str(source))]
+    inside = [] if output is None else [output.resolve()]
+    found = []
+    files = [path for path in sorted(source.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in files if not any(folder in path.resolve().parents for folder in inside)]
+    images = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
+    found += [(_name(path, source), (str(path),), False) for path in images]
+    if any(_is_dicom(path) for path in files if path not in set(images)):
+        found += _series(source)
+    if not found:
+        raise FileNotFoundError(
+            f"{source} holds neither images ({', '.join(IMAGE_SUFFIXES)}) nor DICOM series; give another folder."
+        )
+    return found
+
+
+def _series(source: Path) -> list[tuple[str, tuple[str, ...], bool]]:
+    series = find_series(source)[0]
+    folders = Counter(files[0].parent for files in series)
+    numbers: Counter[Path] = Counter()
+    found = []
+    for files in series:
+        folder = files[0].parent
+        numbers[folder] += 1
+        name = _name(folder, source) if folder != source else source.resolve().name
+        name += f"_{numbers[folder]}" if folders[folder] > 1 else ""
+        found.append((name, tuple(map(str, files)), True))
+    return found
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _stem(name: str) -> str:
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _default_format(is_series: bool, is_volumes: bool) -> str:
+    if is_series:
+        return "dicom_seg"
+    return "nifti" if is_volumes else "png"
+
+
+def _check_format(format: str, name: str, is_series: bool, is_volumes: bool) -> None:
+    if format not in SUFFIXES:
+        raise ValueError(f"The format {format} is unknown; choose one of {', '.join(SUFFIXES)}.")
+    if format == "dicom_seg" and not is_series:
+        raise ValueError(f"{name} is no DICOM series, so there is nothing for a DICOM SEG to refer to; choose nifti.")
+    if format == "png" and is_volumes:
+        raise ValueError("A volume's label map does not fit a PNG; choose nifti, and --overlays true for pictures.")

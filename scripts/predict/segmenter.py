@@ -1,0 +1,160 @@
+"""Segmenting one case with the parts of a bundle's ``inference.json``, and writing the result in a format."""
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import DataLoader, Dataset
+from monai.transforms import LoadImage, Orientation
+from PIL import Image
+from torch import nn
+
+from networks.workflow import check_cases, load_weights, put_in_place
+from networks.workflow.evaluation import label_overlay
+from scripts.datasets.dicom import read_series
+from scripts.datasets.dicom_seg import write_dicom_seg
+from scripts.inference_config import InferenceConfig
+from scripts.predict.cases import Case
+
+
+class Segmenter:
+    """The bundle's own evaluator, given one case at a time.
+
+    Args:
+        config: the bundle's inference.
+        labels: names of the classes by number.
+        network: what to call instead of the bundle's network; by default that, with the weights of ``ckpt_path``.
+
+    Raises:
+        FileNotFoundError, ValueError: the weights are missing or of another network, or the config has no
+            ``SaveImaged`` to write label maps with.
+    """
+
+    def __init__(self, config: InferenceConfig, labels: Mapping[int, str], network: nn.Module | None) -> None:
+        self.config, self.labels = config, dict(labels)
+        self._window = config.get("intensity_range")
+        self._folder = tempfile.TemporaryDirectory(prefix="predict-")
+        self._results = Path(self._folder.name) / "results"
+        save = f"postprocessing::transforms::{_save_index(config)}"
+        config.override(
+            {
+                "handlers": [],  # one bar over all cases instead of one for each
+                "evaluator::val_data_loader": [],
+                "evaluator::epoch_length": 1,
+                f"{save}::output_dir": str(self._results),
+                f"{save}::data_root_dir": "",
+                **({"network": network} if network is not None else {}),
+            }
+        )
+        logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)  # it logs every error that it raises
+        self._evaluator = config["evaluator"]
+        self._evaluator.logger.setLevel(logging.CRITICAL)
+        if network is None:
+            load_weights(config["network"], config["ckpt_path"])
+
+    def __call__(self, case: Case) -> bool:
+        """Segment and write one case.
+
+        Returns:
+            Whether a label map was written: a DICOM SEG with background only does not exist.
+
+        Raises:
+            Exception: whatever is wrong with the case; nothing of it is left behind then.
+        """
+        with tempfile.TemporaryDirectory(prefix="case-", dir=self._folder.name) as folder:
+            image = _as_nifti(case, Path(folder)) if case.is_series else Path(case.files[0])
+            label = self._segment(image)
+            try:
+                if case.overlay:
+                    picture = Path(folder) / "overlay.png"
+                    self._draw(image, label, picture)
+                segmentation = self._converted(case, label, Path(folder))
+                if case.overlay:
+                    put_in_place(picture, case.overlay)
+                if segmentation is None:
+                    return False
+                put_in_place(segmentation, case.label)
+                return True
+            finally:
+                label.unlink(missing_ok=True)
+
+    def _segment(self, image: Path) -> Path:
+        """Run the evaluator on a file; its label map is the one file that ``SaveImaged`` writes."""
+        shutil.rmtree(self._results, ignore_errors=True)
+        item, config = {"image": str(image)}, self.config
+        if config["check_data"]:
+            check_cases([item], config["in_channels"], None, config["reader"], config["spatial_dims"])
+        self._evaluator.data_loader = DataLoader(Dataset([item], config["preprocessing"]), batch_size=1)
+        self._evaluator.run()
+        (label,) = (path for path in self._results.rglob("*") if path.is_file())
+        return label
+
+    def _converted(self, case: Case, label: Path, folder: Path) -> Path | None:
+        """The label map in the format of the case's result."""
+        if case.label.endswith(".dcm"):
+            return self._dicom_seg(case, label, folder)
+        suffix = next(s for s in (".nii.gz", ".nii", ".png") if case.label.endswith(s))
+        if label.name.endswith(suffix):
+            return label
+        target = folder / f"label{suffix}"
+        if label.suffix == ".png":
+            nib.save(nib.Nifti1Image(np.asarray(Image.open(label)).T, np.eye(4)), target)  # x comes first in NIfTI
+        else:
+            nib.save(nib.load(label), target)
+        return target
+
+    def _dicom_seg(self, case: Case, label: Path, folder: Path) -> Path | None:
+        if not np.asanyarray(nib.load(label).dataobj).any():
+            return None
+        series, names = folder / "series", folder / "labels.json"
+        series.mkdir()
+        for number, file in enumerate(case.files):
+            (series / f"{number:06d}").symlink_to(Path(file).resolve())
+        names.write_text(json.dumps({"labels": self.labels}), encoding="utf-8")
+        target = folder / "segmentation.dcm"
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces the file under its temporary name
+            write_dicom_seg(label, series, names, target, self.config.name)
+        return target
+
+    def _draw(self, image: Path, label: Path, target: Path) -> None:
+        """The image beside itself with the label map in colours; of a volume, the axial slice with most foreground."""
+        grey = LoadImage(reader=self.config["reader"], image_only=True, ensure_channel_first=True)(image)
+        found = LoadImage(image_only=True, ensure_channel_first=True)(label)
+        is_volume = grey.ndim == 4
+        if is_volume:  # as radiologists look at it: from the feet, front up
+            grey, found = (Orientation("LAS", labels=None)(volume) for volume in (grey, found))
+        low, high = self._window or np.percentile(np.asarray(grey), (0.5, 99.5))
+        grey, found = grey.as_tensor().float(), found.as_tensor()
+        if is_volume:
+            z = int((found > 0).sum(dim=(0, 1, 2)).argmax())
+            grey, found = grey[..., z], found[..., z]
+        grey = ((grey if grey.shape[0] == 3 else grey[:1]) - low).div(max(high - low, 1e-6)).clamp(0, 1)
+        plain = grey.expand(3, -1, -1).transpose(1, 2)
+        both = torch.cat([plain, label_overlay(grey, found, len(self.labels))], dim=2)
+        if is_volume:
+            both = both.flip(1)  # a picture's y runs down, a volume's to the front
+        Image.fromarray((both.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(target)
+
+
+def _save_index(config: InferenceConfig) -> int:
+    transforms = config.raw("postprocessing")["transforms"]
+    found = [i for i, transform in enumerate(transforms) if "SaveImaged" in str(transform.get("_target_"))]
+    if len(found) != 1:
+        raise ValueError(
+            f"The postprocessing of {config.name} has {len(found)} SaveImaged; expected one that writes the label maps."
+        )
+    return found[0]
+
+
+def _as_nifti(case: Case, folder: Path) -> Path:
+    path = folder / "series.nii"
+    nib.save(read_series([Path(file) for file in case.files]), path)
+    return path

@@ -1,0 +1,358 @@
+"""Prediction: what the bundle's own inference gives, for every kind of input, whatever fails beside it."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from networks.workflow.checkpoints import save_atomically
+from scripts.catalog import BY_NAME, Bundle
+from scripts.export import export
+from scripts.inference_config import InferenceConfig
+from scripts.predict.__main__ import predict
+from tests.workflows import ROOT, config_paths, run, tiny_network
+
+VOLUMES, PICTURES = BY_NAME["unet"], BY_NAME["cs_unet"]
+SERIES = ROOT.parent / "shared" / "data" / "totalsegmentator" / "example_ct_dicom"
+
+
+def options_of(bundle: Bundle) -> dict[str, Any]:
+    return {**tiny_network(bundle), "img_size": [48, 48], "device": "cpu"}
+
+
+def write_weights(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    """Options with weights whose predictions hold several classes."""
+    torch.manual_seed(2)
+    network = InferenceConfig(bundle.name, options=options_of(bundle))["network_def"]
+    save_atomically(network.state_dict(), folder / "model.pt")
+    return {**options_of(bundle), "ckpt_path": str(folder / "model.pt")}
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Options for a bundle of volumes."""
+    return write_weights(VOLUMES, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def images(ct_dir: Path, tmp_path: Path) -> Path:
+    """Three volumes in folders, stored in three orientations."""
+    source = nib.load(next((ct_dir / "imagesTs").glob("*.nii.gz")))
+    data = np.asarray(source.dataobj)
+    folder = tmp_path / "images"
+    for name, array, affine in (
+        ("a/one", data, source.affine),
+        ("a/two", data[::-1], source.affine @ np.diag([-1, 1, 1, 1])),
+        ("three", data[:50].transpose(1, 0, 2), source.affine[:, [1, 0, 2, 3]]),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(array), affine), folder / f"{name}.nii.gz")
+    return folder
+
+
+def call(source: Path, output: Path, expected: int = 0, **options: Any) -> None:
+    """Run the command in this process and check its exit code."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            predict(str(source), str(output), **options)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert caught.value.code == expected
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def labels_of(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in files_of(folder).items() if "_seg." in name}
+
+
+def failures(folder: Path) -> dict[str, str]:
+    with (folder / "failed.csv").open(newline="") as file:
+        return {row["case"]: row["error"] for row in csv.DictReader(file)}
+
+
+def test_folder_of_volumes_equals_the_bundles_inference(
+    images: Path, volumes: dict[str, Any], tmp_path: Path, capsys
+) -> None:
+    run(
+        config_paths(VOLUMES, "inference"),
+        "inference",
+        dataset_dir=str(images),
+        output_dir=str(tmp_path / "own"),
+        **volumes,
+    )
+    call(images, tmp_path / "out", bundle="unet", overlays=True, **volumes)
+    assert "3 of 3 cases segmented" in capsys.readouterr().out
+    own = files_of(tmp_path / "own")
+    assert set(own) == {"a/one_seg.nii.gz", "a/two_seg.nii.gz", "three_seg.nii.gz"}
+    assert labels_of(tmp_path / "out") == own
+    assert len(np.unique(nib.load(tmp_path / "out" / "three_seg.nii.gz").dataobj)) > 2
+    others = set(files_of(tmp_path / "out")) - set(own)
+    assert others == {"a/one_overlay.png", "a/two_overlay.png", "three_overlay.png", "predictions.json"}
+    # "two" is "one" the other way round on disk, so it looks the same
+    one, two = (Image.open(tmp_path / "out" / "a" / f"{name}_overlay.png") for name in ("one", "two"))
+    assert one.size == (120, 48) and one == two
+
+    # nothing is done twice, and what is missing is made up for
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*_seg.nii.gz")}
+    (tmp_path / "out" / "three_seg.nii.gz").unlink()
+    call(images, tmp_path / "out", bundle="unet", overlays=True, **volumes)
+    assert "1 of 3 cases segmented, 2 were there already" in capsys.readouterr().out
+    assert labels_of(tmp_path / "out") == own
+    changed = [p.name for p, moment in before.items() if p.stat().st_mtime_ns != moment]
+    assert changed == ["three_seg.nii.gz"]
+
+
+def test_pictures_equal_the_bundles_inference(micrograph_dir: Path, tmp_path: Path) -> None:
+    options = write_weights(PICTURES, tmp_path)
+    run(
+        config_paths(PICTURES, "inference"),
+        "inference",
+        dataset_dir=str(micrograph_dir),
+        output_dir=str(tmp_path / "own"),
+        **options,
+    )
+    call(micrograph_dir, tmp_path / "out", bundle="cs_unet", overlays=True, **options)
+    own = files_of(tmp_path / "own")
+    assert own and labels_of(tmp_path / "out") == own
+    (name,) = own
+    image = Image.open(micrograph_dir / name.replace("_seg", "")).convert("RGB")
+    picture = Image.open(tmp_path / "out" / name.replace("_seg", "_overlay"))
+    assert picture.size == (2 * image.width, image.height)
+    left = np.asarray(picture)[:, : image.width].astype(float)
+    assert np.corrcoef(left.ravel(), np.asarray(image).astype(float).ravel())[0, 1] > 0.99
+    call(micrograph_dir, tmp_path / "nifti", bundle="cs_unet", format="nifti", **options)
+    label = np.asarray(nib.load(tmp_path / "nifti" / name.replace(".png", ".nii.gz")).dataobj)
+    assert np.array_equal(label.squeeze().T, np.asarray(Image.open(tmp_path / "out" / name)))
+
+
+def test_one_file_to_one_file(images: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    call(images / "three.nii.gz", tmp_path / "new" / "label.nii.gz", bundle="unet", **volumes)
+    call(images / "three.nii.gz", tmp_path / "folder", bundle="unet", **volumes)
+    assert set(files_of(tmp_path / "new")) == {"label.nii.gz"}
+    assert (tmp_path / "new" / "label.nii.gz").read_bytes() == (tmp_path / "folder" / "three_seg.nii.gz").read_bytes()
+
+
+def test_exported_model_in_its_runtime(images: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    call(images, tmp_path / "torch", bundle="unet", **volumes)
+    arguments = {**volumes, "dataset_dir": str(images), "ckpt_dir": str(tmp_path / "models")}
+    export("unet", "torchscript", cases=1, output_dir=tmp_path / "models", **arguments)
+    model = tmp_path / "models" / "model.ts"
+    call(images, tmp_path / "out", model=str(model))  # bundle, runtime and options are the manifest's
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["runtime"] == "torchscript"
+    for name in labels_of(tmp_path / "torch"):
+        ours, theirs = (np.asarray(nib.load(tmp_path / run / name).dataobj) for run in ("out", "torch"))
+        assert (ours == theirs).mean() > 0.999, name
+    for wrong, message in (
+        ({"bundle": "swin_unet", "network_def::embed_dim": 12}, "of the bundle unet, not of swin_unet"),
+        ({"out_channels": 3}, "was exported with out_channels 9, not 3"),
+        ({"runtime": "onnx"}, "of the format torchscript, not onnx"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict(str(images), str(tmp_path / "wrong"), model=str(model), **wrong)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_failed_cases_are_listed_and_the_rest_is_done(
+    images: Path, volumes: dict[str, Any], tmp_path: Path, capfd
+) -> None:
+    whole = (images / "three.nii.gz").read_bytes()
+    (images / "three.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (images / "b.png").write_bytes(b"no picture")
+    volume = nib.load(images / "a" / "two.nii.gz")
+    nib.save(nib.Nifti1Image(np.full((4, 4, 2), np.nan, np.float32), volume.affine), images / "a" / "two.nii.gz")
+    call(images, tmp_path / "out", 1, bundle="unet", **volumes)
+    captured = capfd.readouterr()
+    assert "1 of 4 cases segmented" in captured.out and "3 failed" in captured.out
+    assert "Traceback" not in captured.err
+    listed = failures(tmp_path / "out")
+    assert set(listed) == {"three.nii.gz", "a/two.nii.gz", "b.png"}
+    assert "cannot be read" in listed["three.nii.gz"] and "NaN" in listed["a/two.nii.gz"]
+    assert set(files_of(tmp_path / "out")) == {"a/one_seg.nii.gz", "failed.csv", "predictions.json"}
+    (images / "three.nii.gz").write_bytes(whole)
+    (images / "b.png").unlink()
+    (images / "a" / "two.nii.gz").unlink()
+    call(images, tmp_path / "out", bundle="unet", **volumes)
+    assert set(labels_of(tmp_path / "out")) == {"a/one_seg.nii.gz", "three_seg.nii.gz"}
+    assert not (tmp_path / "out" / "failed.csv").exists()
+
+
+def test_results_of_two_models_never_mix(images: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    source, out = images / "a", tmp_path / "out"
+    call(source, out, bundle="unet", **volumes)
+    before = files_of(out)
+    state = torch.load(volumes["ckpt_path"], weights_only=True)
+    save_atomically({key: value * 1.5 for key, value in state.items()}, tmp_path / "other" / "model.pt")
+    other = {**volumes, "ckpt_path": str(tmp_path / "other" / "model.pt")}
+    with pytest.raises(ValueError, match=r"results of another model .*--overwrite true"):
+        predict(str(source), str(out), bundle="unet", **other)
+    assert files_of(out) == before
+    call(source, out, bundle="unet", overwrite=True, **other)
+    assert files_of(out).keys() == before.keys()
+    assert files_of(out)["predictions.json"] != before["predictions.json"]
+    assert labels_of(out) != {name: before[name] for name in labels_of(out)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, r"Give --bundle NAME"),
+        ({"bundle": "unet", "runtime": "onnx"}, r"model\.onnx does not exist; write it with .*scripts\.export unet"),
+        ({"bundle": "unet", "runtime": "caffe"}, r"runtime caffe is unknown"),
+        ({"bundle": "unet", "format": "png"}, r"does not fit a PNG"),
+        ({"bundle": "unet", "format": "dicom_seg"}, r"is no DICOM series"),
+        ({"bundle": "unet", "format": "gif"}, r"format gif is unknown"),
+        ({"bundle": "unet", "img_sise": 3}, r"did you mean img_size"),
+        ({"bundle": "unet", "output_dir": "x"}, r"--output_dir is the second argument"),
+        ({"bundle": "unet", "ckpt_path": "nowhere.pt"}, r"nowhere\.pt does not exist"),
+    ],
+)
+def test_mistakes(changes: dict[str, Any], message: str, images: Path, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        predict(str(images), str(tmp_path / "out"), **changes)
+    assert not labels_of(tmp_path / "out")
+
+
+def test_inputs_that_cannot_be_told_apart_or_found(images: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    shutil.copy(images / "three.nii.gz", images / "three.nii")
+    for source, output, message in (
+        (images, tmp_path / "out", r"three\.nii and three\.nii\.gz would both become"),
+        (images, images, r"is input and output"),
+        (images, tmp_path / "out.nii.gz", r"holds 4 cases, but .* is one file"),
+        (tmp_path / "empty", tmp_path / "out", r"holds neither images .* nor DICOM series"),
+        (tmp_path / "nowhere", tmp_path / "out", r"nowhere does not exist"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            predict(str(source), str(output), bundle="unet", **volumes)
+
+
+def test_results_inside_the_input_are_no_input(images: Path, volumes: dict[str, Any]) -> None:
+    (images / "three.nii.gz").unlink()
+    call(images, images / "out", bundle="unet", **volumes)
+    call(images, images / "out", bundle="unet", **volumes)
+    assert set(labels_of(images / "out")) == {"a/one_seg.nii.gz", "a/two_seg.nii.gz"}
+
+
+@pytest.mark.skipif(not SERIES.is_dir(), reason="needs the DICOM series of shared/data")
+def test_dicom_series(volumes: dict[str, Any], tmp_path: Path) -> None:
+    """A folder of series, one of them broken: DICOM SEG and NIfTI hold the same voxels at the same places."""
+    for name in ("patient/first", "patient/second"):
+        shutil.copytree(SERIES, tmp_path / "in" / name)
+    slices = sorted((tmp_path / "in" / "patient" / "second").iterdir())
+    slices[10].unlink()
+    call(tmp_path / "in", tmp_path / "seg", 1, bundle="unet", overlays=True, **volumes)
+    call(tmp_path / "in", tmp_path / "nifti", 1, bundle="unet", format="nifti", **volumes)
+    listed = failures(tmp_path / "seg")
+    assert set(listed) == {"patient/second"} and "missing or unevenly spaced" in listed["patient/second"]
+    made = {"patient/first_seg.dcm", "patient/first_overlay.png", "failed.csv", "predictions.json"}
+    assert set(files_of(tmp_path / "seg")) == made
+
+    seg = hd.seg.segread(tmp_path / "seg" / "patient" / "first_seg.dcm")
+    label = nib.load(tmp_path / "nifti" / "patient" / "first_seg.nii.gz")
+    data = np.asarray(label.dataobj)
+    volume = seg.get_volume(combine_segments=True)
+    found = {d.SegmentLabel for d in seg.SegmentSequence}
+    names = InferenceConfig("unet", options=options_of(VOLUMES)).labels()
+    assert found == {names[int(number)] for number in np.unique(data) if number}
+    assert (volume.array > 0).sum() == (data > 0).sum() > 0
+    centre = [np.argwhere(mask).mean(0) for mask in (volume.array > 0, data > 0)]
+    places = [
+        affine[:3, :3] @ c + affine[:3, 3] for affine, c in zip((volume.affine, label.affine), centre, strict=True)
+    ]
+    np.testing.assert_allclose(places[0], np.diag([-1, -1, 1]) @ places[1], atol=1e-2)
+
+
+@pytest.fixture
+def many(ct_dir: Path, tmp_path: Path) -> Path:
+    """Sixteen names of one volume."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(16):
+        (folder / f"case{number:02d}.nii.gz").symlink_to(next((ct_dir / "imagesTs").glob("*.nii.gz")))
+    return folder
+
+
+def torchrun(source: Path, output: Path, options: dict[str, Any], restarts: int = 0) -> subprocess.Popen:
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launcher += [f"--max-restarts={restarts}", "-m"]
+    command = [sys.executable, *launcher, "scripts.predict", str(source), str(output), "--bundle", "unet", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+
+
+def test_two_processes_with_a_corrupt_case(many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    """The process that fails a case neither ends the other nor leaves out what comes after."""
+    (many / "case01.nii.gz").unlink()
+    (many / "case01.nii.gz").write_bytes(b"no volume")
+    process = torchrun(many, tmp_path / "out", volumes)
+    text = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, text
+    assert "15 of 16 cases segmented, 0 were there already, 0 without findings, 1 failed" in text
+    assert text.count("Failed: case01.nii.gz") == 1
+    assert set(failures(tmp_path / "out")) == {"case01.nii.gz"}
+    labels = labels_of(tmp_path / "out")
+    assert len(labels) == 15 and len(set(labels.values())) == 1
+    assert set(files_of(tmp_path / "out")) == {*labels, "failed.csv", "predictions.json"}
+
+
+def _process_of_rank(parent: int, rank: int) -> int | None:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (path / "stat").read_text().rsplit(")", 1)[1].split()
+            environment = (path / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(status[1]) == parent and f"RANK={rank}".encode() in environment:
+            return int(path.name)
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds the process in /proc")
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_killed_process(restarts: int, many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    """No file is half-written; what was not done is listed and left to the same command, or to torchrun's restart."""
+    output = tmp_path / "out"
+    process = torchrun(many, output, volumes, restarts)
+    while not labels_of(output):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    victim = _process_of_rank(process.pid, 1)
+    os.kill(victim, signal.SIGKILL)
+    text = process.communicate(timeout=300)[0]
+    assert process.returncode == 1 - restarts, text
+    done = labels_of(output)
+    if restarts:
+        assert len(done) == 16 and len(set(done.values())) == 1, text
+        assert set(files_of(output)) == {*done, "predictions.json"}
+        return
+    assert 0 < len(done) < 16, text
+    listed = failures(output)
+    assert {name.replace(".nii.gz", "_seg.nii.gz") for name in listed} | set(done) == {
+        f"case{number:02d}_seg.nii.gz" for number in range(16)
+    }
+    assert not set(listed) & {name.replace("_seg", "") for name in done}
+    assert all("the run was stopped" in reason for reason in listed.values())
+    for name in done:
+        assert np.asarray(nib.load(output / name).dataobj).shape == (60, 48, 6)
+    call(many, output, bundle="unet", **volumes)
+    labels = labels_of(output)
+    assert len(labels) == 16 and len(set(labels.values())) == 1
+    assert labels.items() >= done.items()
+    assert not (output / "failed.csv").exists()

@@ -1,12 +1,9 @@
 """Score saved label maps, summarise results and compare models: ``python -m scripts.metrics <command>``."""
 
 import itertools
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import fire
 import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
@@ -19,6 +16,7 @@ from networks.workflow.evaluation import score_records
 from networks.workflow.records import read_records, write_records
 from networks.workflow.scores import TOLERANCE, check_protocol
 from networks.workflow.statistics import ALL_CLASSES, Table, markdown, nanmean, tables
+from scripts import command_line
 from scripts.predictions import find_predictions
 
 AFFINE_TOLERANCE = 1e-3  # mm
@@ -196,15 +194,7 @@ def _read(prediction: Path, label: str, num_classes: int) -> tuple[MetaTensor, M
     return found, truth
 
 
-def main() -> None:
-    """Run the command; a mistake of the user ends it with one sentence and exit code 1."""
-    try:
-        fire.Fire({"score": score, "summarise": summarise, "compare": compare}, name="metrics")
-    except (OSError, ValueError) as error:
-        if os.environ.get("NETWORKS_TRACEBACK"):
-            raise
-        sys.exit(f"Error: {error}")
-
+COMMANDS = {"score": score, "summarise": summarise, "compare": compare}
 
 if __name__ == "__main__":
-    main()
+    command_line.run(COMMANDS, "metrics")

@@ -11,6 +11,7 @@ import pytest
 from monai.data import load_decathlon_datalist
 from PIL import Image
 
+from scripts import command_line
 from scripts.datasets import __main__ as cli
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -102,7 +103,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str | int:
     """The exit code and message of the command line."""
     monkeypatch.setattr(sys, "argv", ["datasets", *map(str, arguments)])
     try:
-        cli.main()
+        command_line.run(cli.COMMANDS, "datasets")
     except SystemExit as exit_:
         return exit_.code
     return 0

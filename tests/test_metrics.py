@@ -25,7 +25,7 @@ from networks.workflow import ZoomedSliceInferer
 from networks.workflow.records import KEYS, make_records, number, read_records, write_records
 from networks.workflow.scores import Score, score_case
 from networks.workflow.statistics import ALL_CLASSES, class_mean, markdown, summarise, tables
-from scripts import metrics
+from scripts import command_line, metrics
 from scripts.catalog import BY_NAME
 from tests.workflows import config_paths, run, tiny_overrides
 
@@ -416,7 +416,7 @@ def test_mistakes_get_one_sentence(ct_dir: Path, tmp_path: Path, monkeypatch, ca
     def fails(message: str, *arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["metrics", *map(str, arguments)])
         with pytest.raises(SystemExit, match=message):
-            metrics.main()
+            command_line.run(metrics.COMMANDS, "metrics")
 
     score = ("score", predictions, ct_dir)
     fails("holds 0 label maps for .*expected one file named", *score)

@@ -1,6 +1,5 @@
 """Command line: ``python -m scripts.benchmark networks [--device cuda] [--dtype bfloat16] ...``."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,9 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 
+from scripts import command_line
 from scripts.benchmark.cases import CASES, Case
 from scripts.benchmark.measure import DTYPES, PASSES, Settings, attempt, in_fresh_process, machine
 from scripts.benchmark.records import Record, authors_ratio, default_path, read_records, store
@@ -127,15 +126,5 @@ def summary(record: Record) -> str:
     return "; ".join(parts)
 
 
-def main() -> None:
-    """Run the command; a mistake of the user ends it with one sentence and exit code 1."""
-    try:
-        fire.Fire({"networks": benchmark}, name="benchmark")
-    except (OSError, ValueError) as error:
-        if os.environ.get("NETWORKS_TRACEBACK"):
-            raise
-        sys.exit(f"Error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    command_line.run({"networks": benchmark}, "benchmark")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-
-import fire
-
 from networks.phantom import write_ct_phantom, write_precipitate_phantom
+from scripts import command_line
 from scripts.datasets.acdc import convert_acdc
 from scripts.datasets.check import check
 from scripts.datasets.dicom import convert_dicom
@@ -49,17 +44,5 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Run the command; a mistake of the user ends it with one sentence and exit code 1."""
-    # MONAI says so for every reader that it makes, and no reader here needs it
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-    try:
-        fire.Fire(COMMANDS, name="datasets")
-    except (OSError, ValueError) as error:
-        if os.environ.get("NETWORKS_TRACEBACK"):
-            raise
-        sys.exit(f"Error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    command_line.run(COMMANDS, "datasets")

@@ -12,9 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import fire
-
 from networks.workflow.records import read_records, write_records
+from scripts import command_line
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, RunFolder
 from scripts.experiments.suite import load_suite
 
@@ -169,15 +168,5 @@ def _portable(value: object) -> object:
     return [_portable(v) for v in value] if isinstance(value, list) else value
 
 
-def main() -> None:
-    """Run the command; a mistake of the user ends it with one sentence and exit code 1."""
-    try:
-        fire.Fire({"run": run, "show": show, "collect": collect}, name="experiments")
-    except (OSError, ValueError) as error:
-        if os.environ.get("NETWORKS_TRACEBACK"):
-            raise
-        sys.exit(f"Error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    command_line.run({"run": run, "show": show, "collect": collect}, "experiments")

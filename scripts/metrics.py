@@ -15,7 +15,7 @@ from scipy.stats import rankdata, wilcoxon
 from tqdm import tqdm
 
 from networks.workflow.checks import check_values, read_image
-from networks.workflow.data import Pair, case_list, case_name, class_names, dataset_name, load_datalist
+from networks.workflow.data import VOLUME_SUFFIXES, Pair, case_list, case_name, class_names, dataset_name, load_datalist
 from networks.workflow.evaluation import score_records
 from networks.workflow.records import read_records, write_records
 from networks.workflow.scores import TOLERANCE, check_protocol
@@ -216,7 +216,7 @@ def _labelled(pairs: list[Pair], split: str) -> list[Pair]:
 
 def _read(prediction: Path, label: str, num_classes: int) -> tuple[MetaTensor, MetaTensor]:
     """Both label maps (1, X, Y[, Z]); raises ValueError if they do not go together."""
-    volumes = label.endswith((".nii", ".nii.gz", ".mha", ".mhd", ".nrrd"))
+    volumes = label.endswith(VOLUME_SUFFIXES)
     loader = LoadImage(reader=None if volumes else "PILReader", image_only=True, ensure_channel_first=True, dtype=None)
     found, truth = (read_image(loader, str(path)) for path in (prediction, label))
     if found.shape != truth.shape or found.shape[0] != 1:

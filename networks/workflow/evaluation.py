@@ -11,6 +11,7 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
+from matplotlib.colors import Colormap
 from monai.data import MetaTensor
 from monai.utils import string_list_all_gather
 from monai.visualize import blend_images
@@ -203,29 +204,46 @@ class OverlayWriter:
         self._picture = None
 
 
-def overlay(image: torch.Tensor, label: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+def overlay(
+    image: torch.Tensor, label: torch.Tensor, prediction: torch.Tensor, cmap: str | Colormap = "turbo"
+) -> torch.Tensor:
     """Truth (left) and prediction (right) in colours over the image.
 
     Args:
         image: (channels, X, Y) or (channels, X, Y, Z), of which the first channel is drawn; the label's grid.
         label: one-hot truth (classes, ...).
         prediction: one-hot prediction (classes, ...).
+        cmap: matplotlib's, from the background's colour, which is not drawn, to the last class's.
 
     Returns:
-        (3, Y, 2 X) RGB in 0..1; of a volume, the axial slice with most foreground.
+        (3, Y, 2 X) RGB in 0..1; of a volume, its :func:`fullest_slice`.
     """
     classes = label.shape[0]
     grey, truth, found = image[:1], label.argmax(0, keepdim=True), prediction.argmax(0, keepdim=True)
     if grey.ndim == 4:
-        z = int((truth > 0).sum(dim=(0, 1, 2)).argmax())
-        grey, truth, found = grey[..., z], truth[..., z], found[..., z]
+        truth, grey, found = fullest_slice(truth, grey, found)
     halves = []
     for part in (truth, found):
         # blend_images stretches the colours over the values that occur; two corner pixels pin the range
         part = torch.as_tensor(part).clone()
         part[0, 0, 0], part[0, -1, -1] = 0, classes - 1
-        halves.append(torch.as_tensor(blend_images(grey, part, alpha=0.5, cmap="turbo", transparent_background=True)))
-    return torch.cat([half.transpose(1, 2).flip(1) for half in halves], dim=2).clamp(0, 1)
+        half = torch.as_tensor(blend_images(grey, part, alpha=0.5, cmap=cmap, transparent_background=True))
+        halves.append(half.transpose(1, 2))
+    return torch.cat(halves, dim=2).clamp(0, 1)
+
+
+def fullest_slice(label: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+    """The axial slice in which a volume has most foreground, of its label map and of others on its grid.
+
+    Args:
+        label: class numbers (1, X, Y, Z).
+        *others: (channels, X, Y, Z).
+
+    Returns:
+        (channels, X, Y) each, with the second axis downwards as in pictures.
+    """
+    z = int((label > 0).sum(dim=(0, 1, 2)).argmax())
+    return [volume[..., z].flip(2) for volume in (label, *others)]
 
 
 def class_means(details: torch.Tensor) -> list[float]:

@@ -1,0 +1,299 @@
+"""Tables of a report, for the page and for Markdown: every number is formatted here and only here."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from networks.workflow.statistics import ALL_CLASSES, Summary, Table
+
+from scripts import tables
+from scripts.metrics import comparisons
+from scripts.report.published import Published, published
+from scripts.report.results import DataSet, Results, overall
+
+KEY_METRIC = "dice"  # of the strict protocol
+SIGNIFICANT = 0.05
+MANY = 12  # rows; longer tables are folded on the page
+METRICS = {"dice": "Dice", "iou": "IoU", "iou_pooled": "pooled IoU", "iou_foreground": "foreground IoU", "hd95": "HD95"}
+UNITS = {"pixel": "px", "voxel": "voxels"}
+CONTRADICTED = "†"
+NONE = "–"
+PER_CENT = "%"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: the number or name.
+        detail: what belongs to it, such as the interval.
+        strong: whether it is the best of its column.
+        url: address that the text links to.
+    """
+
+    text: str
+    detail: str = ""
+    strong: bool = False
+    url: str = ""
+
+    def markdown(self) -> str:
+        """For a Markdown table."""
+        text = self.text.replace("|", "\\|")
+        text = f"**{text}**" if self.strong else f"[{text}]({self.url})" if self.url else text
+        return f"{text} {self.detail}".strip()
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table.
+
+    Attributes:
+        caption: what it shows and by which protocol.
+        header: names of the columns.
+        rows: of cells.
+        notes: sentences below it.
+        names: columns at the left that hold names.
+        folded: whether the page shows it on demand only.
+    """
+
+    caption: str
+    header: list[str]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+    names: int = 1
+    folded: bool = False
+
+    def markdown(self) -> str:
+        """The caption, the table and the notes."""
+        table = tables.markdown(self.header, [[cell.markdown() for cell in row] for row in self.rows])
+        return "\n\n".join([f"{self.caption}.", table, *self.notes])
+
+
+def number(value: float, unit: str) -> str:
+    """A score as it is printed: ratios in percent, distances in their unit, both with two decimals."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.2f}" if unit else f"{100 * value:.2f}"
+
+
+def metric_title(metric: str, unit: str, name: str | None = None) -> str:
+    """Heading of a metric, or of one class of it."""
+    if "@" in metric:
+        base, tolerance = metric.split("@")
+        title = f"{base.upper()} at {tolerance}"
+    else:
+        title = METRICS.get(metric, metric)
+    return f"{title}{f' of {name}' if name else ''}, {UNITS.get(unit, unit) or PER_CENT}"
+
+
+def cell(summary: Summary, unit: str, usual: int, strong: bool = False) -> Cell:
+    """Mean and interval, and how many values are behind it where that is not the usual number."""
+    parts = []
+    if not math.isnan(summary.low):
+        parts.append(f"[{number(summary.low, unit)}, {number(summary.high, unit)}]")
+    if summary.scored != usual:
+        counts = ((summary.missing, "missing"), (summary.infinite, "infinite"))
+        parts += [f"n {summary.scored}", *(f"{count} {what}" for count, what in counts if count)]
+    if summary.infinite:
+        parts.append(f"median {number(summary.median, unit)}")
+    return Cell(number(summary.mean, unit), ", ".join(parts), strong)
+
+
+def score_sheets(results: Results, data_set: DataSet, protocol: str) -> list[Sheet]:
+    """Means over the classes of all metrics, then for each metric of several classes those of the classes."""
+    found = data_set.of(protocol)
+    if not found:
+        return []
+    n = len(found[0][0].cases)
+    where = f"{data_set.title}, {protocol} protocol"
+    behind = f"{n} {'case' if n == 1 else 'cases'}, 95 % intervals in brackets"
+    metrics = data_set.metrics(protocol)
+    columns = [(metric, unit, None) for metric, unit in metrics]
+    sheets = [_scores(results, data_set, protocol, columns, f"{where}: all classes; {behind}")]
+    for metric, unit in metrics:
+        names = [s.name for s in data_set.of(protocol, metric)[0][1] if s.name != ALL_CLASSES]
+        if names:
+            columns = [(metric, unit, name) for name in names]
+            caption = f"{where}: {metric_title(metric, unit)}, per class; {behind}"
+            sheets.append(_scores(results, data_set, protocol, columns, caption, folded=metric != metrics[0][0]))
+    return sheets
+
+
+def _scores(
+    results: Results,
+    data_set: DataSet,
+    protocol: str,
+    columns: Sequence[tuple[str, str, str | None]],
+    caption: str,
+    folded: bool = False,
+) -> Sheet:
+    """Rows of variants, then published ones; columns of metrics over all classes or of one metric's classes."""
+    found = {(t.model, t.metric): (t, s) for t, s in data_set.of(protocol)}
+    models = list(dict.fromkeys(model for model, _ in found))
+    summaries = {
+        (model, column): _one(*found[model, column[0]], column[2])
+        for model in models
+        for column in columns
+        if (model, column[0]) in found
+    }
+    best = {column: _best([s.mean for (_, c), s in summaries.items() if c == column], column[1]) for column in columns}
+    rows = []
+    for model in models:
+        variant = results.variants[model]
+        seeds = next(len(t.seeds) for (m, _), (t, _) in found.items() if m == model)
+        row = [Cell(variant.network), Cell(variant.weights), Cell(variant.recipe), Cell(str(seeds))]
+        for column in columns:
+            if (model, column) not in summaries:
+                row.append(Cell(NONE))
+                continue
+            summary, table = summaries[model, column], found[model, column[0]][0]
+            usual = len(table.cases) * (len(table.classes) if column[2] is None else 1)
+            row.append(cell(summary, column[1], usual, strong=summary.mean == best[column]))
+        rows.append(row)
+    notes = []
+    if protocol == "paper":
+        others = published(data_set.name, data_set.split, protocol, {results.variants[m].network for m in models})
+        for item in others:
+            cells = [published_cell(item, column[0], column[2]) for column in columns]
+            if any(c.text != NONE for c in cells):
+                rows.append([*_published_names(item), *cells])
+                notes += [f"{CONTRADICTED} {said}" for said in _said(item, columns)]
+        if any(table.prediction == "labels" and table.metric.startswith("iou") for table, _ in data_set.of(protocol)):
+            notes.append("Scored from label maps, not from probabilities as the papers do.")
+    header = ["network", "weights", "recipe", "seeds"]
+    header += [name if name else metric_title(metric, unit) for metric, unit, name in columns]
+    return _without_empty(Sheet(caption, header, rows, notes, names=4, folded=folded))
+
+
+def published_cell(item: Published, metric: str, name: str | None) -> Cell:
+    """A published number, marked where it fails its own mean."""
+    value = item.values.get((metric, name))
+    mark = CONTRADICTED if (metric, name) in item.contradictions else ""
+    return Cell(f"{value}{mark}" if value else NONE)
+
+
+def overview(results: Results, protocol: str) -> Sheet | None:
+    """One number per variant and data set: strict Dice, or what the papers report."""
+    columns = []
+    for data_set in results.data_sets:
+        column = _overview_column(results, data_set, protocol)
+        if column:
+            columns.append((data_set, *column))
+    if not columns:
+        return None
+    found: dict[tuple[str, int], tuple[Summary, int]] = {}
+    for i, (data_set, metric, _, name) in enumerate(columns):
+        for table, summaries in data_set.of(protocol, metric):
+            classes = len(table.classes) if name is None else 1
+            found[table.model, i] = _one(table, summaries, name), len(table.cases) * classes
+    best = {
+        i: _best([s.mean for (_, j), (s, _) in found.items() if j == i], column[2]) for i, column in enumerate(columns)
+    }
+    rows, notes = [], []
+    for model, variant in results.variants.items():
+        row = [Cell(variant.network), Cell(variant.weights), Cell(variant.recipe)]
+        for i, column in enumerate(columns):
+            summary, usual = found.get((model, i), (None, 0))
+            row.append(Cell(NONE) if summary is None else cell(summary, column[2], usual, summary.mean == best[i]))
+        rows.append(row)
+    if protocol == "paper":
+        others: dict[tuple, dict[int, Published]] = {}
+        names = {variant.network for variant in results.variants.values()}
+        for i, (data_set, *_) in enumerate(columns):
+            for item in published(data_set.name, data_set.split, protocol, names):
+                others.setdefault((item.network, item.weights, item.url), {})[i] = item
+        for group in others.values():
+            cells = [
+                published_cell(group[i], metric, name) if i in group else Cell(NONE)
+                for i, (_, metric, _, name) in enumerate(columns)
+            ]
+            rows.append([*_published_names(next(iter(group.values())))[:3], *cells])
+            notes += [f"{CONTRADICTED} {s}" for i, item in group.items() for s in _said(item, [columns[i][1:]])]
+    header = ["network", "weights", "recipe"]
+    header += [f"{data_set.title}: {metric_title(metric, unit, name)}" for data_set, metric, unit, name in columns]
+    caption = f"Mean scores, {protocol} protocol; 95 % intervals in brackets"
+    cases = [(data_set.title, len(data_set.of(protocol, metric)[0][0].cases)) for data_set, metric, *_ in columns]
+    notes.append(f"Cases: {', '.join(f'{title} {n}' for title, n in cases)}.")
+    return _without_empty(Sheet(caption, header, rows, notes, names=3))
+
+
+def comparison_sheet(data_set: DataSet) -> Sheet | None:
+    """Every two variants by the strict protocol's Dice."""
+    found = [table for table, _ in data_set.of("strict", KEY_METRIC)]
+    rows = []
+    for row in comparisons(found):
+        strong = row.corrected < SIGNIFICANT
+        difference = number(row.median, row.a.unit) if row.cases else NONE
+        texts = [row.a.model, row.b.model, str(row.cases), str(row.a_better), str(row.b_better), difference]
+        rows.append([*map(Cell, texts), Cell(_p(row.p)), Cell(_p(row.corrected), strong=strong)])
+    if not rows:
+        return None
+    cases = max(len(table.cases) for table in found)
+    smallest = min(2 / 2**cases, 1)
+    note = "Wilcoxon's signed-rank test of each case's mean over the classes; Holm's correction over this table."
+    if smallest >= SIGNIFICANT:
+        note += f" With {cases} cases p cannot be below {_p(smallest)}: nothing here can be significant at {SIGNIFICANT}."
+    elif smallest * len(rows) >= SIGNIFICANT:
+        note += (
+            f" With {cases} cases and {len(rows)} comparisons the smallest corrected p cannot be below "
+            f"{_p(min(smallest * len(rows), 1))}: nothing here can be significant at {SIGNIFICANT}."
+        )
+    header = ["A", "B", "cases", "A better", "B better", "median of A - B, % points", "p", "p, Holm"]
+    caption = f"{data_set.title}, strict protocol: every two compared by Dice on the same cases"
+    return Sheet(caption, header, rows, [note], names=2, folded=len(rows) > MANY)
+
+
+def _overview_column(results: Results, data_set: DataSet, protocol: str) -> tuple[str, str, str | None] | None:
+    """Metric, unit and class (None for all) that stand for a data set."""
+    metrics = dict(data_set.metrics(protocol))
+    if not metrics:
+        return None
+    if protocol == "strict":
+        metric = KEY_METRIC if KEY_METRIC in metrics else next(iter(metrics))
+        return metric, metrics[metric], None
+    names = {variant.network for variant in results.variants.values()}
+    for item in published(data_set.name, "test", protocol, names):
+        for metric, name in item.values:
+            classes = [s.name for _, summaries in data_set.of(protocol, metric) for s in summaries]
+            if name is None and classes or name in classes:
+                return metric, metrics[metric], name
+    metric = next(iter(metrics))
+    return metric, metrics[metric], None
+
+
+def _one(table: Table, summaries: Sequence[Summary], name: str | None) -> Summary:
+    return overall(summaries) if name is None else next(s for s in summaries if s.name == name)
+
+
+def _best(means: Sequence[float], unit: str) -> float | None:
+    """The best mean, where there is a choice."""
+    known = [mean for mean in means if not math.isnan(mean)]
+    return None if len(known) < 2 else min(known) if unit else max(known)
+
+
+def _published_names(item: Published) -> list[Cell]:
+    return [Cell(item.network), Cell(item.weights), Cell("published", item.table, url=item.url), Cell("")]
+
+
+def _said(item: Published, columns: Sequence[tuple[str, str, str | None]]) -> list[str]:
+    return [item.contradictions[m, name] for m, _, name in columns if (m, name) in item.contradictions]
+
+
+def _without_empty(sheet: Sheet) -> Sheet:
+    """Without columns of names that are empty in every row."""
+    kept = [i for i in range(len(sheet.header)) if i >= sheet.names or any(row[i].text for row in sheet.rows)]
+    return Sheet(
+        sheet.caption,
+        [sheet.header[i] for i in kept],
+        [[row[i] for i in kept] for row in sheet.rows],
+        sheet.notes,
+        names=sum(i < sheet.names for i in kept),
+        folded=sheet.folded,
+    )
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"

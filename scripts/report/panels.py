@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgb
 from monai.networks import one_hot
 from networks.workflow import class_names, load_datalist
 from networks.workflow.data import Pair, case_name
@@ -171,7 +171,6 @@ def _chosen(source: Source) -> Iterator[tuple[str, str]]:
 def _case_panel(source: Source, title: str, case: str, colours: Sequence[str], side: int) -> CasePanel:
     pair = source.pairs[case]
     classes = ListedColormap(["black", *colours])
-    errors = ListedColormap(["black", *ERRORS.values()])
     columns = []
     for name, folder in source.predictions.items():
         (path,) = find_predictions(folder, [pair], source.dataset_dir)
@@ -182,20 +181,21 @@ def _case_panel(source: Source, title: str, case: str, colours: Sequence[str], s
         if not columns:
             pictures = [(grey.transpose(1, 2).expand(3, -1, -1), "the image"), (both[..., :width], "the truth over it")]
             columns.append(Column("Image, truth", "", [_uri(*p, case, side) for p in pictures]))
-        kinds = one_hot(_errors(truth, found)[None].float(), len(ERRORS) + 1)[0]
-        wrong = overlay(0.5 * grey + 0.5, kinds, kinds, cmap=errors)[..., :width]
-        pictures = [(both[..., width:], f"prediction of {name}"), (wrong, f"errors of {name}")]
+        pictures = [(both[..., width:], f"prediction of {name}"), (_errors(grey, truth, found), f"errors of {name}")]
         table = next(t for t, _ in source.data_set.of("strict", KEY_METRIC) if t.model == name)
         score = number(float(case_means(table)[table.cases.index(case)]), "")
         columns.append(Column(name, f"Dice {score} %", [_uri(*p, case, side) for p in pictures]))
     return CasePanel(title, columns)
 
 
-def _errors(truth: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """0 right, then the keys of ``ERRORS``."""
+def _errors(grey: torch.Tensor, truth: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """The errors in their colours (3, Y, X) over the image, which is pale."""
     wrong = truth != found
     missed, false = wrong & (found == 0), wrong & (truth == 0)
-    return missed * 1 + false * 2 + (wrong & ~missed & ~false) * 3
+    picture = (0.6 + 0.4 * grey).repeat(3, 1, 1)
+    for mask, colour in zip((missed, false, wrong & ~missed & ~false), ERRORS.values(), strict=True):
+        picture = torch.where(mask, torch.tensor(to_rgb(colour))[:, None, None], picture)
+    return picture.transpose(1, 2)
 
 
 def _uri(picture: torch.Tensor, what: str, case: str, side: int) -> tuple[str, str]:

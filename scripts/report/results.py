@@ -1,6 +1,7 @@
 """Reading what a report is made of: scores, runs, and which network, weights and recipe they belong to."""
 
 import json
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,12 @@ def case_means(table: Table) -> np.ndarray:
 def overall(summaries: Sequence[Summary]) -> Summary:
     """The summary over all classes."""
     return next(s for s in summaries if s.name == ALL_CLASSES) if len(summaries) > 1 else summaries[0]
+
+
+def training_seconds(runs: Sequence[Run]) -> float | None:
+    """Median time of those runs whose time is known: training and evaluations together."""
+    times = [run["seconds"] for run in runs if run.get("seconds")]
+    return statistics.median(times) if times else None
 
 
 def _identity(item: Record) -> tuple[str, str, str]:

@@ -79,6 +79,16 @@ def number(value: float, unit: str) -> str:
     return f"{value:.2f}" if unit else f"{100 * value:.2f}"
 
 
+def duration(seconds: float | None) -> str:
+    """Seconds, minutes, or hours and minutes."""
+    if seconds is None:
+        return NONE
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
 def metric_title(metric: str, unit: str, name: str | None = None) -> str:
     """Heading of a metric, or of one class of it."""
     if "@" in metric:

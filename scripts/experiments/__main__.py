@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fire
-from networks.workflow.records import read_records, write_records
 
+from networks.workflow.records import read_records, write_records
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, RunFolder
 from scripts.experiments.suite import load_suite
 
@@ -123,6 +123,11 @@ def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR
         for folder in done:
             line = {**folder.run.spec(), "seconds": folder.seconds(), "curve": folder.curve()}
             line["options"] = {key: _portable(value) for key, value in line["options"].items()}
+            record = folder.record()
+            line |= {
+                "date": time.strftime("%Y-%m-%d", time.gmtime(record["started"])),
+                "machine": record.get("machine"),
+            }
             line["dataset_dir"] = Path(folder.run.dataset_dir).name
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     temporary.replace(runs)

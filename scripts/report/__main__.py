@@ -10,20 +10,22 @@ import fire
 import jinja2
 from tqdm import tqdm
 
+from networks.workflow.scores import PROTOCOLS
 from scripts.benchmark.records import RESULTS, read_records
 from scripts.report import cost, figures, panels, ran, sheets
 from scripts.report.results import Results, load
 
 BENCHMARK = RESULTS / "benchmark_cpu.jsonl"
 REPORTS = Path("docs/reports")
-PROTOCOLS = ("strict", "paper")
-EXPLAINED = (
-    "Every table names its protocol. Strict: MONAI's metrics per case and class; a class that only the truth or only "
-    "the prediction has scores zero, or infinitely far. Paper: what the code behind the published numbers computes, "
-    "quirks included; only these compare with published numbers, and those are of the authors' own trainings. "
-    "Intervals: 95 % percentile bootstrap over the cases, too narrow with a handful of cases; several seeds are "
-    "averaged per case first. Bold: the best mean of a column, whatever the intervals say."
-)
+EXPLAINED = {
+    "Strict": "MONAI's metrics per case and class; a class that only the truth or only the prediction has scores zero, "
+    "or infinitely far. Means are over the finite values; what they leave out is counted beside them.",
+    "Paper": "What the code behind the published numbers computes, quirks included. Only this protocol's scores can be "
+    "held against published ones, which come from the authors' own trainings.",
+    "Intervals": "95 % percentile bootstrap over the cases, too narrow with a handful of them. Several seeds of a "
+    "network are averaged per case first.",
+    "Bold": "The best mean of a column, whatever the intervals say.",
+}
 Block = dict[str, Any]
 
 
@@ -105,9 +107,12 @@ def _section(title: str, blocks: list[Block]) -> Block:
 
 def _markdown(account: ran.Ran, sections: list[Block], page: str) -> str:
     """The tables and sentences; pictures are on the page."""
-    parts = [f"# {account.title}", account.description, EXPLAINED, f"Curves, box plots and pictures: [{page}]({page})."]
+    explained = "\n".join(f"- {term}: {text}" for term, text in EXPLAINED.items())
+    parts = [f"# {account.title}", account.description, explained, f"Curves, box plots and pictures: [{page}]({page})."]
     for section in sections:
-        texts = [block["sheet"].markdown() if "sheet" in block else block.get("text", "") for block in section["blocks"]]
+        texts = [
+            block["sheet"].markdown() if "sheet" in block else block.get("text", "") for block in section["blocks"]
+        ]
         if any(texts):
             parts += [f"## {section['title']}", *filter(None, texts)]
     return "\n\n".join(filter(None, parts)) + "\n"

@@ -4,10 +4,10 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import networks
 import torch
 from monai.bundle import ConfigParser
 
+import networks
 from scripts import configs
 from scripts.benchmark.cases import CASES
 from scripts.benchmark.measure import PASSES
@@ -46,9 +46,9 @@ def benchmark_record(run: Run, records: Sequence[Record]) -> Record | None:
     found = network_arguments(run)
     measured = latest(list(records))
     for case in CASES if found else ():
-        network_class, arguments = found
-        same_class = getattr(networks, case.network) is network_class
-        if case.name in measured and same_class and _essence(network_class, case.options) == _essence(*found):
+        network_class = getattr(networks, case.network)
+        same_class = case.name in measured and network_class is found[0]
+        if same_class and _essence(network_class, case.options) == _essence(*found):
             return measured[case.name]
     return None
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import LogLocator, NullLocator
 
 from scripts.report.results import DataSet, Results, Run, case_means
 from scripts.report.sheets import KEY_METRIC, metric_title, number
@@ -96,22 +97,19 @@ def box_plots(data_set: DataSet, look: Look) -> list[Figure]:
             continue
         unit = found[0].unit
         with matplotlib.rc_context(STYLE):
-            drawing, axes = _axes(0.9 + 0.42 * len(found))
-            words = []
+            drawing, axes = _axes(0.9 + 0.45 * len(found))
+            words, labels = [], []
             for i, table in enumerate(found):
                 values = case_means(table)
                 finite, infinite = values[np.isfinite(values)], int(np.isinf(values).sum())
                 shown = finite if unit else 100 * finite
                 colour = look.colour(table.model)
                 _box(axes, shown, i, colour, look.marker(table.model))
-                if infinite:
-                    axes.annotate(
-                        f"{infinite} infinite", (1, i), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-                    )
+                labels.append(f"{table.model}\n{infinite} infinite" if infinite else table.model)
                 if len(finite):
                     low, high = number(finite.min(), unit), number(finite.max(), unit)
                     words.append(f"{table.model}: median {number(np.median(finite), unit)}, from {low} to {high}")
-            axes.set_yticks(range(len(found)), [table.model for table in found])
+            axes.set_yticks(range(len(found)), labels)
             axes.set_ylim(len(found) - 0.5, -0.5)
             axes.grid(axis="y", visible=False)
             axes.set_xlabel(metric_title(metric, unit))
@@ -145,6 +143,9 @@ def learning_curves(data_set: str, runs: Sequence[Run], look: Look) -> list[Figu
                 words.append(f"{name} {'lowest' if column == 'loss' else 'highest'} {chosen:.2f}")
             if column == "loss" and min(values.min() for _, values in curves.values()) > 0:
                 axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_locator(NullLocator())
             axes.set_xlabel("epoch")
             axes.set_title(title, fontsize=11, loc="left")
             _legend_below(drawing, axes)

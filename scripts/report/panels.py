@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from matplotlib.colors import ListedColormap, to_rgb
 from monai.networks import one_hot
+from PIL import Image
+
 from networks.workflow import class_names, load_datalist
 from networks.workflow.data import Pair, case_name
 from networks.workflow.evaluation import overlay
 from networks.workflow.statistics import class_mean, nanmean
-from PIL import Image
-
 from scripts.pictures import read_case
 from scripts.predictions import find_predictions
 from scripts.report.results import DataSet, Results, case_means
@@ -24,7 +24,7 @@ from scripts.report.sheets import KEY_METRIC, number
 
 # Okabe and Ito's palette again, here in the order in which neighbouring classes differ most
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D55E00", "#F0E442", "#0072B2", "#999999")
-ERRORS = {"missed": "#0072B2", "false": "#E69F00", "wrong class": "#CC79A7"}
+ERRORS = {"missed": "#0072B2", "false": "#D55E00", "wrong class": "#000000"}
 BUDGET = 1_500_000  # bytes of all pictures of a page
 SIDES = (320, 256, 208, 168, 132)  # pixels of the longer side of a picture; the largest within the budget
 BYTES_PER_PIXEL = 0.45  # of a JPEG of this quality with a noisy micrograph in it

@@ -37,7 +37,9 @@ class Published:
     contradictions: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
 
-def published(data_set: str, split: str, protocol: str, networks: Collection[str], path: Path = PATH) -> list[Published]:
+def published(
+    data_set: str, split: str, protocol: str, networks: Collection[str], path: Path = PATH
+) -> list[Published]:
     """The published numbers of a data set for some networks; "A" is also that of a network "A, with changes".
 
     Names of data sets are compared without their punctuation.

@@ -51,8 +51,8 @@ def account(results: Results, suites_dir: Path = SUITES_DIR) -> Ran:
         else:
             unknown.append(name)
     sentences = [*_done(results.runs, asked, unknown), *_circumstances(results.runs), *_not_done(results.runs, asked)]
-    title = ", ".join(name.replace("_", " ") for name in results.suites) or "Results"
-    return Ran(title[0].upper() + title[1:], " ".join(descriptions), sentences, _sheet(results))
+    title = " of ".join(["Results", *([", ".join(results.suites)] if results.suites else [])])
+    return Ran(title, " ".join(descriptions), sentences, _sheet(results))
 
 
 def _done(runs: Sequence[Run], asked: Sequence[AskedRun], unknown: Sequence[str]) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
+
 from networks.workflow.records import Record, read_records
 from networks.workflow.statistics import ALL_CLASSES, Summary, Table, nanmean, summarise, tables
-from tqdm import tqdm
 
 RUNS_SUFFIX = "_runs.jsonl"
 SCRATCH = "none"

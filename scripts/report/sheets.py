@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from networks.workflow.statistics import ALL_CLASSES, Summary, Table
-
 from scripts import tables
 from scripts.metrics import comparisons
 from scripts.report.published import Published, published
@@ -17,7 +16,7 @@ MANY = 12  # rows; longer tables are folded on the page
 METRICS = {"dice": "Dice", "iou": "IoU", "iou_pooled": "pooled IoU", "iou_foreground": "foreground IoU", "hd95": "HD95"}
 UNITS = {"pixel": "px", "voxel": "voxels"}
 CONTRADICTED = "†"
-NONE = "–"
+NONE = "\u2013"  # en dash
 PER_CENT = "%"
 
 
@@ -27,21 +26,20 @@ class Cell:
 
     Attributes:
         text: the number or name.
-        detail: what belongs to it, such as the interval.
+        detail: lines with what belongs to it, such as the interval; of a name, weights and recipe.
         strong: whether it is the best of its column.
         url: address that the text links to.
     """
 
     text: str
-    detail: str = ""
+    detail: tuple[str, ...] = ()
     strong: bool = False
     url: str = ""
 
     def markdown(self) -> str:
         """For a Markdown table."""
-        text = self.text.replace("|", "\\|")
-        text = f"**{text}**" if self.strong else f"[{text}]({self.url})" if self.url else text
-        return f"{text} {self.detail}".strip()
+        text = f"**{self.text}**" if self.strong else f"[{self.text}]({self.url})" if self.url else self.text
+        return ", ".join([text, *self.detail]).replace(", [", " [").replace("|", "\\|")
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,10 @@ class Sheet:
 
 
 def number(value: float, unit: str) -> str:
-    """A score as it is printed: ratios in percent, distances in their unit, both with two decimals."""
+    """A score as it is printed: ratios in percent, distances in their unit, two decimals."""
     if math.isnan(value):
         return NONE
-    if math.isinf(value):
-        return "∞"
-    return f"{value:.2f}" if unit else f"{100 * value:.2f}"
+    return f"{value if unit else 100 * value:.2f}".replace("-", "\u2212").replace("inf", "∞")
 
 
 def duration(seconds: float | None) -> str:
@@ -101,15 +97,15 @@ def metric_title(metric: str, unit: str, name: str | None = None) -> str:
 
 def cell(summary: Summary, unit: str, usual: int, strong: bool = False) -> Cell:
     """Mean and interval, and how many values are behind it where that is not the usual number."""
-    parts = []
+    lines = []
     if not math.isnan(summary.low):
-        parts.append(f"[{number(summary.low, unit)}, {number(summary.high, unit)}]")
+        lines.append(f"[{number(summary.low, unit)}, {number(summary.high, unit)}]")
     if summary.scored != usual:
         counts = ((summary.missing, "missing"), (summary.infinite, "infinite"))
-        parts += [f"n {summary.scored}", *(f"{count} {what}" for count, what in counts if count)]
+        lines.append(", ".join([f"n {summary.scored}", *(f"{count} {what}" for count, what in counts if count)]))
     if summary.infinite:
-        parts.append(f"median {number(summary.median, unit)}")
-    return Cell(number(summary.mean, unit), ", ".join(parts), strong)
+        lines.append(f"median {number(summary.median, unit)}")
+    return Cell(number(summary.mean, unit), tuple(lines), strong)
 
 
 def score_sheets(results: Results, data_set: DataSet, protocol: str) -> list[Sheet]:
@@ -117,9 +113,8 @@ def score_sheets(results: Results, data_set: DataSet, protocol: str) -> list[She
     found = data_set.of(protocol)
     if not found:
         return []
-    n = len(found[0][0].cases)
     where = f"{data_set.title}, {protocol} protocol"
-    behind = f"{n} {'case' if n == 1 else 'cases'}, 95 % intervals in brackets"
+    behind = f"{_counted(found)}95 % intervals in brackets"
     metrics = data_set.metrics(protocol)
     columns = [(metric, unit, None) for metric, unit in metrics]
     sheets = [_scores(results, data_set, protocol, columns, f"{where}: all classes; {behind}")]
@@ -149,12 +144,10 @@ def _scores(
         for column in columns
         if (model, column[0]) in found
     }
-    best = {column: _best([s.mean for (_, c), s in summaries.items() if c == column], column[1]) for column in columns}
+    best = {column: _best([s for (_, c), s in summaries.items() if c == column], column[1]) for column in columns}
     rows = []
     for model in models:
-        variant = results.variants[model]
-        seeds = next(len(t.seeds) for (m, _), (t, _) in found.items() if m == model)
-        row = [Cell(variant.network), Cell(variant.weights), Cell(variant.recipe), Cell(str(seeds))]
+        row = [_name(results, model)]
         for column in columns:
             if (model, column) not in summaries:
                 row.append(Cell(NONE))
@@ -169,13 +162,12 @@ def _scores(
         for item in others:
             cells = [published_cell(item, column[0], column[2]) for column in columns]
             if any(c.text != NONE for c in cells):
-                rows.append([*_published_names(item), *cells])
+                rows.append([_published_name(item), *cells])
                 notes += [f"{CONTRADICTED} {said}" for said in _said(item, columns)]
         if any(table.prediction == "labels" and table.metric.startswith("iou") for table, _ in data_set.of(protocol)):
             notes.append("Scored from label maps, not from probabilities as the papers do.")
-    header = ["network", "weights", "recipe", "seeds"]
-    header += [name if name else metric_title(metric, unit) for metric, unit, name in columns]
-    return _without_empty(Sheet(caption, header, rows, notes, names=4, folded=folded))
+    header = ["network", *(name if name else metric_title(metric, unit) for metric, unit, name in columns)]
+    return Sheet(caption, header, rows, notes, folded=folded)
 
 
 def published_cell(item: Published, metric: str, name: str | None) -> Cell:
@@ -199,12 +191,10 @@ def overview(results: Results, protocol: str) -> Sheet | None:
         for table, summaries in data_set.of(protocol, metric):
             classes = len(table.classes) if name is None else 1
             found[table.model, i] = _one(table, summaries, name), len(table.cases) * classes
-    best = {
-        i: _best([s.mean for (_, j), (s, _) in found.items() if j == i], column[2]) for i, column in enumerate(columns)
-    }
+    best = {i: _best([s for (_, j), (s, _) in found.items() if j == i], column[2]) for i, column in enumerate(columns)}
     rows, notes = [], []
-    for model, variant in results.variants.items():
-        row = [Cell(variant.network), Cell(variant.weights), Cell(variant.recipe)]
+    for model in results.variants:
+        row = [_name(results, model)]
         for i, column in enumerate(columns):
             summary, usual = found.get((model, i), (None, 0))
             row.append(Cell(NONE) if summary is None else cell(summary, column[2], usual, summary.mean == best[i]))
@@ -220,14 +210,14 @@ def overview(results: Results, protocol: str) -> Sheet | None:
                 published_cell(group[i], metric, name) if i in group else Cell(NONE)
                 for i, (_, metric, _, name) in enumerate(columns)
             ]
-            rows.append([*_published_names(next(iter(group.values())))[:3], *cells])
+            rows.append([_published_name(next(iter(group.values()))), *cells])
             notes += [f"{CONTRADICTED} {s}" for i, item in group.items() for s in _said(item, [columns[i][1:]])]
-    header = ["network", "weights", "recipe"]
+    header = ["network"]
     header += [f"{data_set.title}: {metric_title(metric, unit, name)}" for data_set, metric, unit, name in columns]
     caption = f"Mean scores, {protocol} protocol; 95 % intervals in brackets"
     cases = [(data_set.title, len(data_set.of(protocol, metric)[0][0].cases)) for data_set, metric, *_ in columns]
-    notes.append(f"Cases: {', '.join(f'{title} {n}' for title, n in cases)}.")
-    return _without_empty(Sheet(caption, header, rows, notes, names=3))
+    notes.append(f"Cases: {'; '.join(f'{title}: {n}' for title, n in cases)}.")
+    return Sheet(caption, header, rows, notes)
 
 
 def comparison_sheet(data_set: DataSet) -> Sheet | None:
@@ -245,7 +235,9 @@ def comparison_sheet(data_set: DataSet) -> Sheet | None:
     smallest = min(2 / 2**cases, 1)
     note = "Wilcoxon's signed-rank test of each case's mean over the classes; Holm's correction over this table."
     if smallest >= SIGNIFICANT:
-        note += f" With {cases} cases p cannot be below {_p(smallest)}: nothing here can be significant at {SIGNIFICANT}."
+        note += (
+            f" With {cases} cases p cannot be below {_p(smallest)}: nothing here can be significant at {SIGNIFICANT}."
+        )
     elif smallest * len(rows) >= SIGNIFICANT:
         note += (
             f" With {cases} cases and {len(rows)} comparisons the smallest corrected p cannot be below "
@@ -268,7 +260,7 @@ def _overview_column(results: Results, data_set: DataSet, protocol: str) -> tupl
     for item in published(data_set.name, "test", protocol, names):
         for metric, name in item.values:
             classes = [s.name for _, summaries in data_set.of(protocol, metric) for s in summaries]
-            if name is None and classes or name in classes:
+            if (name is None and classes) or name in classes:
                 return metric, metrics[metric], name
     metric = next(iter(metrics))
     return metric, metrics[metric], None
@@ -278,31 +270,35 @@ def _one(table: Table, summaries: Sequence[Summary], name: str | None) -> Summar
     return overall(summaries) if name is None else next(s for s in summaries if s.name == name)
 
 
-def _best(means: Sequence[float], unit: str) -> float | None:
-    """The best mean, where there is a choice."""
-    known = [mean for mean in means if not math.isnan(mean)]
-    return None if len(known) < 2 else min(known) if unit else max(known)
+def _best(summaries: Sequence[Summary], unit: str) -> float | None:
+    """The best mean, where there is a choice; a mean that leaves infinite distances out is not held against others."""
+    known = [summary for summary in summaries if not math.isnan(summary.mean)]
+    means = [s.mean for s in known if s.infinite == min(other.infinite for other in known)]
+    return None if len(known) < 2 else min(means) if unit else max(means)
 
 
-def _published_names(item: Published) -> list[Cell]:
-    return [Cell(item.network), Cell(item.weights), Cell("published", item.table, url=item.url), Cell("")]
+def _counted(found: Sequence[tuple[Table, list[Summary]]]) -> str:
+    """Numbers of cases and seeds, with a comma after each."""
+    cases = len(found[0][0].cases)
+    seeds = sorted({len(table.seeds) for table, _ in found})
+    text = f"{cases} case{'s' * (cases > 1)}, "
+    if seeds == [1]:
+        return text + ("1 seed, " if any(table.seeds != [None] for table, _ in found) else "")
+    return text + (f"{seeds[0]} seeds, " if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds, ")
+
+
+def _name(results: Results, model: str) -> Cell:
+    variant = results.variants[model]
+    return Cell(variant.network, tuple(part for part in (variant.weights, variant.recipe) if part))
+
+
+def _published_name(item: Published) -> Cell:
+    source = f"published: {item.table}" if item.url else f"published: {item.table}, {item.title}"
+    return Cell(item.network, tuple(part for part in (item.weights, source) if part), url=item.url)
 
 
 def _said(item: Published, columns: Sequence[tuple[str, str, str | None]]) -> list[str]:
     return [item.contradictions[m, name] for m, _, name in columns if (m, name) in item.contradictions]
-
-
-def _without_empty(sheet: Sheet) -> Sheet:
-    """Without columns of names that are empty in every row."""
-    kept = [i for i in range(len(sheet.header)) if i >= sheet.names or any(row[i].text for row in sheet.rows)]
-    return Sheet(
-        sheet.caption,
-        [sheet.header[i] for i in kept],
-        [[row[i] for i in kept] for row in sheet.rows],
-        sheet.notes,
-        names=sum(i < sheet.names for i in kept),
-        folded=sheet.folded,
-    )
 
 
 def _p(value: float) -> str:

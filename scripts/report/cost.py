@@ -1,6 +1,8 @@
 """What the networks of the runs cost: parameters, measured times where there are any, training time."""
 
+import functools
 import inspect
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,15 +27,20 @@ def network_arguments(run: Run) -> tuple[type, dict[str, Any]] | None:
     if bundle is None or run["preset"] not in bundle.presets:
         return None
     parser = ConfigParser(configs.train(bundle) | configs.preset_overlay(bundle, bundle.presets[run["preset"]]))
-    parser.update(run["options"])
+    parser.update({key: value for key, value in run["options"].items() if key != "pretrained"})
     names = [name for name in parser["network_def"] if not name.startswith("_")]
     arguments = {name: parser.get_parsed_content(f"network_def::{name}") for name in names}
     return getattr(networks, bundle.network), arguments
 
 
 def count_parameters(run: Run) -> int | None:
-    """Parameters of a run's network."""
-    found = network_arguments(run)
+    """Parameters of a run's network; None as in ``network_arguments``."""
+    return _count(run["bundle"], run["preset"], json.dumps({**run["options"], "pretrained": None}))
+
+
+@functools.cache  # many runs have the same network
+def _count(bundle: str, preset: str, options: str) -> int | None:
+    found = network_arguments({"bundle": bundle, "preset": preset, "options": json.loads(options)})
     if found is None:
         return None
     network_class, arguments = found

@@ -37,15 +37,13 @@ class Published:
     contradictions: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
 
-def published(
-    data_set: str, split: str, protocol: str, networks: Collection[str], path: Path = PATH
-) -> list[Published]:
+def published(data_set: str, split: str, protocol: str, networks: Collection[str]) -> list[Published]:
     """The published numbers of a data set for some networks; "A" is also that of a network "A, with changes".
 
     Names of data sets are compared without their punctuation.
     """
     found = []
-    for item in json.loads(path.read_text(encoding="utf-8"))["results"] if path.is_file() else ():
+    for item in json.loads(PATH.read_text(encoding="utf-8"))["results"]:
         if (_plain(item["data_set"]), item["split"], item["protocol"]) != (_plain(data_set), split, protocol):
             continue
         name = item["network"]

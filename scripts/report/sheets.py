@@ -1,7 +1,7 @@
 """Tables of a report, for the page and for Markdown: every number is formatted here and only here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from networks.workflow.statistics import ALL_CLASSES, Summary, Table
@@ -114,7 +114,7 @@ def score_sheets(results: Results, data_set: DataSet, protocol: str) -> list[She
     if not found:
         return []
     where = f"{data_set.title}, {protocol} protocol"
-    behind = f"{_counted(found)}95 % intervals in brackets"
+    behind = _behind(results, found)
     metrics = data_set.metrics(protocol)
     columns = [(metric, unit, None) for metric, unit in metrics]
     sheets = [_scores(results, data_set, protocol, columns, f"{where}: all classes; {behind}")]
@@ -159,11 +159,13 @@ def _scores(
     notes = []
     if protocol == "paper":
         others = published(data_set.name, data_set.split, protocol, {results.variants[m].network for m in models})
+        shown = []
         for item in others:
             cells = [published_cell(item, column[0], column[2]) for column in columns]
             if any(c.text != NONE for c in cells):
+                shown.append(item)
                 rows.append([_published_name(item), *cells])
-                notes += [f"{CONTRADICTED} {said}" for said in _said(item, columns)]
+        notes += _where(shown) + [f"{CONTRADICTED} {said}" for item in shown for said in _said(item, columns)]
         if any(table.prediction == "labels" and table.metric.startswith("iou") for table, _ in data_set.of(protocol)):
             notes.append("Scored from label maps, not from probabilities as the papers do.")
     header = ["network", *(name if name else metric_title(metric, unit) for metric, unit, name in columns)]
@@ -212,6 +214,7 @@ def overview(results: Results, protocol: str) -> Sheet | None:
             ]
             rows.append([_published_name(next(iter(group.values()))), *cells])
             notes += [f"{CONTRADICTED} {s}" for i, item in group.items() for s in _said(item, [columns[i][1:]])]
+        notes += _where(item for group in others.values() for item in group.values())
     header = ["network"]
     header += [f"{data_set.title}: {metric_title(metric, unit, name)}" for data_set, metric, unit, name in columns]
     caption = f"Mean scores, {protocol} protocol; 95 % intervals in brackets"
@@ -277,24 +280,37 @@ def _best(summaries: Sequence[Summary], unit: str) -> float | None:
     return None if len(known) < 2 else min(means) if unit else max(means)
 
 
-def _counted(found: Sequence[tuple[Table, list[Summary]]]) -> str:
-    """Numbers of cases and seeds, with a comma after each."""
+def _behind(results: Results, found: Sequence[tuple[Table, list[Summary]]]) -> str:
+    """How many cases and seeds are behind the numbers, and the recipe if all have the same."""
     cases = len(found[0][0].cases)
+    parts = [f"{cases} case{'s' * (cases > 1)}"]
     seeds = sorted({len(table.seeds) for table, _ in found})
-    text = f"{cases} case{'s' * (cases > 1)}, "
-    if seeds == [1]:
-        return text + ("1 seed, " if any(table.seeds != [None] for table, _ in found) else "")
-    return text + (f"{seeds[0]} seeds, " if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds, ")
+    if any(table.seeds != [None] for table, _ in found):
+        span = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        parts.append(f"{span} seed{'s' * (seeds[-1] > 1)}")
+    recipes = _recipes(results)
+    parts += [f"recipe {recipes[0]}"] if len(recipes) == 1 and recipes[0] else []
+    return ", ".join([*parts, "95 % intervals in brackets"])
+
+
+def _recipes(results: Results) -> list[str]:
+    return list(dict.fromkeys(variant.recipe for variant in results.variants.values()))
 
 
 def _name(results: Results, model: str) -> Cell:
     variant = results.variants[model]
-    return Cell(variant.network, tuple(part for part in (variant.weights, variant.recipe) if part))
+    several = len(_recipes(results)) > 1
+    return Cell(variant.network, tuple(part for part in (variant.weights, variant.recipe if several else "") if part))
 
 
 def _published_name(item: Published) -> Cell:
-    source = f"published: {item.table}" if item.url else f"published: {item.table}, {item.title}"
-    return Cell(item.network, tuple(part for part in (item.weights, source) if part), url=item.url)
+    return Cell(item.network, tuple(part for part in (item.weights, "published") if part), url=item.url)
+
+
+def _where(items: Iterable[Published]) -> list[str]:
+    """A note that names papers and tables, if there are any."""
+    places = list(dict.fromkeys(f"{item.title} ({item.table})" for item in items))
+    return [f"Published: {'; '.join(places)}."] if places else []
 
 
 def _said(item: Published, columns: Sequence[tuple[str, str, str | None]]) -> list[str]:

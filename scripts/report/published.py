@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 
 from scripts.benchmark.records import RESULTS
 from scripts.catalog import BY_NAME

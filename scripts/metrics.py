@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.stats import rankdata, wilcoxon
 from tqdm import tqdm
 
 from networks.workflow.checks import check_values, read_image
-from networks.workflow.data import Pair, case_list, case_name, class_names, dataset_name, load_datalist
+from networks.workflow.data import VOLUME_SUFFIXES, Pair, case_list, case_name, class_names, dataset_name, load_datalist
 from networks.workflow.evaluation import score_records
 from networks.workflow.records import read_records, write_records
 from networks.workflow.scores import TOLERANCE, check_protocol
@@ -90,24 +91,60 @@ def compare(*results: str, by_class: bool = False) -> None:
         *results: files that evaluations wrote.
         by_class: compare every class on its own.
     """
-    groups: dict[tuple, list[Table]] = {}
-    for table in tables(_read_all(results)):
-        kind = (table.dataset, table.split, table.protocol, table.prediction, table.metric)
-        groups.setdefault(kind, []).append(table)
-    pairs = [pair for group in groups.values() for pair in itertools.combinations(group, 2)]
-    if not pairs:
+    rows = comparisons(tables(_read_all(results)), by_class)
+    if not rows:
         raise ValueError(
             f"{', '.join(map(str, results))}: no two models were scored on the same data set and split by the same "
             "protocol and metric, both from labels or both from probabilities; give results of at least two."
         )
-    rows = [row for a, b in pairs for row in _compare(a, b, by_class)]
-    corrected = holm([row[-1] for row in rows])
     print("| data set | protocol | metric | class | A | B | cases | A better | B better | median A - B | p | p, Holm |")
     print(f"|{' --- |' * 12}")
-    for (a, b, name, difference, better, worse, p), q in zip(rows, corrected, strict=True):
-        cells = [f"{a.dataset}, {a.split}", a.protocol, a.metric, name, a.model, b.model, str(len(difference))]
-        cells += [str(better), str(worse), f"{np.median(difference):.4g}" if len(difference) else "none"]
-        print(f"| {' | '.join([*cells, f'{p:.3g}', f'{q:.3g}'])} |")
+    for row in rows:
+        a = row.a
+        cells = [f"{a.dataset}, {a.split}", a.protocol, a.metric, row.name, a.model, row.b.model, str(row.cases)]
+        cells += [str(row.a_better), str(row.b_better), f"{row.median:.4g}" if row.cases else "none"]
+        print(f"| {' | '.join([*cells, f'{row.p:.3g}', f'{row.corrected:.3g}'])} |")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same cases.
+
+    Attributes:
+        a, b: their tables.
+        name: of the class, or "all classes".
+        cases: that both were scored on.
+        a_better, b_better: in how many of them.
+        median: of the differences a - b; NaN without cases.
+        p: of Wilcoxon's signed-rank test.
+        corrected: by Holm, over all comparisons that were made at once.
+    """
+
+    a: Table
+    b: Table
+    name: str
+    cases: int
+    a_better: int
+    b_better: int
+    median: float
+    p: float
+    corrected: float
+
+
+def comparisons(found: Sequence[Table], by_class: bool = False) -> list[Comparison]:
+    """Compare every two models on the same data set, split, protocol and metric, as ``compare`` does.
+
+    Raises:
+        ValueError: two of them were not scored on the same cases or classes.
+    """
+    groups: dict[tuple, list[Table]] = {}
+    for table in found:
+        kind = (table.dataset, table.split, table.protocol, table.prediction, table.metric)
+        groups.setdefault(kind, []).append(table)
+    pairs = [pair for group in groups.values() for pair in itertools.combinations(group, 2)]
+    rows = [row for a, b in pairs for row in _compare(a, b, by_class)]
+    corrected = holm([row.p for row in rows])
+    return [replace(row, corrected=float(q)) for row, q in zip(rows, corrected, strict=True)]
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -128,8 +165,8 @@ def signed_rank_test(difference: np.ndarray) -> float:
     return float(wilcoxon(np.sign(difference) * rankdata(np.abs(difference))).pvalue)
 
 
-def _compare(a: Table, b: Table, by_class: bool) -> list[tuple]:
-    """Rows (a, b, class, differences, cases in which a is better, in which b is, p)."""
+def _compare(a: Table, b: Table, by_class: bool) -> list[Comparison]:
+    """Of the classes or of their mean, not yet corrected."""
     for one, other in ((a, b), (b, a)):
         lacking = sorted(set(one.cases) - set(other.cases))
         if lacking:
@@ -156,7 +193,9 @@ def _compare(a: Table, b: Table, by_class: bool) -> list[tuple]:
         difference = np.where(equal, 0, np.subtract(x, y, where=~equal, out=np.zeros_like(x)))
         higher, lower = int((difference > 0).sum()), int((difference < 0).sum())
         better = (lower, higher) if a.unit else (higher, lower)  # a distance is better when it is small
-        rows.append((a, b, name, difference, *better, signed_rank_test(difference)))
+        median = float(np.median(difference)) if len(difference) else np.nan
+        p = signed_rank_test(difference)
+        rows.append(Comparison(a, b, name, len(difference), *better, median, p, corrected=p))
     return rows
 
 
@@ -175,7 +214,7 @@ def _labelled(pairs: list[Pair], split: str) -> list[Pair]:
 
 def _read(prediction: Path, label: str, num_classes: int) -> tuple[MetaTensor, MetaTensor]:
     """Both label maps (1, X, Y[, Z]); raises ValueError if they do not go together."""
-    volumes = label.endswith((".nii", ".nii.gz", ".mha", ".mhd", ".nrrd"))
+    volumes = label.endswith(VOLUME_SUFFIXES)
     loader = LoadImage(reader=None if volumes else "PILReader", image_only=True, ensure_channel_first=True, dtype=None)
     found, truth = (read_image(loader, str(path)) for path in (prediction, label))
     if found.shape != truth.shape or found.shape[0] != 1:

@@ -11,10 +11,13 @@ from typing import Any
 import fire
 
 from networks.workflow.records import KEYS
+from networks.workflow.scores import PROTOCOLS
 from scripts import configs, evaluation_configs
 from scripts.catalog import BUNDLES, VERSIONS, Bundle
 from scripts.ids import IDS
 from scripts.recipes import Preset
+from scripts.report.results import load
+from scripts.report.sheets import overview
 from scripts.tables import architectures_table, faster_table, speed_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -282,6 +285,7 @@ def with_tables(text: str) -> str:
         "bundles": bundle_table,
         "record": record_table,
         "super1": super1_table,
+        "microstructure": microstructure_table,
         "architectures": architectures_table,
         "speed": speed_table,
         "faster": faster_table,
@@ -321,6 +325,17 @@ def super1_table() -> str:
         cells = [scores[metric, name]["mean"] for metric in ("iou", "dice", "hd95")]
         lines.append(f"| {name} | {' | '.join(cells)} | {scores['dice', name]['finite']} |")
     return "\n".join(lines)
+
+
+def microstructure_table() -> str:
+    """Mean scores of the suite microstructure, or of its part for processors: both protocols, published numbers."""
+    for name in ("microstructure", "microstructure_cpu"):
+        path = RESULTS / f"{name}.jsonl"
+        if path.is_file():
+            results = load([path])
+            found = [overview(results, protocol) for protocol in PROTOCOLS]
+            return "\n\n".join(sheet.markdown() for sheet in found if sheet)
+    return "Not run yet: `python -m scripts.experiments run suites/microstructure.json`, then `collect` the results."
 
 
 def _recipe_text(preset: Preset) -> str:

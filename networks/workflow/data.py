@@ -9,7 +9,8 @@ from monai.transforms import LoadImage
 
 from networks.phantom import ensure_ct_phantom, ensure_precipitate_phantom
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 PHANTOMS = {"ct": ensure_ct_phantom, "precipitate": ensure_precipitate_phantom}
 Pair = dict[str, str]
 

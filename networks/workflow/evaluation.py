@@ -11,6 +11,7 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
+from matplotlib.colors import Colormap
 from monai.data import MetaTensor
 from monai.utils import string_list_all_gather
 from monai.visualize import blend_images
@@ -204,34 +205,36 @@ class OverlayWriter:
         self._picture = None
 
 
-def overlay(image: torch.Tensor, label: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+def overlay(
+    image: torch.Tensor, label: torch.Tensor, prediction: torch.Tensor, cmap: str | Colormap = COLOURS
+) -> torch.Tensor:
     """Truth (left) and prediction (right) in colours over the image.
 
     Args:
         image: (channels, X, Y) or (channels, X, Y, Z), of which the first channel is drawn; the label's grid.
         label: one-hot truth (classes, ...).
         prediction: one-hot prediction (classes, ...).
+        cmap: matplotlib's, from the background's colour, which is not drawn, to the last class's.
 
     Returns:
-        (3, Y, 2 X) RGB in 0..1; of a volume, the axial slice with most foreground, front up.
+        (3, Y, 2 X) RGB in 0..1; of a volume, its :func:`fullest_slice`.
     """
     grey, truth, found = image[:1], label.argmax(0, keepdim=True), prediction.argmax(0, keepdim=True)
-    is_volume = grey.ndim == 4
-    if is_volume:
-        z = int((truth > 0).sum(dim=(0, 1, 2)).argmax())
-        grey, truth, found = grey[..., z], truth[..., z], found[..., z]
-    halves = [label_overlay(grey, part, label.shape[0]) for part in (truth, found)]
-    both = torch.cat(halves, dim=2)
-    return both.flip(1) if is_volume else both  # a picture's y runs down, a volume's to the front
+    if grey.ndim == 4:
+        truth, grey, found = fullest_slice(truth, grey, found)
+    return torch.cat([label_overlay(grey, part, label.shape[0], cmap) for part in (truth, found)], dim=2)
 
 
-def label_overlay(image: torch.Tensor, label: torch.Tensor, classes: int) -> torch.Tensor:
-    """Class numbers in colours (``turbo``, evenly spaced over the classes) over a grey or RGB image.
+def label_overlay(
+    image: torch.Tensor, label: torch.Tensor, classes: int, cmap: str | Colormap = COLOURS
+) -> torch.Tensor:
+    """Class numbers in colours, evenly spaced over the classes, over a grey or RGB image.
 
     Args:
         image: (1 or 3, X, Y).
         label: (1, X, Y).
         classes: number of classes with background, which is left as it is.
+        cmap: as for :func:`overlay`.
 
     Returns:
         (3, Y, X) RGB in 0..1.
@@ -239,8 +242,22 @@ def label_overlay(image: torch.Tensor, label: torch.Tensor, classes: int) -> tor
     # blend_images stretches the colours over the values that occur; a column that is cut off again pins the range
     image, label = (torch.cat([x, x[..., -1:]], dim=-1) for x in map(torch.as_tensor, (image, label)))
     label[0, :, -1], label[0, 0, -1] = 0, classes - 1
-    blended = blend_images(image, label, alpha=0.5, cmap=COLOURS, transparent_background=True)
+    blended = blend_images(image, label, alpha=0.5, cmap=cmap, transparent_background=True)
     return torch.as_tensor(blended)[..., :-1].transpose(1, 2).clamp(0, 1)
+
+
+def fullest_slice(label: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+    """The axial slice in which a volume has most foreground, of its label map and of others on its grid.
+
+    Args:
+        label: class numbers (1, X, Y, Z).
+        *others: (channels, X, Y, Z).
+
+    Returns:
+        (channels, X, Y) each, with the second axis downwards as in pictures.
+    """
+    z = int((label > 0).sum(dim=(0, 1, 2)).argmax())
+    return [volume[..., z].flip(2) for volume in (label, *others)]
 
 
 def class_means(details: torch.Tensor) -> list[float]:

@@ -122,6 +122,11 @@ def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR
         for folder in done:
             line = {**folder.run.spec(), "seconds": folder.seconds(), "curve": folder.curve()}
             line["options"] = {key: _portable(value) for key, value in line["options"].items()}
+            record = folder.record()
+            line |= {
+                "date": time.strftime("%Y-%m-%d", time.gmtime(record["started"])),
+                "machine": record.get("machine"),
+            }
             line["dataset_dir"] = Path(folder.run.dataset_dir).name
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     temporary.replace(runs)

@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from scripts.benchmark.measure import machine
 from scripts.experiments.suite import Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -99,7 +102,8 @@ class RunFolder:
         with self._locked() as lock:
             if lock is None:
                 return RUNNING
-            record = self.record() or {"spec": self.run.spec(), "done": {}, "error": ""}
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            record = self.record() or {"spec": self.run.spec(), "machine": machine(device), "done": {}, "error": ""}
             if record["spec"] != self.run.spec():
                 return CHANGED
             for step in self.steps:

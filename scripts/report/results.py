@@ -1,0 +1,185 @@
+"""Reading what a report is made of: scores, runs, and which network, weights and recipe they belong to."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from networks.workflow.records import Record, read_records
+from networks.workflow.statistics import ALL_CLASSES, Summary, Table, nanmean, summarise, tables
+
+RUNS_SUFFIX = "_runs.jsonl"
+SCRATCH = "none"
+RUN_KEYS = ("suite", "network", "data_set", "pretraining", "recipe", "seed", "bundle", "preset", "options", "curve")
+Run = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is compared: a network from certain weights by a certain recipe.
+
+    Attributes:
+        network: its label.
+        weights: that it starts from; empty where that is not known.
+        recipe: label of the recipe, or empty.
+        name: unlike that of any other variant of the report.
+    """
+
+    network: str
+    weights: str
+    recipe: str
+    name: str
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The scores on one split of one data set.
+
+    Attributes:
+        name: its label.
+        setting: such as "one-shot", or empty.
+        split: list of ``dataset.json``.
+        tables: with the variants' names as models.
+        summaries: of each table.
+    """
+
+    name: str
+    setting: str
+    split: str
+    tables: list[Table]
+    summaries: list[list[Summary]]
+
+    @property
+    def title(self) -> str:
+        """Unlike that of any other data set of the report."""
+        return self.name if self.split == "test" else f"{self.name}, {self.split.replace('_', ' ')}"
+
+    def of(self, protocol: str, metric: str | None = None) -> list[tuple[Table, list[Summary]]]:
+        """Tables of a protocol, and of one metric of it, with their summaries."""
+        pairs = zip(self.tables, self.summaries, strict=True)
+        return [(t, s) for t, s in pairs if t.protocol == protocol and metric in (None, t.metric)]
+
+    def metrics(self, protocol: str) -> list[tuple[str, str]]:
+        """Names and units of a protocol's metrics."""
+        return list(dict.fromkeys((table.metric, table.unit) for table, _ in self.of(protocol)))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report is made of.
+
+    Attributes:
+        suites: their names.
+        variants: by name, in the order of the records.
+        data_sets: in the order of the records.
+        runs: lines of the files of runs, each with its ``variant``.
+    """
+
+    suites: list[str]
+    variants: dict[str, Variant]
+    data_sets: list[DataSet]
+    runs: list[Run]
+
+
+def load(paths: Sequence[str | Path]) -> Results:
+    """Read files of scores and, where they lie beside them or are given too, their files of runs.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: no file is given, a line is no record, or a variant was not scored on all cases.
+    """
+    files = [Path(path) for path in paths]
+    scores = [path for path in files if not path.name.endswith(RUNS_SUFFIX)]
+    if not scores:
+        raise ValueError(
+            "No file of scores was given; name one or more, such as results/SUITE.jsonl of 'experiments collect'."
+        )
+    beside = [path.with_name(f"{path.stem}{RUNS_SUFFIX}") for path in scores]
+    run_files = dict.fromkeys([path for path in files if path not in scores] + [p for p in beside if p.is_file()])
+    records = [record for path in scores for record in read_records(path)]
+    runs = [run for path in run_files for run in read_runs(path)]
+    variants = _variants([*records, *({**run, "model": run["network"]} for run in runs)])
+    named = []
+    for record in records:
+        variant = variants[_identity(record)]
+        named.append(record | {"model": variant.name, "dataset": record.get("data_set") or record["dataset"]})
+    runs = [{**run, "variant": variants[_identity(run | {"model": run["network"]})].name} for run in runs]
+    scored = dict.fromkeys(record["model"] for record in named)
+    return Results(
+        suites=list(dict.fromkeys(r["suite"] for r in [*records, *runs] if r.get("suite"))),
+        variants={v.name: v for v in variants.values() if v.name in scored},
+        data_sets=_data_sets(named),
+        runs=runs,
+    )
+
+
+def read_runs(path: Path) -> list[Run]:
+    """Lines of a file that ``experiments collect`` wrote about the runs.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is not about a run; names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a file that 'experiments collect' wrote.")
+    runs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            run = json.loads(line)
+            missing = [key for key in RUN_KEYS if key not in run]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"Line {number} of {path} is not about a run: {error}.") from error
+        if missing:
+            raise ValueError(f"Line {number} of {path} is not about a run: it has no {', '.join(missing)}.")
+        runs.append(run)
+    return runs
+
+
+def case_means(table: Table) -> np.ndarray:
+    """Mean of every case (cases,) over the classes that it has; infinite where a distance is."""
+    return nanmean(table.values, axis=1)
+
+
+def overall(summaries: Sequence[Summary]) -> Summary:
+    """The summary over all classes."""
+    return next(s for s in summaries if s.name == ALL_CLASSES) if len(summaries) > 1 else summaries[0]
+
+
+def training_seconds(runs: Sequence[Run]) -> float | None:
+    """Median time of those runs whose time is known: training and evaluations together."""
+    times = [run["seconds"] for run in runs if run.get("seconds")]
+    return statistics.median(times) if times else None
+
+
+def _identity(item: Record) -> tuple[str, str, str]:
+    return item["model"], item.get("pretraining") or "", item.get("recipe") or ""
+
+
+def _variants(items: Iterable[Record]) -> dict[tuple, Variant]:
+    found = dict.fromkeys(_identity(item) for item in items)
+    several = len({recipe for _, _, recipe in found}) > 1
+    variants = {}
+    for network, pretraining, recipe in found:
+        weights = "from scratch" if pretraining == SCRATCH else pretraining
+        details = [part for part in (weights, recipe if several else "") if part]
+        name = f"{network} ({', '.join(details)})" if details else network
+        variants[network, pretraining, recipe] = Variant(network, weights, recipe, name)
+    return variants
+
+
+def _data_sets(records: Sequence[Record]) -> list[DataSet]:
+    settings = {record["dataset"]: record.get("setting") or "" for record in records}
+    found = tables(records)
+    summaries = [summarise(table) for table in tqdm(found, desc="Intervals", unit="table", leave=False)]
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, table in enumerate(found):
+        groups.setdefault((table.dataset, table.split), []).append(i)
+    return [
+        DataSet(name, settings[name], split, [found[i] for i in members], [summaries[i] for i in members])
+        for (name, split), members in groups.items()
+    ]

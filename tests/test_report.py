@@ -1,0 +1,252 @@
+"""The report: right numbers on a page that needs nothing else, pictures of the right cases, sentences for mistakes."""
+
+import base64
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from networks.phantom import write_precipitate_phantom
+from networks.workflow.data import case_name, load_datalist
+from networks.workflow.records import make_records, write_records
+from networks.workflow.scores import score_case
+from scripts.report import __main__ as command
+from scripts.report import figures, panels, published, ran, sheets
+from scripts.report.results import load
+from tests.small import SMALL
+
+SUITE = "trial"
+CLASSES = ("matrix", "secondary precipitate", "tertiary precipitate")
+VARIANTS = (("U-Net++", "unet_plusplus", "none", 1), ("CS-UNet", "cs_unet", "none", 2), ("CS-UNet", "cs_unet", "X", 4))
+NETWORKS = {"unet_plusplus": "UnetPlusPlus", "cs_unet": "CSUnet"}
+PUBLISHED = [
+    {
+        "network": "CS-UNet",
+        "pretraining": "X",
+        "data_set": "Super-1",
+        "split": "test",
+        "protocol": "paper",
+        "source": "cs_unet",
+        "table": "a table",
+        "scores": [
+            {"metric": "iou_pooled", "class": None, "value": "77.10"},
+            {
+                "metric": "iou",
+                "class": None,
+                "value": "76.00",
+                "classes": {"secondary precipitate": "80.00", "tertiary precipitate": "70.00"},
+            },
+        ],
+    }
+]
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results and runs of two networks on two data sets: the truth, shifted the further the worse the network is."""
+    root = tmp_path_factory.mktemp("trial")
+    records, lines = [], []
+    for number, data_set in enumerate(("Super1", "EBC")):
+        folder = write_precipitate_phantom(root / data_set, 1, 1, 3, size=(80, 64), seed=number)
+        for network, bundle, pretraining, shift in VARIANTS:
+            spec = {
+                "suite": SUITE,
+                "network": network,
+                "data_set": data_set,
+                "pretraining": pretraining,
+                "recipe": "short",
+                "seed": 0,
+                "bundle": bundle,
+                "preset": "nasa_super",
+                "dataset_dir": str(folder),
+                "setting": "full",
+                "options": {f"network_def::{key}": value for key, value in SMALL[NETWORKS[bundle]].items()},
+            }
+            run = root / "runs" / SUITE / f"{data_set}__{network}__{pretraining}"
+            records += _predict(run / "predictions", folder, shift, spec)
+            (run / "run.json").write_text(json.dumps({"spec": spec}))
+            curve = [
+                {"epoch": str(e), "loss": f"{1 / e:.3f}", "val_mean_dice": f"{0.9 - 0.1 / e:.4f}"} for e in (1, 2, 3)
+            ]
+            lines.append({**spec, "seconds": 100.0 * shift, "curve": curve, "date": f"2026-01-0{shift}"})
+    write_records(root / f"{SUITE}.jsonl", records)
+    (root / f"{SUITE}_runs.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return root
+
+
+def _predict(folder: Path, dataset_dir: Path, shift: int, spec: dict) -> list[dict]:
+    """Write predictions, the further from the truth the later the case, and give their records."""
+    folder.mkdir(parents=True)
+    records = []
+    for i, pair in enumerate(load_datalist(str(dataset_dir))["test"]):
+        truth = np.asarray(Image.open(pair["label"]))
+        found = np.roll(truth, shift * (i + 1), axis=1)
+        if i == 2 and shift == 4:
+            found = np.where(found == 2, 0, found)
+        Image.fromarray(found.astype(np.uint8)).save(folder / f"{Path(pair['image']).stem}_seg.png")
+        labels = {key: spec[key] for key in ("suite", "data_set", "pretraining", "recipe", "bundle", "setting", "seed")}
+        ids = {"model": spec["network"], "dataset": "x", "split": "test", "case": case_name(pair["image"], dataset_dir)}
+        pictures = [torch.from_numpy(np.ascontiguousarray(x))[None] for x in (found, truth)]
+        for protocol in ("strict", "paper"):
+            scores = score_case(*pictures, len(CLASSES), protocol)
+            kind = {"protocol": protocol, "prediction": "labels", "checkpoint": None}
+            records += make_records(scores, CLASSES, **ids, **labels, **kind)
+    return records
+
+
+@pytest.fixture
+def contradicting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A published mean that is not that of its classes."""
+    path = tmp_path / "published.json"
+    path.write_text(json.dumps({"results": PUBLISHED}))
+    monkeypatch.setattr(published, "PATH", path)
+
+
+def test_page_and_markdown(trial: Path, tmp_path: Path, contradicting: None) -> None:
+    output = tmp_path / "docs" / "trial.html"
+    command.report(str(trial / f"{SUITE}.jsonl"), runs_dir=str(trial / "runs"), output=str(output))
+    page, text = output.read_text(), output.with_suffix(".md").read_text()
+    assert len(page) < 3_000_000
+    assert not re.search(r"<script|<link|@import|url\(", page)
+    assert all(source.startswith("data:image/") for source in re.findall(r'\bsrc="([^"]*)"', page))
+    assert set(re.findall(r'href="(http[^"]*)"', page)) == {"https://arxiv.org/abs/2308.13917"}
+    assert all(alt for alt in re.findall(r'<img [^>]*alt="([^"]*)"', page)) and "<img" in page
+    for svg in re.findall(r"data:image/svg\+xml;base64,([^\"]*)", page):
+        assert not re.search(rb'(href|src)="http', base64.b64decode(svg))
+
+    results = load([trial / f"{SUITE}.jsonl"])
+    first = results.data_sets[0]
+    for protocol, metric in (("strict", "dice"), ("paper", "iou_pooled")):
+        for table, summaries in first.of(protocol, metric):
+            values = np.nanmean(table.values, axis=0).mean()
+            assert f"{100 * values:.2f}" in page and f"{100 * values:.2f}" in text, table.model
+            assert f"[{100 * summaries[-1].low:.2f}, {100 * summaries[-1].high:.2f}]" in text
+    for document in (page, text):
+        assert "77.10" in document
+        assert "76.00†" in document
+        assert "† The source states 76.00, but the mean of its own 2 classes is 75.00." in document
+        assert "2026-01-01 to 2026-01-04" in document
+        assert "With 3 cases p cannot be below 0.250" in document
+        assert "1 infinite" in document
+    assert page.count('class="case"') == 2 * 3
+    assert "prediction of U-Net++ (from scratch)" in page
+    assert "prediction of CS-UNet (X)" not in page  # that network is better from scratch
+    assert not list(output.parent.glob(".*"))
+
+
+def test_pictures_are_of_the_best_median_and_worst_case(trial: Path) -> None:
+    results = load([trial / f"{SUITE}.jsonl"])
+    sources, sentences = panels.find_sources(results, trial / "runs")
+    assert sentences == []
+    source = sources["Super1"]
+    found = panels.panels(source, 64)
+    found_cases = [case for _, case in panels._chosen(source)]
+    means = {
+        case: np.mean([np.nanmean(t.values, 1)[t.cases.index(case)] for t, _ in source.data_set.of("strict", "dice")])
+        for case in source.pairs
+    }
+    assert found_cases == sorted(means, key=means.get, reverse=True)
+    assert [len(case.columns) for case in found.cases] == [3, 3, 3]
+    titles = [column.title for column in found.cases[0].columns[1:]]
+    assert titles == ["U-Net++ (from scratch)", "CS-UNet (from scratch)"]
+
+
+def test_errors_have_their_colours() -> None:
+    truth, found = torch.tensor([[[0, 0], [1, 1], [2, 2]]]), torch.tensor([[[0, 1], [0, 1], [1, 2]]])
+    picture = panels._errors(torch.zeros(1, 3, 2), truth, found)
+    colours = {name: torch.tensor(to_rgb(colour)) for name, colour in panels.ERRORS.items()}
+    for name, (x, y) in {"missed": (1, 0), "false": (0, 1), "wrong class": (2, 0)}.items():
+        torch.testing.assert_close(picture[:, y, x], colours[name])
+    torch.testing.assert_close(picture[:, 1, 1], torch.full((3,), 0.6))
+
+
+def test_without_runs(trial: Path, tmp_path: Path) -> None:
+    (tmp_path / "alone.jsonl").write_bytes((trial / f"{SUITE}.jsonl").read_bytes())
+    output = tmp_path / "page.html"
+    command.report(str(tmp_path / "alone.jsonl"), runs_dir=str(tmp_path / "none"), output=str(output))
+    page = output.read_text()
+    assert "Pictures of cases are left out: the folder of the runs" in page
+    assert "There is no file of runs beside these scores" in page
+    assert "image/jpeg" not in page
+
+
+def test_what_was_not_run(trial: Path, tmp_path: Path) -> None:
+    suite = {
+        "name": SUITE,
+        "description": "A trial.",
+        "data_sets": {d: {"dataset_dir": d, "preset": "nasa_super"} for d in ("Super1", "EBC", "Super9")},
+        "networks": {"U-Net++": {"bundle": "unet_plusplus"}, "CS-UNet": {"bundle": "cs_unet"}},
+        "pretraining": {"none": None, "X": {"CS-UNet": "x.pth", "U-Net++": "y.pth"}},
+        "recipes": {"short": {}},
+    }
+    (tmp_path / f"{SUITE}.json").write_text(json.dumps(suite))
+    account = ran.account(load([trial / f"{SUITE}.jsonl"]), tmp_path)
+    text = " ".join(account.sentences)
+    assert text.startswith("6 of the suite's 12 runs are done.")
+    assert "Not run: the data set Super9; single runs: U-Net++ on Super1 from X (seed 0), U-Net++ on EBC" in text
+    assert account.description == "A trial."
+
+
+@pytest.mark.parametrize(
+    ("mean", "classes", "agrees"),
+    [
+        ("77.10", ("80.00", "74.21"), True),  # 77.105, rounded down
+        ("77.10", ("80.00", "74.24"), False),
+        ("77.1", ("80.00", "74.24"), True),
+        ("90.0", (), True),
+    ],
+)
+def test_a_mean_is_held_against_its_classes(mean: str, classes: tuple[str, ...], agrees: bool) -> None:
+    said = published.contradiction(mean, {str(i): value for i, value in enumerate(classes)})
+    assert (said == "") == agrees
+
+
+def test_published_numbers_are_of_bundles_and_suites() -> None:
+    """Every published result is found under the name that a suite gives its network and data set."""
+    suites = [json.loads(path.read_text()) for path in Path("suites").glob("*.json")]
+    for item in json.loads(published.PATH.read_text())["results"]:
+        names = {n for s in suites if item["data_set"] in s["data_sets"] for n in s["networks"]}
+        assert published.published(item["data_set"], "test", "paper", names), item
+        assert any(n == item["network"] or n.startswith(f"{item['network']},") for n in names), item
+
+
+def test_a_mean_without_infinite_distances_is_not_the_best(trial: Path) -> None:
+    (data_set, _) = load([trial / f"{SUITE}.jsonl"]).data_sets
+    found = {table.model: sheets.overall(s) for table, s in data_set.of("strict", "hd95")}
+    assert found["CS-UNet (X)"].infinite == 1
+    lowest = replace(found["CS-UNet (X)"], mean=0.0)
+    others = [found["U-Net++ (from scratch)"], lowest]
+    assert sheets._best(others, "pixel") == found["U-Net++ (from scratch)"].mean
+
+
+def test_curves_of_several_seeds_are_averaged_and_thinned() -> None:
+    lines = [[(e, float(e)) for e in range(1, 1001)], [(e, 3.0 * e) for e in range(1, 901)]]
+    epochs, values = figures._mean_curve(lines)
+    assert len(epochs) == figures.MOST_POINTS
+    np.testing.assert_allclose(values, 2 * epochs)
+
+
+def test_mistakes_get_one_sentence(trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(message: str, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments), "--output", str(tmp_path / "page.html")])
+        with pytest.raises(SystemExit, match=message):
+            command.main()
+        assert not (tmp_path / "page.html").exists()
+
+    fails("No file of scores was given")
+    fails("none.jsonl does not exist; give a file of results", tmp_path / "none.jsonl")
+    foreign = tmp_path / "foreign.jsonl"
+    foreign.write_text('{"case": 1}\n')
+    fails("Line 1 of .*foreign.jsonl is not a record of results: it has no schema", foreign)
+    scores = trial / f"{SUITE}.jsonl"
+    other = tmp_path / "other_runs.jsonl"
+    other.write_text('{"case": 1}\n')
+    fails("Line 1 of .*other_runs.jsonl is not about a run: it has no suite", scores, other)
+    fails("is there twice for the model", scores, scores)

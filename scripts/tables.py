@@ -7,7 +7,15 @@ import torch
 import networks
 from networks.pretrained import sources
 from scripts.benchmark.cases import CASES, Case
-from scripts.benchmark.records import RESULTS, Record, authors_cost, authors_ratio, latest, read_records
+from scripts.benchmark.records import (
+    RESULTS,
+    Record,
+    authors_cost,
+    authors_products,
+    authors_ratio,
+    latest,
+    read_records,
+)
 from scripts.catalog import BUNDLES
 
 USUAL = "benchmark_cpu.jsonl"
@@ -76,8 +84,14 @@ def faster_table() -> str:
     for case in CASES:
         record = found.get(case.name)
         if record and authors_ratio(record, "forward"):
-            rows.append([case.title, *(comparison(record, name)[1] for name in ("forward", "forward_backward"))])
-    return markdown(["network", "forward", "training step"], rows) if rows else MISSING(USUAL)
+            passes = ("forward", "forward_backward")
+            products = [f"{authors_products(record, name):.2f}" for name in passes]
+            rows.append([case.title, *(comparison(record, name)[1] for name in passes), *products])
+    header = [
+        "network",
+        *(f"{name}, by {by}" for by in ("resnet50", "matrix products") for name in ("forward", "training")),
+    ]
+    return f"{conditions(list(found.values()))}\n\n{markdown(header, rows)}" if rows else MISSING(USUAL)
 
 
 def comparison(record: Record, name: str) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scripts.benchmark import __main__ as command
 from scripts.benchmark.cases import CASES, Case
 from scripts.benchmark.measure import PASSES, Settings, attempt, count_macs, in_fresh_process
-from scripts.benchmark.records import authors_cost, authors_ratio, default_path, latest, read_records
+from scripts.benchmark.records import authors_cost, authors_products, authors_ratio, default_path, latest, read_records
 from scripts.tables import architectures_table, faster_table, speed_table
 
 SMALL = {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}
@@ -137,7 +137,8 @@ def test_tables(tmp_path: Path, monkeypatch) -> None:
     settings = vars(Settings(threads=2))
     record = {"case": "transunet_r50_b16", "settings": settings, "machine": {"cpu": "C", "gpu": None, "torch": "2"}}
     record |= {"forward": times, "forward_backward": times, "matrix_rate": 195e9, "parameters": 1, "macs": 2}
-    assert authors_ratio(record, "forward") == 1541 / 292
+    assert authors_ratio(record, "forward") == pytest.approx(1541 / 292)
+    assert authors_products(record, "forward_backward") == pytest.approx(4.853)
     assert authors_ratio(record | {"settings": settings | {"batch_size": 24}}, "forward") is None
     assert authors_ratio(record | {"settings": settings | {"compile": True}}, "forward") is None
     assert authors_ratio(record | {"case": "unet"}, "forward") is None
@@ -151,4 +152,4 @@ def test_tables(tmp_path: Path, monkeypatch) -> None:
     assert speed_table().startswith("Not measured yet") and architectures_table().startswith("Not measured yet")
     (tmp_path / "benchmark_cpu.jsonl").write_text(json.dumps(record))
     assert "| 50 % | 50 % |" in speed_table()
-    assert faster_table().endswith("| TransUNet, R50-ViT-B/16 | 4.22 | 4.53 |")
+    assert faster_table().endswith("| TransUNet, R50-ViT-B/16 | 4.22 | 4.53 | 1.54 | 4.85 |")

@@ -77,13 +77,27 @@ def authors_ratio(record: Record, name: str) -> float | None:
 
     None where the authors' networks were not measured: other networks, other settings.
     """
-    settings, cost = record["settings"], authors_cost()
-    batch, case = str(settings["batch_size"]), cost["cases"].get(record["case"])
+    seconds = _authors_seconds(record, name)
+    batch = str(record["settings"]["batch_size"])
+    return None if seconds is None else 1000 * seconds / authors_cost()["yardstick"]["milliseconds"][batch][name]
+
+
+def authors_products(record: Record, name: str) -> float | None:
+    """Time of the authors' network over the record's, each in the time of a matrix product on its own machine."""
+    seconds = _authors_seconds(record, name)
+    if seconds is None:
+        return None
+    return seconds * authors_cost()["matrix_rate"] / (record[name]["seconds"]["median"] * record["matrix_rate"])
+
+
+def _authors_seconds(record: Record, name: str) -> float | None:
+    settings = record["settings"]
+    batch, case = str(settings["batch_size"]), authors_cost()["cases"].get(record["case"])
     alike = ("device", "dtype", "channels_last", "compile", "img_size")
     usual = all(settings[option] == getattr(Settings, option) for option in alike)
     if case is None or not usual or batch not in case["milliseconds"]:
         return None
-    return case["milliseconds"][batch][name] / cost["yardstick"]["milliseconds"][batch][name]
+    return case["milliseconds"][batch][name] / 1000
 
 
 def _identity(record: Record) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from networks.phantom import write_precipitate_phantom
 from networks.workflow.data import case_name, load_datalist
 from networks.workflow.records import make_records, write_records
 from networks.workflow.scores import score_case
+from scripts import command_line
 from scripts.report import __main__ as command
 from scripts.report import figures, panels, published, ran, sheets
 from scripts.report.results import load
@@ -237,7 +238,7 @@ def test_mistakes_get_one_sentence(trial: Path, tmp_path: Path, monkeypatch: pyt
     def fails(message: str, *arguments: object) -> None:
         monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments), "--output", str(tmp_path / "page.html")])
         with pytest.raises(SystemExit, match=message):
-            command.main()
+            command_line.run(command.report, "report")
         assert not (tmp_path / "page.html").exists()
 
     fails("No file of scores was given")

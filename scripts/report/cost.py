@@ -26,7 +26,7 @@ def network_arguments(run: Run) -> tuple[type, dict[str, Any]] | None:
     bundle = BY_NAME.get(run["bundle"])
     if bundle is None or run["preset"] not in bundle.presets:
         return None
-    parser = ConfigParser(configs.train(bundle) | configs.preset_overlay(bundle, bundle.presets[run["preset"]]))
+    parser = ConfigParser(configs.train(bundle) | configs.preset_overlay(bundle, run["preset"]))
     parser.update({key: value for key, value in run["options"].items() if key != "pretrained"})
     names = [name for name in parser["network_def"] if not name.startswith("_")]
     arguments = {name: parser.get_parsed_content(f"network_def::{name}") for name in names}

@@ -3,6 +3,7 @@
 from scripts import data_configs as data
 from scripts.catalog import Bundle
 from scripts.data_configs import PAIR, WORKFLOW, Config
+from scripts.recipe_configs import loss, lr_scheduler, optimizer
 from scripts.recipes import Preset, Recipe
 
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
@@ -336,42 +337,6 @@ def network(bundle: Bundle) -> Config:
         "img_size": "@img_size",
         **{option: f"@{option}" for option in bundle.options},
     }
-
-
-def loss(recipe: Recipe) -> Config:
-    """Weighted cross-entropy and the papers' Dice: squared denominator, over the whole batch, with background."""
-    ce, dice = recipe.loss_weights
-    balanced = "$workflow.balanced_weights(@train::dataset::data, @out_channels, @reader).to(@device)"
-    return {
-        "_target_": "DiceCELoss",
-        **({"weight": balanced} if recipe.balanced else {}),
-        "to_onehot_y": True,
-        "softmax": True,
-        "squared_pred": True,
-        "batch": True,
-        "smooth_nr": 1e-05,
-        "smooth_dr": 1e-05,
-        "lambda_ce": ce,
-        "lambda_dice": dice,
-    }
-
-
-def lr_scheduler(recipe: Recipe) -> Config:
-    """Polynomial decay per step, or a rate that only ``Plateau`` changes."""
-    if recipe.decay == "constant":
-        return {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0}
-    return {
-        "_target_": "torch.optim.lr_scheduler.PolynomialLR",
-        "optimizer": "@optimizer",
-        "total_iters": "$@epochs * len(@train::dataloader)",
-        "power": 0.9,
-    }
-
-
-def optimizer(recipe: Recipe) -> Config:
-    """The recipe's optimizer over all parameters."""
-    target, arguments = recipe.optimizer["_target_"], {k: v for k, v in recipe.optimizer.items() if k != "_target_"}
-    return {"_target_": target, "params": "$@network.parameters()", "lr": "@learning_rate", **arguments}
 
 
 def _common(bundle: Bundle) -> Config:

@@ -9,7 +9,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.utils import CheckpointSaver
 
 import networks
-from networks.pretrained import load
+from networks.pretrained import load, load_all
 
 SIZES = {"embed_dim": 24, "window_size": 4}
 DEPTHS, HEADS = (2, 2, 4, 2), (1, 2, 4, 8)
@@ -62,3 +62,16 @@ def test_swin_classifier_loads_completely(name: str, checkpoint: tuple[Path, dic
     for i in range(len(NETWORKS[name]["depths"])):
         key = f"layers.{i}.blocks.1.attn.qkv.weight"
         torch.testing.assert_close(state[f"encoder.{key}"], trained[key], rtol=0, atol=0)
+
+
+def test_two_encoders_start_from_two_files(checkpoint: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    """As a bundle's ``--pretrained`` with a list does it."""
+    trained = networks.Unet(3, 2, encoder_name="resnet18").encoder
+    torch.save(trained.state_dict(), tmp_path / "resnet18.pth")
+    network = networks.CSUnet(3, 2, 128, **SIZES, **NETWORKS["CSUnet"])
+    swin, cnn = load_all(network, [checkpoint[0], tmp_path / "resnet18.pth"])
+    assert swin.loaded and cnn.loaded and not set(swin.loaded) & set(cnn.loaded)
+    state = network.state_dict()
+    assert all(torch.equal(state[f"cnn_encoder.{key}"], tensor) for key, tensor in trained.state_dict().items())
+    key = "layers.0.blocks.0.mlp.fc1.weight"
+    assert torch.equal(state[f"encoder.{key}"], checkpoint[1][key])

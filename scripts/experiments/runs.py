@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from networks.workflow.provenance import write_json
 from scripts.benchmark.measure import machine
 from scripts.experiments.suite import Run
 
@@ -110,13 +111,13 @@ class RunFolder:
                 if step in record["done"]:
                     continue
                 record |= {"error": "", "step": step, "resumed": step == record.get("step"), "started": time.time()}
-                self._write(record)
+                write_json(self.path / "run.json", record)
                 error = self._subprocess(step, lock, environment or {})
                 if error:
-                    self._write(record | {"error": f"{step}: {error}"})
+                    write_json(self.path / "run.json", record | {"error": f"{step}: {error}"})
                     return FAILED
                 record["done"][step] = None if record["resumed"] else round(time.time() - record["started"], 1)
-                self._write(record)
+                write_json(self.path / "run.json", record)
         return self.state()
 
     def _subprocess(self, step: str, lock: int, environment: dict[str, str]) -> str:
@@ -177,12 +178,6 @@ class RunFolder:
 
     def _scores(self, split: str) -> Path:
         return self.path / "scores" / split
-
-    def _write(self, record: dict[str, Any]) -> None:
-        path = self.path / "run.json"
-        temporary = path.with_name(".run.json.part")
-        temporary.write_text(json.dumps(record, indent=4) + "\n", encoding="utf-8")
-        temporary.replace(path)
 
     def _is_locked(self) -> bool:
         with self._locked() as lock:

@@ -208,10 +208,10 @@ def _end_all() -> None:
 
 
 def _text(value: Any) -> str:
-    """A value as Fire reads it back: ``None`` in MONAI's words, strings as they are."""
+    """A value as Fire reads it back: ``None`` in MONAI's words, strings as they are, all else a Python literal."""
     if value is None:
         return "$None"
-    return value if isinstance(value, str) else json.dumps(value) if not isinstance(value, bool) else str(value)
+    return value if isinstance(value, str) else repr(value)
 
 
 def _last_words(log: Path) -> str:

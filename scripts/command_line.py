@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,8 +20,10 @@ def run(commands: Callable | Mapping[str, Callable], name: str) -> None:
     # MONAI says so for every reader that it makes, and no reader here needs it
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    # Fire takes JSON's spelling for texts, of which "false" would count as true
+    arguments = [re.sub(r"^(--\w+=)?(true|false)$", lambda m: (m[1] or "") + m[2].title(), a) for a in sys.argv[1:]]
     try:
-        fire.Fire(commands, name=name)
+        fire.Fire(commands, command=arguments, name=name)
     except Exception as error:
         if os.environ.get("NETWORKS_TRACEBACK"):
             raise

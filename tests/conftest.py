@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from networks.phantom import write_ct_phantom, write_precipitate_phantom
+from tests import packing
 from tests.workflows import ROOT
 
 torch.set_num_threads(1)
@@ -38,3 +39,11 @@ def micrograph_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data_dirs(ct_dir: Path, micrograph_dir: Path) -> dict[str, Path]:
     """A tiny data set for every kind of preset."""
     return {"ct": ct_dir, "mr": ct_dir, "micrograph": micrograph_dir}
+
+
+@pytest.fixture(scope="session")
+def trained(ct_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which a small Attention U-Net was trained and evaluated."""
+    root = packing.repository(tmp_path_factory.mktemp("trained"))
+    packing.train(root, ct_dir)
+    return root

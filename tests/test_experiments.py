@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fire.parser import DefaultParseValue
 
 from networks.workflow.records import read_records
 from scripts.experiments.__main__ import collect, run, show
@@ -62,6 +63,22 @@ def test_cross_product_leaves_out_weights_that_a_network_has_not(tmp_path: Path,
     assert pretrained.options == {"epochs": 9, "batch_size": 3, "pretrained": "a.pth"}
 
 
+def test_excluded_runs(tmp_path: Path, micrograph_dir: Path) -> None:
+    networks = {name: {"bundle": "unet"} for name in "AB"}
+    exclude = [{"network": "A", "seed": [1, 2]}, {"network": "B", "seed": 0}]
+    suite = load_suite(write_suite(tmp_path, micrograph_dir, networks=networks, seeds=[0, 1, 2], exclude=exclude))
+    assert [(run.network, run.seed) for run in suite.runs] == [("A", 0), ("B", 1), ("B", 2)]
+
+
+def test_options_reach_the_bundle_as_they_are(tmp_path: Path, micrograph_dir: Path) -> None:
+    options = {"loss": {"softmax": True, "weight": None, "lambda_ce": 0.5}, "img_size": [48, 48], "resume": None}
+    folder = RunFolder(load_suite(write_suite(tmp_path, micrograph_dir, recipes={"short": options})).runs[0], tmp_path)
+    arguments = folder._arguments("train")
+    given = dict(zip(arguments[3::2], arguments[4::2], strict=True))
+    assert DefaultParseValue(given["--loss"]) == options["loss"]
+    assert DefaultParseValue(given["--img_size"]) == options["img_size"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -75,6 +92,8 @@ def test_cross_product_leaves_out_weights_that_a_network_has_not(tmp_path: Path,
         ({"protocols": ["strict", "loose"]}, "'loose' does not exist"),
         ({"recipe": {}}, 'has "recipe"'),
         ({"seeds": [1, 1]}, "two runs called"),
+        ({"exclude": [{"net": "A"}]}, 'an item of exclude has "net"; known are data_set'),
+        ({"exclude": [{"seed": 0}]}, "has no runs"),
     ],
 )
 def test_mistakes_in_a_suite(changes: dict, said: str, tmp_path: Path, micrograph_dir: Path) -> None:

@@ -31,37 +31,8 @@ from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.pack import Packed, assemble, write
 from scripts.zoo.push import push
 from scripts.zoo.verify import check, load_checks, verify
-from tests.workflows import ROOT, config_paths, run, training_overrides
-
-BUNDLE = BY_NAME["attention_unet"]
-NAME = BUNDLE.name
-ZIP = f"{NAME}_v{BUNDLE.version}.zip"
-CHANNELS = [4, 8, 8, 8, 8]
-
-
-def repository(folder: Path) -> Path:
-    """A repository of links, whose bundles have weights of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(ROOT / "networks", folder / "networks", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "LICENSE", folder)
-    (folder / "bundles" / NAME).mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(ct_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository in which a small Attention U-Net was trained and evaluated with options of its own."""
-    root = repository(tmp_path_factory.mktemp("trained"))
-    options = training_overrides(BUNDLE, root / "bundles" / NAME, ct_dir, epochs=1)
-    options = {key: value for key, value in options.items() if not key.startswith("network_def")}
-    here = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        run(config_paths(BUNDLE, "train"), "train", "training", **options, channels=CHANNELS)
-        run(config_paths(BUNDLE, "train", "evaluate"), "train", **options, channels=CHANNELS)
-    finally:
-        os.chdir(here)
-    return root
+from tests.packing import BUNDLE, CHANNELS, NAME, ZIP, repository
+from tests.workflows import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,13 @@ A suite is a JSON file:
     "pretraining": {"none": null, "ImageNet": {"CS-UNet": ["cnn.pth", "swin.pth"]}},
     "recipes": {"paper": {}, "short": {"epochs": 60}},
     "seeds": [0, 1, 2],
-    "protocols": ["strict", "paper"]
+    "protocols": ["strict", "paper"],
+    "exclude": [{"data_set": ["Super3", "Super4"], "network": "CS-UNet", "pretraining": "none"}]
 }
 ```
 
-Its runs are the cross product of the last five. A pretraining is null (from scratch) or names the sources for the
+Its runs are the cross product of data sets, networks, pretraining, recipes and seeds, without those that have all the
+labels of an item of ``exclude``. A pretraining is null (from scratch) or names the sources for the
 networks that it exists for; others are left out of it. Options are ids of the bundle's configs; a recipe's are applied
 first, then the data set's, then the network's. A bundle without the data set's preset is an error.
 """
@@ -43,7 +45,8 @@ from scripts.catalog import BY_NAME
 PROTOCOLS = ("strict", "paper")
 DATA_SET_KEYS = {"dataset_dir", "preset", "setting", "splits", "options", "prepare"}
 REQUIRED = {"name", "data_sets", "networks"}
-KEYS = REQUIRED | {"description", "pretraining", "recipes", "seeds", "protocols"}
+KEYS = REQUIRED | {"description", "pretraining", "recipes", "seeds", "protocols", "exclude"}
+LABELS = {"data_set", "network", "pretraining", "recipe", "seed"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,11 @@ def load_suite(path: str | Path) -> Suite:
     wrong = set(content.get("protocols", ())) - set(PROTOCOLS)
     if wrong:
         raise ValueError(f"{path}: the protocol {min(wrong)!r} does not exist; choose from {', '.join(PROTOCOLS)}.")
-    runs = list(_runs(path, content))
+    for item in content.get("exclude", []):
+        _check_keys(path, "an item of exclude", item, LABELS, set())
+    runs = [run for run in _runs(path, content) if not _is_excluded(run, content.get("exclude", []))]
+    if not runs:
+        raise ValueError(f"{path} has no runs: its list exclude takes all of them away.")
     names = [run.name for run in runs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -192,6 +199,13 @@ def _runs(path: Path, content: dict[str, Any]) -> Iterator[Run]:
             protocols=tuple(content.get("protocols", ["strict"])),
             options={**recipe_options, **data.get("options", {}), **network.get("options", {}), **weights},
         )
+
+
+def _is_excluded(run: Run, items: list[dict[str, Any]]) -> bool:
+    def fits(label: str, wanted: Any) -> bool:
+        return getattr(run, label) in (wanted if isinstance(wanted, list) else [wanted])
+
+    return any(all(fits(label, wanted) for label, wanted in item.items()) for item in items)
 
 
 def _check_keys(path: Path, what: str, content: Any, allowed: set[str], required: set[str]) -> None:

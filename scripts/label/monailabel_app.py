@@ -1,0 +1,285 @@
+"""A MONAI Label app for the packed bundles in its folder ``model``; ``scripts.label`` copies it to ``main.py``.
+
+What MONAI Label's own app for bundles does not do: a bundle without weights is served as soon as it has been trained,
+weights are loaded strictly and from ``model.pt`` alone, label maps come back on the image's own grid by the bundle's
+own transforms, mistakes are answered by an HTTP status and a sentence, and uncertainty works for any network.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import monailabel
+import torch
+from fastapi import HTTPException
+from monai.transforms import Activations, AsDiscreted, Invertd, SaveImaged
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.epistemic import Epistemic
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
+from monailabel.tasks.train.bundle import BundleTrainTask
+from monailabel.transform.writer import Writer
+
+logger = logging.getLogger(__name__)
+MODEL = "model.pt"
+UNCERTAINTY = "uncertainty"
+SIMULATIONS = 4
+
+
+class BundleApp(MONAILabelApp):
+    """The server's program: one model for every folder in ``model``.
+
+    Args:
+        app_dir: the app's folder.
+        studies: folder of images or address of a DICOMweb server.
+        conf: ``uncertainty``, the bundle that the strategy of that name asks ("first": the first with weights).
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        folders = sorted(path for path in Path(app_dir, "model").iterdir() if (path / "configs").is_dir())
+        self.bundles = {folder.name: folder for folder in folders}
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name=f"Segmentation bundles (MONAI Label {monailabel.__version__})",
+            description="U-shaped transformer, convolutional and hybrid segmentation networks",
+            version=monailabel.__version__,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """A task for each bundle, valid once there are weights."""
+        return {name: BundleInfer(folder, self.conf) for name, folder in self.bundles.items()}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """A task for each bundle."""
+        return {name: BundleTrain(folder, self.conf) for name, folder in self.bundles.items()}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """How the next image to label is chosen."""
+        chosen = Epistemic(desc="The image whose segmentation is the least certain, of those served least recently")
+        return {UNCERTAINTY: chosen, "random": Random(), "first": First()}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """What the strategy "uncertainty" goes by."""
+        chosen = self.conf.get("uncertainty", "first")
+        names = list(self.bundles) if chosen == "first" else [chosen]
+        return {UNCERTAINTY: Uncertainty([self.bundles[name] for name in names], self.conf)}
+
+    def info(self) -> dict[str, Any]:
+        """As MONAI Label's, with bundles that were trained since the start."""
+        for task in self._infers.values():
+            task.refresh()
+        return super().info()
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segment an image.
+
+        Raises:
+            HTTPException: 404 for an unknown model or image, 409 for a model without weights, 422 for an image that
+                cannot be read or does not suit the model, 500 for anything else.
+        """
+        name = request.get("model")
+        task = self._known(self._infers, name)
+        task.refresh()
+        if not task.is_valid():
+            raise HTTPException(409, f"The bundle {name} has no weights yet; train it first: POST /train/{name}.")
+        image = request.get("image")
+        if isinstance(image, str):
+            task.check(self._path(image, datastore or self.datastore()))
+        return _answered(lambda: super(BundleApp, self).infer(request, datastore), f"{name} failed on {image}")
+
+    def train(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Train on the labels that were submitted as final; the weights of the best validation replace ``model.pt``.
+
+        Raises:
+            HTTPException: 404 for an unknown model, 422 for too few labels or labels that do not suit the model,
+                500 for anything else.
+        """
+        name = request.get("model")
+        task = self._known(self._trainers, name)
+        labelled = len(self.datastore().datalist())
+        if labelled < 2:
+            raise HTTPException(
+                422,
+                f"Training needs 2 or more images with final labels, one of them to validate on; there are {labelled}.",
+            )
+        # never validated on what it was trained on: at least one image is kept for validation
+        split = max(float(request.get("val_split", 0.2)), 1 / labelled)
+        settings = {"model_filename": MODEL, **request, "val_split": split}
+        return _answered(lambda: super(BundleApp, self).train(settings), f"The training of {task.bundle_path} failed")
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """As MONAI Label's; 404 for a strategy that does not exist."""
+        self._known(self._strategies, request.get("strategy") or "random", "strategy")
+        return super().next_sample(request)
+
+    def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """As MONAI Label's; 404 for a method that does not exist."""
+        self._known(self._scoring_methods, request.get("method"), "scoring method")
+        return super().scoring(request, datastore)
+
+    def _download_dcmqi_tools(self) -> None:
+        """MONAI Label fetches a program for DICOM SEG from the internet and does not start without."""
+        try:
+            super()._download_dcmqi_tools()
+        except Exception as error:
+            logger.warning("dcmqi's itkimage2segimage cannot be fetched (%s); DICOM SEG needs it on the PATH.", error)
+
+    def _known(self, tasks: dict[str, Any], name: Any, kind: str = "model") -> Any:
+        if name not in tasks:
+            raise HTTPException(404, f"There is no {kind} {name!r}; there are {', '.join(tasks)}.")
+        return tasks[name]
+
+    def _path(self, image: str, datastore: Datastore) -> str:
+        path = image if Path(image).exists() else datastore.get_image_uri(image)
+        if not path or not Path(path).exists():
+            raise HTTPException(404, f"There is no image {image!r} in the studies.")
+        return path
+
+
+class BundleInfer(BundleInferTask):
+    """Inference with a bundle.
+
+    Args:
+        folder: of the bundle.
+        conf: the app's.
+        **others: of MONAI Label's task.
+    """
+
+    def __init__(self, folder: Path, conf: dict[str, str], **others: Any) -> None:
+        self.valid = False
+        self._arguments = {"path": str(folder), "conf": conf, "load_strict": True, "add_post_restore": False, **others}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Become valid when there are weights."""
+        if self.valid or not Path(self._arguments["path"], "models", MODEL).is_file():
+            return
+        super().__init__(**self._arguments)
+        # last.pt lies beside it, whose shorter name MONAI Label would prefer
+        self._config["model_filename"] = [MODEL]
+        # the network takes slices, the model takes what its transforms take
+        self.dimension = self.bundle_config.get_parsed_content("spatial_dims")
+
+    def is_valid(self) -> bool:
+        """Whether there are weights."""
+        return self.valid
+
+    def check(self, path: str) -> None:
+        """Raise HTTPException 422 with a sentence if the bundle cannot segment an image."""
+        config = {key: self.bundle_config.get_parsed_content(key) for key in ("in_channels", "reader", "spatial_dims")}
+        workflow = self.bundle_config.get_parsed_content("workflow")
+        try:
+            workflow.check_cases([{"image": path}], **config)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
+
+    def writer(self, data: dict[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, Any]:
+        """Write the label map with the image's own affine, as NIfTI for volumes and PNG for pictures by default."""
+        formats = {2: ".png", 3: ".nii.gz"}
+        data["result_extension"] = extension or data.get("result_extension") or formats[self.dimension]
+        data["result_dtype"] = dtype or data.get("result_dtype") or "uint8"
+        data["labels"] = self.labels
+        data[self.output_label_key] = data[self.output_label_key][0]  # without the channel
+        return Writer(label=self.output_label_key, json=self.output_json_key, nibabel=True)(data)
+
+
+class BundleTrain(BundleTrainTask):
+    """Training of a bundle."""
+
+    def __init__(self, folder: Path, conf: dict[str, str]) -> None:
+        super().__init__(str(folder), conf, load_strict=True)
+
+    def config(self) -> dict[str, Any]:
+        """As MONAI Label's, for one file of weights."""
+        return super().config() | {"model_filename": [MODEL]}
+
+    def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        metadata = json.loads(Path(self.bundle_metadata_path).read_text(encoding="utf-8"))
+        names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        overrides["class_names"] = [names[str(i)] for i in range(len(names))]
+        # a phantom is no part of these studies
+        overrides["dataset_dir"] = str(Path(overrides[self.const.key_train_dataset_data()][0]["image"]).parent)
+        return overrides
+
+
+class FlippedInfer(BundleInfer):
+    """Class probabilities of an image that is flipped at random and back, on the network's grid."""
+
+    def __init__(self, folder: Path, conf: dict[str, str]) -> None:
+        super().__init__(folder, conf, skip_writer=True, post_filter=[SaveImaged, Invertd, AsDiscreted])
+
+    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cuda") -> dict[str, Any]:
+        """As MONAI Label's, between two flips along the image's rows, columns, both or neither."""
+        axes = [axis for axis in (1, 2) if torch.rand(()) < 0.5]
+        data[self.input_key] = torch.flip(data[self.input_key], axes)
+        data = super().run_inferer(data, convert_to_batch, device)
+        pred = torch.flip(data[self.output_label_key].float().cpu(), axes)
+        data[self.output_label_key] = Activations(softmax=True)(pred)
+        return data
+
+
+class Uncertainty(ScoringMethod):
+    """Entropy of the mean prediction over random flips (test-time augmentation; Wang et al., Neurocomputing 2019).
+
+    Dropout, which MONAI Label's app asks for, is not part of most of these networks.
+
+    Args:
+        folders: of the bundles; the first with weights is asked.
+        conf: the app's.
+    """
+
+    def __init__(self, folders: Sequence[Path], conf: dict[str, str]) -> None:
+        super().__init__("Entropy of the mean prediction over flips of the image")
+        self.folders, self.conf = folders, conf
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Score the unlabelled images that were not scored with these weights; nothing without weights."""
+        for folder in self.folders:
+            task = FlippedInfer(folder, self.conf)
+            if task.is_valid():
+                return _Scoring(task, simulation_size=SIMULATIONS)(request, datastore)
+        return {"skipped": "no bundle has weights"}
+
+
+class _Scoring(EpistemicScoring):
+    def run_scoring(self, image_id: str, *others: Any) -> None:
+        """As MONAI Label's; an image that cannot be read does not keep the others from being scored."""
+        try:
+            super().run_scoring(image_id, *others)
+        except Exception as error:
+            logger.warning("%s was not scored: %s", image_id, _reason(error))
+
+
+def _answered(do: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:
+    """The result, or the reason for a failure as an HTTP status with a sentence."""
+    try:
+        return do()
+    except HTTPException:
+        raise
+    except Exception as error:
+        logger.exception(what)
+        is_input = isinstance(_chain(error)[-1], ValueError | FileNotFoundError)
+        raise HTTPException(422 if is_input else 500, f"{what}: {_reason(error)}") from error
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    return [] if error is None else [error, *_chain(error.__cause__ or error.__context__)]
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause in one line: MONAI wraps errors in pages of advice."""
+    first = _chain(error)[-1]
+    text = first.msg if isinstance(first, MONAILabelException) else str(first)
+    return (text.strip().splitlines() or [type(first).__name__])[0][:500]

@@ -1,0 +1,84 @@
+"""Preparing a MONAI Label app: a folder with the server's program and the packed bundles that it serves."""
+
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.catalog import BY_NAME
+from scripts.zoo.archive import opened
+from scripts.zoo.pack import Packed, assemble
+from scripts.zoo.static_checks import check_manifest
+
+APP_DIR = "apps/segmentation"
+MAIN = Path(__file__).with_name("monailabel_app.py")
+MODELS = "model"
+
+
+def app(bundles: str | Sequence[str], output_dir: str = APP_DIR) -> None:
+    """Write a MONAI Label app, or add bundles to one.
+
+    The bundles are packed ones, with their code, so the folder needs nothing of this repository. One without weights
+    can be trained in the app.
+
+    Args:
+        bundles: names of this repository's bundles, with the weights that they were trained to, or folders, zip files
+            or addresses of packed bundles; several are separated by commas.
+        output_dir: the app's folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown name, a damaged bundle, one that the app has already, or a folder of something else.
+    """
+    folder = Path(str(output_dir))
+    sources = [str(b) for b in bundles.split(",")] if isinstance(bundles, str) else [str(b) for b in bundles]
+    if folder.exists() and not is_app(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is no app of this tool; give --output_dir a new folder.")
+    (folder / MODELS).mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        target, has_weights = _add(source.strip(), folder)
+        print(f"Wrote {target}{'' if has_weights else ', without weights: train it in the app'}.", flush=True)
+    temporary = folder / ".main.py.part"
+    shutil.copyfile(MAIN, temporary)
+    temporary.replace(folder / "main.py")
+    print(f"Start it by: python -m scripts.label start --app {shlex.quote(str(folder))} --studies DIR")
+
+
+def is_app(folder: Path) -> bool:
+    """Whether a folder is an app of this tool: ``main.py`` is written last, so a part of one has only ``model``."""
+    return folder.is_dir() and ((folder / "main.py").is_file() or [path.name for path in folder.iterdir()] == [MODELS])
+
+
+def _add(source: str, folder: Path) -> tuple[Path, bool]:
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as temporary:
+        if source in BY_NAME:
+            name, content = source, Path(temporary) / source
+            _write(assemble(BY_NAME[source]), content)
+        elif os.sep in source or source.endswith(".zip"):
+            with opened(source) as (unpacked, _):
+                check_manifest(unpacked)
+                name, content = unpacked.name, Path(temporary) / unpacked.name
+                shutil.copytree(unpacked, content)
+        else:
+            raise ValueError(
+                f"There is no bundle {source!r}; choose from {', '.join(BY_NAME)}, or give the path of a packed one."
+            )
+        target = folder / MODELS / name
+        if target.exists():
+            raise ValueError(
+                f"{target} exists and may have been trained since; move it away to replace it, or leave {name} out."
+            )
+        content.rename(target)
+    return target, (target / "models" / "model.pt").is_file()
+
+
+def _write(packed: Packed, folder: Path) -> None:
+    for name, content in packed.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Path):
+            shutil.copyfile(content, path)
+        else:
+            path.write_bytes(content)

@@ -1,0 +1,66 @@
+"""Starting MONAI Label's server with an app of this tool."""
+
+import importlib.util
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+from scripts.label.prepare import APP_DIR, is_app
+
+
+def start(
+    studies: str,
+    app: str = APP_DIR,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    uncertainty: str = "",
+    auto_scoring: bool = True,
+) -> None:
+    """Serve an app with MONAI Label until Ctrl-C; needs the extra "label" in an environment of its own.
+
+    Args:
+        studies: folder of images (NIfTI, PNG, TIFF, JPEG), or the address of a DICOMweb server.
+        app: folder that ``app`` wrote.
+        host: address to listen on; 0.0.0.0 for other computers to connect, who then need no password.
+        port: to listen on.
+        uncertainty: bundle whose uncertainty orders the images to label next; by default the first that has weights.
+        auto_scoring: estimate the uncertainty of unlabelled images in the background, at the start, whenever an image
+            is asked for and after every training; else only at ``POST /scoring/uncertainty``.
+
+    Raises:
+        FileNotFoundError: no such app or folder of studies.
+        ValueError: MONAI Label is not installed, the port is taken, or there is no such bundle.
+    """
+    folder = Path(str(app)).resolve()
+    if not is_app(folder):
+        raise FileNotFoundError(
+            f"{app} is no app; make one with: python -m scripts.label app --bundles NAME --output_dir {app}"
+        )
+    studies = str(studies)
+    if not re.match(r"https?://", studies):
+        if not Path(studies).is_dir():
+            raise FileNotFoundError(f"The folder of studies {studies} does not exist; give --studies another.")
+        studies = str(Path(studies).resolve())
+    bundles = sorted(path.name for path in (folder / "model").iterdir() if (path / "configs").is_dir())
+    if uncertainty and uncertainty not in bundles:
+        raise ValueError(f"--uncertainty: the app has no bundle {uncertainty!r}; choose from {', '.join(bundles)}.")
+    if importlib.util.find_spec("monailabel") is None:
+        raise ValueError(
+            "MONAI Label is not installed here; it needs older libraries than the rest, so make a virtual environment "
+            "for it and run there: python -m pip install -e '.[label]'"
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise ValueError(
+                f"{host}:{port} cannot be listened on ({error}); give another --port or --host."
+            ) from error
+    os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"] = str(bool(auto_scoring)).lower()
+    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(folder), "--studies", studies]
+    command += ["--host", str(host), "--port", str(port), "--conf", "uncertainty", uncertainty or "first"]
+    # in this process's place, so that signals reach the server; its launcher breaks on folders with spaces
+    os.execv(sys.executable, command)

@@ -1,0 +1,318 @@
+"""Apps for MONAI Label, and its real server with one: segmentations, trainings, mistakes, uncertainty.
+
+The tests with the server are marked "label" and run in an environment with the extra of that name.
+"""
+
+import importlib.util
+import json
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scripts.catalog import BY_NAME
+from scripts.label.prepare import app
+from scripts.label.server import start
+from scripts.zoo.manifest import MODEL
+from scripts.zoo.pack import assemble, write
+from tests.packing import BUNDLE, NAME, ZIP, repository
+from tests.workflows import ROOT, run
+
+UNTRAINED = "swin_unet"
+REAL_CT = ROOT.parent / "shared" / "data" / "totalsegmentator" / "example_ct_sm.nii.gz"
+TIMEOUT = 300
+
+
+@pytest.fixture(scope="module")
+def zoo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packed bundles: a small trained one, and one without weights."""
+    folder = tmp_path_factory.mktemp("zoo")
+    write(assemble(BUNDLE, root=trained), folder)
+    write(assemble(BY_NAME[UNTRAINED], root=repository(tmp_path_factory.mktemp("untrained"))), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app_dir(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An app with both, in a folder whose name has a space."""
+    folder = tmp_path_factory.mktemp("apps") / "my app"
+    app(bundles=f"{zoo / ZIP},{zoo / UNTRAINED}_v{BY_NAME[UNTRAINED].version}.zip", output_dir=str(folder))
+    return folder
+
+
+def test_app_has_all_it_needs(app_dir: Path, trained: Path) -> None:
+    bundle = app_dir / "model" / NAME
+    assert (bundle / MODEL).read_bytes() == (trained / "bundles" / NAME / MODEL).read_bytes()
+    assert not (app_dir / "model" / UNTRAINED / MODEL).exists()
+    assert list(bundle.glob(f"{NAME}_v*/__init__.py"))
+    assert "scripts." not in (app_dir / "main.py").read_text().split('"""')[2]
+    assert not list(app_dir.glob(".*"))
+
+
+def test_bundles_of_the_repository_by_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    app(bundles=("unet", "cs_unet"), output_dir=str(tmp_path / "an app"))
+    assert {path.name for path in (tmp_path / "an app" / "model").iterdir()} == {"unet", "cs_unet"}
+    command = capsys.readouterr().out.splitlines()[-1].partition("Start it by: ")[2]
+    assert shlex.split(command)[4:6] == ["--app", str(tmp_path / "an app")]
+    app(bundles="swin_unet", output_dir=str(tmp_path / "an app"))
+    assert (tmp_path / "an app" / "model" / "swin_unet").is_dir()
+
+
+def test_what_an_app_has_is_not_replaced(zoo: Path, tmp_path: Path) -> None:
+    app(bundles=str(zoo / ZIP), output_dir=str(tmp_path / "app"))
+    weights = tmp_path / "app" / "model" / NAME / MODEL
+    weights.write_bytes(b"trained since")
+    with pytest.raises(ValueError, match="may have been trained since"):
+        app(bundles=str(zoo / ZIP), output_dir=str(tmp_path / "app"))
+    assert weights.read_bytes() == b"trained since"
+
+
+def test_mistakes_when_preparing(zoo: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There is no bundle 'vnet'; choose from swin_unet"):
+        app(bundles="vnet", output_dir=str(tmp_path / "app"))
+    with pytest.raises(FileNotFoundError, match=r"none\.zip does not exist"):
+        app(bundles=str(tmp_path / "none.zip"), output_dir=str(tmp_path / "app"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is no app of this tool"):
+        app(bundles="unet", output_dir=str(tmp_path / "other"))
+    damaged = tmp_path / "damaged"
+    with zipfile.ZipFile(zoo / ZIP) as archive:
+        archive.extractall(damaged)
+    (damaged / NAME / "configs" / "train.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"configs/train\.json"):
+        app(bundles=str(damaged / NAME), output_dir=str(tmp_path / "app"))
+    assert not list((tmp_path / "app").glob("model/*"))
+
+
+def test_mistakes_when_starting(app_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no app; make one with: python -m scripts\.label app"):
+        start(studies=str(tmp_path), app=str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"The folder of studies .* does not exist"):
+        start(studies=str(tmp_path / "none"), app=str(app_dir))
+    with pytest.raises(ValueError, match=f"no bundle 'vnet'; choose from {NAME}"):
+        start(studies=str(tmp_path), app=str(app_dir), uncertainty="vnet")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "monailabel" else found(name))
+    with pytest.raises(ValueError, match=r"python -m pip install -e '\.\[label\]'"):
+        start(studies=str(tmp_path), app=str(app_dir))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: found("json") if name == "monailabel" else found(name)
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ValueError, match="cannot be listened on"):
+            start(studies=str(tmp_path), app=str(app_dir), port=taken.getsockname()[1])
+
+
+class Server:
+    """MONAI Label's server in a process of its own.
+
+    Args:
+        app_dir: the app.
+        studies: folder of images.
+        log: file for what it prints.
+    """
+
+    def __init__(self, app_dir: Path, studies: Path, log: Path) -> None:
+        self.requests = pytest.importorskip("requests")
+        self.app_dir, self.studies, self.log = app_dir, studies, log
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "scripts.label", "start", "--app", str(app_dir), "--studies", str(studies)]
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(port), "--auto_scoring", "false"], stdout=file, stderr=subprocess.STDOUT
+            )
+        end = time.monotonic() + TIMEOUT
+        while not self._answers():
+            assert self.process.poll() is None and time.monotonic() < end, log.read_text()[-4000:]
+            time.sleep(0.2)
+
+    def _answers(self) -> bool:
+        try:
+            return self.requests.get(f"{self.url}/info/", timeout=TIMEOUT).ok
+        except self.requests.ConnectionError:
+            return False
+
+    def get(self, path: str) -> Any:
+        answer = self.requests.get(self.url + path, timeout=TIMEOUT)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def post(self, path: str, **parameters: Any) -> tuple[int, Any]:
+        answer = self.requests.post(self.url + path, json=parameters or None, timeout=TIMEOUT)
+        return answer.status_code, answer.json()
+
+    def segment(self, model: str, image: str) -> bytes:
+        answer = self.requests.post(f"{self.url}/infer/{model}?image={image}&output=image", timeout=TIMEOUT)
+        assert answer.ok, answer.text
+        return answer.content
+
+    def submit(self, image: str, label: Path) -> None:
+        with label.open("rb") as file:
+            answer = self.requests.put(
+                f"{self.url}/datastore/label?image={image}&tag=final", files={"label": file}, timeout=TIMEOUT
+            )
+        assert answer.ok, answer.text
+
+    def weights(self, model: str) -> bytes:
+        return (self.app_dir / "model" / model / MODEL).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def server(app_dir: Path, ct_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server with seven phantoms, a real scan where there is one, and a file that is cut off."""
+    pytest.importorskip("monailabel", reason="the extra 'label' lives in an environment of its own")
+    folder = tmp_path_factory.mktemp("server")
+    studies = folder / "the studies"
+    studies.mkdir()
+    for path in sorted(ct_dir.glob("images*/*.nii.gz")):
+        shutil.copy(path, studies)
+    if REAL_CT.is_file():
+        shutil.copy(REAL_CT, studies / "real.nii.gz")
+    (studies / "cut.nii.gz").write_bytes(path.read_bytes()[:2000])
+    running = Server(app_dir, studies, folder / "log.txt")
+    yield running
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(60) in (0, -signal.SIGINT)
+
+
+def own_inference(server: Server, model: str, image: str, folder: Path) -> nib.Nifti1Image:
+    """What the bundle's ``inference.json`` writes for an image."""
+    bundle = server.app_dir / "model" / model
+    options = {"bundle_root": str(bundle), "dataset_dir": str(server.studies / f"{image}.nii.gz"), "device": "cpu"}
+    run([str(bundle / "configs" / "inference.json")], "infer", **options, output_dir=str(folder))
+    (path,) = folder.rglob("*_seg.nii.gz")
+    return nib.load(path)
+
+
+def assert_same(answer: bytes, expected: nib.Nifti1Image, folder: Path) -> None:
+    (folder / "answer.nii.gz").write_bytes(answer)
+    found = nib.load(folder / "answer.nii.gz")
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(found.affine, expected.affine)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+
+
+@pytest.mark.label
+def test_info(server: Server) -> None:
+    info = server.get("/info/")
+    names = json.loads((server.app_dir / "model" / NAME / "configs" / "metadata.json").read_text())
+    names = names["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert info["models"][NAME]["labels"] == {name: int(i) for i, name in names.items() if i != "0"}
+    assert info["models"][NAME]["dimension"] == 3
+    assert "liver" in info["labels"]
+    assert info["trainers"].keys() == {NAME, UNTRAINED}
+    assert "uncertainty" in info["strategies"]
+
+
+@pytest.mark.label
+@pytest.mark.parametrize("image", ["phantom_005", "real"])
+def test_same_as_the_bundles_own_inference(server: Server, image: str, tmp_path: Path) -> None:
+    if not (server.studies / f"{image}.nii.gz").is_file():
+        pytest.skip("needs the real scan")
+    expected = own_inference(server, NAME, image, tmp_path / "own")
+    assert np.unique(np.asarray(expected.dataobj)).size > 1
+    assert_same(server.segment(NAME, image), expected, tmp_path)
+
+
+@pytest.mark.label
+def test_mistakes_are_answered(server: Server) -> None:
+    for path, status, said in [
+        (f"/infer/{NAME}?image=cut", 422, "cut.nii.gz cannot be read"),
+        (f"/infer/{NAME}?image=nobody", 404, "There is no image 'nobody'"),
+        ("/infer/vnet?image=phantom_005", 404, f"There is no model 'vnet'; there are {NAME}"),
+        (f"/infer/{UNTRAINED}?image=phantom_005", 409, "has no weights yet; train it first"),
+        ("/train/vnet?run_sync=true", 404, "There is no model 'vnet'"),
+        (f"/train/{NAME}?run_sync=true", 422, "2 or more images with final labels, one of them to validate on; there"),
+        ("/activelearning/wise", 404, "There is no strategy 'wise'"),
+        ("/scoring/wise?run_sync=true", 404, "There is no scoring method 'wise'"),
+    ]:
+        code, answer = server.post(path)
+        assert (code, said in answer["detail"]) == (status, True), answer
+    assert len(server.segment(NAME, "phantom_005")) > 0
+
+
+@pytest.mark.label
+def test_ten_at_once(server: Server) -> None:
+    images = [f"phantom_{i % 7:03d}" for i in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda image: server.segment(NAME, image), images))
+    assert all(answers[i] == answers[i + 7] for i in range(3))
+
+
+@pytest.mark.label
+def test_uncertainty_orders_the_images(server: Server) -> None:
+    code, summary = server.post("/scoring/uncertainty?run_sync=true")
+    assert code == 200
+    images = [path.name.removesuffix(".nii.gz") for path in server.studies.glob("*.nii.gz")]
+    assert summary["executed"] == len(images)
+    scores = {image: server.get(f"/datastore/image/info?image={image}").get("epistemic_entropy") for image in images}
+    assert scores.pop("cut") is None
+    assert all(score > 0 for score in scores.values()) and len(set(scores.values())) == len(scores)
+    first, second = (server.post("/activelearning/uncertainty")[1]["id"] for _ in range(2))
+    assert first == max(scores, key=scores.get)
+    assert second != first  # what was handed out is not handed out again at once
+
+
+@pytest.mark.label
+def test_training_updates_the_model(server: Server, ct_dir: Path, tmp_path: Path) -> None:
+    for i in range(3):
+        (label,) = ct_dir.glob(f"labels*/phantom_{i:03d}.nii.gz")
+        server.submit(f"phantom_{i:03d}", label)
+    weights, before = server.weights(NAME), server.segment(NAME, "phantom_005")
+    assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=1) == (200, {})
+    assert server.weights(NAME) != weights
+    after = server.segment(NAME, "phantom_005")
+    assert after != before
+    assert_same(after, own_inference(server, NAME, "phantom_005", tmp_path / "own"), tmp_path)
+    record = json.loads((server.app_dir / "model" / NAME / "models" / "model.json").read_text())
+    assert record["data_set"] == {"name": server.studies.name, "training": 2, "validation": 1}
+
+
+@pytest.mark.label
+def test_wrong_label_leaves_the_model_as_it_is(server: Server, ct_dir: Path, tmp_path: Path) -> None:
+    (path,) = ct_dir.glob("labels*/phantom_003.nii.gz")
+    label = nib.load(path)
+    values = np.asarray(label.dataobj).copy()
+    values[0, 0, 0] = 77
+    nib.save(nib.Nifti1Image(values, label.affine), tmp_path / "wrong.nii.gz")
+    server.submit("phantom_003", tmp_path / "wrong.nii.gz")
+    weights = server.weights(NAME)
+    code, answer = server.post(f"/train/{NAME}?run_sync=true", max_epochs=1)
+    assert code == 422 and "holds the label values 77; expected whole numbers in 0..8" in answer["detail"]
+    assert server.weights(NAME) == weights
+    server.submit("phantom_003", path)
+
+
+@pytest.mark.label
+def test_untrained_bundle_is_served_after_its_training(server: Server, ct_dir: Path) -> None:
+    for i in range(2):
+        (label,) = ct_dir.glob(f"labels*/phantom_{i:03d}.nii.gz")
+        server.submit(f"phantom_{i:03d}", label)
+    assert UNTRAINED not in server.get("/info/")["models"]
+    code, task = server.post(f"/train/{UNTRAINED}", max_epochs=1)
+    assert code == 200 and task["status"] in ("SUBMITTED", "RUNNING")
+    end = time.monotonic() + TIMEOUT
+    while (task := server.get("/train/"))["status"] in ("SUBMITTED", "RUNNING"):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert task["status"] == "DONE", task["details"]
+    assert UNTRAINED in server.get("/info/")["models"]
+    assert len(server.segment(UNTRAINED, "phantom_005")) > 0

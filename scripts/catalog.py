@@ -128,22 +128,7 @@ BUNDLES = [
         presets={
             **synapse(SWIN_UNET_SYNAPSE),
             **acdc(SWIN_UNET_SYNAPSE),
-            "nasa_super": Preset(
-                kind="micrograph",
-                recipe=Recipe(
-                    img_size=224,
-                    epochs=100,
-                    batch_size=4,
-                    learning_rate=0.0005,
-                    optimizer=ADAMW,
-                    augmentation="micrograph_augmentation",
-                    options={"drop_path_rate": 0.1},
-                    extra={"val_interval": 10, "crops_per_image": 4},
-                ),
-                classes=PRECIPITATES,
-                source="a recipe of this project for few large micrographs",
-            ),
-            "nasa_ebc": nasa({"drop_path_rate": 0.2})["nasa_ebc"],
+            **nasa({"drop_path_rate": 0.2}),
         },
     ),
     Bundle(

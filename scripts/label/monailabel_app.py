@@ -95,9 +95,13 @@ class BundleApp(MONAILabelApp):
         if not task.is_valid():
             raise HTTPException(409, f"The bundle {name} has no weights yet; train it first: POST /train/{name}.")
         image = request.get("image")
-        if isinstance(image, str):
-            task.check(self._path(image, datastore or self.datastore()))
-        return _answered(lambda: super(BundleApp, self).infer(request, datastore), f"{name} failed on {image}")
+
+        def segment() -> dict[str, Any]:
+            if isinstance(image, str):
+                task.check(self._path(image, datastore or self.datastore()))
+            return super(BundleApp, self).infer(request, datastore)
+
+        return _answered(segment, f"{name} failed on {image}")
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Train on the labels that were submitted as final; the weights of the best validation replace ``model.pt``.

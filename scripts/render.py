@@ -1,6 +1,5 @@
 """Render the bundles' configs and documentation from the catalog: ``python -m scripts.render [--check]``."""
 
-import csv
 import json
 import re
 import sys
@@ -284,7 +283,6 @@ def with_tables(text: str) -> str:
     tables = {
         "bundles": bundle_table,
         "record": record_table,
-        "super1": super1_table,
         "microstructure": microstructure_table,
         "architectures": architectures_table,
         "speed": speed_table,
@@ -312,19 +310,6 @@ def record_table() -> str:
     """The keys of a result record."""
     rows = ["| key | value |", "| --- | --- |"]
     return "\n".join(rows + [f"| `{key}` | {text} |" for key, text in KEYS.items()])
-
-
-def super1_table() -> str:
-    """The scores that the evaluation of the README's real result wrote (``summary.csv``)."""
-    with (RESULTS / "swin_unet_super1.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    classes = list(dict.fromkeys(row["class"] for row in rows))
-    scores = {(row["metric"], row["class"]): row for row in rows}
-    lines = ["| class | IoU | Dice | HD95, pixels | scores in the mean |", "| --- | --- | --- | --- | --- |"]
-    for name in classes:
-        cells = [scores[metric, name]["mean"] for metric in ("iou", "dice", "hd95")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {scores['dice', name]['finite']} |")
-    return "\n".join(lines)
 
 
 def microstructure_table() -> str:

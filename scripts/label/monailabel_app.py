@@ -111,7 +111,7 @@ class BundleApp(MONAILabelApp):
                 500 for anything else.
         """
         name = request.get("model")
-        task = self._known(self._trainers, name)
+        self._known(self._trainers, name)
         labelled = len(self.datastore().datalist())
         if labelled < 2:
             raise HTTPException(
@@ -121,7 +121,7 @@ class BundleApp(MONAILabelApp):
         # never validated on what it was trained on: at least one image is kept for validation
         split = max(float(request.get("val_split", 0.2)), 1 / labelled)
         settings = {"model_filename": MODEL, **request, "val_split": split}
-        return _answered(lambda: super(BundleApp, self).train(settings), f"The training of {task.bundle_path} failed")
+        return _answered(lambda: super(BundleApp, self).train(settings), f"The training of {name} failed")
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """As MONAI Label's; 404 for a strategy that does not exist."""
@@ -139,6 +139,14 @@ class BundleApp(MONAILabelApp):
             super()._download_dcmqi_tools()
         except Exception as error:
             logger.warning("dcmqi's itkimage2segimage cannot be fetched (%s); DICOM SEG needs it on the PATH.", error)
+
+    def _local_request(self, url: str, params: dict[str, Any] | None, action: str) -> Any:
+        """A training in its own process asks the server for new scores; it is no failure of it if that fails."""
+        try:
+            return super()._local_request(url, params, action)
+        except OSError as error:
+            logger.warning("%s could not be asked for: %s", action, error)
+            return None
 
     def _known(self, tasks: dict[str, Any], name: Any, kind: str = "model") -> Any:
         if name not in tasks:

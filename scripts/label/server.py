@@ -1,12 +1,14 @@
 """Starting MONAI Label's server with an app of this tool."""
 
 import importlib.util
+import json
 import os
 import re
 import socket
 import sys
 from pathlib import Path
 
+from networks.workflow.data import IMAGE_SUFFIXES
 from scripts.label.prepare import APP_DIR, is_app
 
 
@@ -21,7 +23,7 @@ def start(
     """Serve an app with MONAI Label until Ctrl-C; needs the extra "label" in an environment of its own.
 
     Args:
-        studies: folder of images (NIfTI, PNG, TIFF, JPEG), or the address of a DICOMweb server.
+        studies: folder of images (NIfTI, NRRD, MetaImage, PNG, TIFF, JPEG, BMP), or the address of a DICOMweb server.
         app: folder that ``app`` wrote.
         host: address to listen on; 0.0.0.0 for other computers to connect, who then need no password.
         port: to listen on.
@@ -59,7 +61,8 @@ def start(
             raise ValueError(
                 f"{host}:{port} cannot be listened on ({error}); give another --port or --host."
             ) from error
-    os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"] = str(bool(auto_scoring)).lower()
+    os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"] = json.dumps(bool(auto_scoring))
+    os.environ.setdefault("MONAI_LABEL_DATASTORE_FILE_EXT", json.dumps([f"*{suffix}" for suffix in IMAGE_SUFFIXES]))
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(folder), "--studies", studies]
     command += ["--host", str(host), "--port", str(port), "--conf", "uncertainty", uncertainty or "first"]
     # in this process's place, so that signals reach the server; its launcher breaks on folders with spaces

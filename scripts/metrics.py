@@ -19,6 +19,7 @@ from networks.workflow.scores import TOLERANCE, check_protocol
 from networks.workflow.statistics import ALL_CLASSES, Table, markdown, nanmean, tables
 from scripts import command_line
 from scripts.predictions import find_predictions
+from scripts.report.results import find_variants, name_variants
 
 AFFINE_TOLERANCE = 1e-3  # mm
 
@@ -202,7 +203,8 @@ def _compare(a: Table, b: Table, by_class: bool) -> list[Comparison]:
 def _read_all(results: Sequence[str]) -> list[dict]:
     if not results:
         raise ValueError("No file was given; name one or more files of results (.jsonl).")
-    return [record for path in results for record in read_records(str(path))]
+    records = [record for path in results for record in read_records(str(path))]
+    return name_variants(records, find_variants(records))
 
 
 def _labelled(pairs: list[Pair], split: str) -> list[Pair]:

@@ -27,7 +27,7 @@ from networks.workflow.scores import Score, score_case
 from networks.workflow.statistics import ALL_CLASSES, class_mean, markdown, summarise, tables
 from scripts import command_line, metrics
 from scripts.catalog import BY_NAME
-from tests.workflows import config_paths, run, tiny_overrides
+from tests.workflows import ROOT, config_paths, run, tiny_overrides
 
 SWIN_UNET = BY_NAME["swin_unet"]
 CLASSES = 6
@@ -459,3 +459,15 @@ def test_scoring_the_truth_is_perfect(ct_dir: Path, tmp_path: Path) -> None:
     metrics.score(str(ct_dir / "labelsTs"), str(ct_dir), output=str(tmp_path / "perfect.jsonl"))
     for (_, metric, _), value in values(tmp_path / "perfect.jsonl").items():
         assert math.isnan(value) or value == (0 if metric == "hd95" else 1)
+
+
+def test_results_of_a_suite_are_told_apart(capsys: pytest.CaptureFixture) -> None:
+    """Same network and seed, other weights and recipes."""
+    path = str(ROOT / "results" / "microstructure_cpu.jsonl")
+    metrics.summarise(path)
+    summary = capsys.readouterr().out
+    metrics.compare(path)
+    comparison = capsys.readouterr().out
+    for name in ("U-Net++ (from scratch, short)", "U-Net++ (ImageNet, short)", "Swin-Unet (from scratch, long)"):
+        assert f"| {name} |" in summary and f"| {name} |" in comparison
+    assert "Super3, different_test" in comparison

@@ -103,11 +103,8 @@ def load(paths: Sequence[str | Path]) -> Results:
     run_files = dict.fromkeys([path for path in files if path not in scores] + [p for p in beside if p.is_file()])
     records = [record for path in scores for record in read_records(path)]
     runs = [run for path in run_files for run in read_runs(path)]
-    variants = _variants([*records, *({**run, "model": run["network"]} for run in runs)])
-    named = []
-    for record in records:
-        variant = variants[_identity(record)]
-        named.append(record | {"model": variant.name, "dataset": record.get("data_set") or record["dataset"]})
+    variants = find_variants([*records, *({**run, "model": run["network"]} for run in runs)])
+    named = name_variants(records, variants)
     runs = [{**run, "variant": variants[_identity(run | {"model": run["network"]})].name} for run in runs]
     scored = dict.fromkeys(record["model"] for record in named)
     return Results(
@@ -160,7 +157,8 @@ def _identity(item: Record) -> tuple[str, str, str]:
     return item["model"], item.get("pretraining") or "", item.get("recipe") or ""
 
 
-def _variants(items: Iterable[Record]) -> dict[tuple, Variant]:
+def find_variants(items: Iterable[Record]) -> dict[tuple[str, str, str], Variant]:
+    """The variants of records by network, weights and recipe."""
     found = dict.fromkeys(_identity(item) for item in items)
     several = len({recipe for _, _, recipe in found}) > 1
     variants = {}
@@ -170,6 +168,14 @@ def _variants(items: Iterable[Record]) -> dict[tuple, Variant]:
         name = f"{network} ({', '.join(details)})" if details else network
         variants[network, pretraining, recipe] = Variant(network, weights, recipe, name)
     return variants
+
+
+def name_variants(records: Iterable[Record], variants: dict[tuple[str, str, str], Variant]) -> list[Record]:
+    """The records with their variants' names as models, and the data sets' labels in the suite as data sets."""
+    return [
+        record | {"model": variants[_identity(record)].name, "dataset": record.get("data_set") or record["dataset"]}
+        for record in records
+    ]
 
 
 def _data_sets(records: Sequence[Record]) -> list[DataSet]:

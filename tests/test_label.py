@@ -85,9 +85,10 @@ def test_mistakes_when_preparing(zoo: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.zip does not exist"):
         app(bundles=str(tmp_path / "none.zip"), output_dir=str(tmp_path / "app"))
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "notes.txt").write_text("mine")
+    (tmp_path / "other" / "main.py").write_text("mine")
     with pytest.raises(ValueError, match="is no app of this tool"):
         app(bundles="unet", output_dir=str(tmp_path / "other"))
+    assert (tmp_path / "other" / "main.py").read_text() == "mine"
     damaged = tmp_path / "damaged"
     with zipfile.ZipFile(zoo / ZIP) as archive:
         archive.extractall(damaged)

@@ -34,7 +34,7 @@ def app(bundles: str | Sequence[str], output_dir: str = APP_DIR) -> None:
     """
     folder = Path(str(output_dir))
     sources = [str(b) for b in bundles.split(",")] if isinstance(bundles, str) else [str(b) for b in bundles]
-    if folder.exists() and not is_app(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not is_app(folder) and not _is_begun(folder):
         raise ValueError(f"{folder} exists and is no app of this tool; give --output_dir a new folder.")
     (folder / MODELS).mkdir(parents=True, exist_ok=True)
     for source in sources:
@@ -47,8 +47,14 @@ def app(bundles: str | Sequence[str], output_dir: str = APP_DIR) -> None:
 
 
 def is_app(folder: Path) -> bool:
-    """Whether a folder is an app of this tool: ``main.py`` is written last, so a part of one has only ``model``."""
-    return folder.is_dir() and ((folder / "main.py").is_file() or [path.name for path in folder.iterdir()] == [MODELS])
+    """Whether a folder holds an app of this tool, whose program is written last."""
+    main = folder / "main.py"
+    return main.is_file() and main.read_text(errors="replace").splitlines()[:1] == MAIN.read_text().splitlines()[:1]
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether an app was begun there and not finished, or nothing is there."""
+    return folder.is_dir() and {path.name for path in folder.iterdir() if path.name[:6] != ".part-"} <= {MODELS}
 
 
 def _add(source: str, folder: Path) -> tuple[Path, bool]:

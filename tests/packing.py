@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
 from tests.workflows import ROOT, config_paths, run, training_overrides
 
 BUNDLE = BY_NAME["attention_unet"]

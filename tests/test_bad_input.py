@@ -16,7 +16,7 @@ from PIL import Image
 from networks.phantom import write_precipitate_phantom
 from networks.workflow import list_images
 from networks.workflow.errors import user_error
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
 from tests.workflows import command_line, config_paths, run, tiny_overrides, training_overrides
 
 SWIN_UNET = BY_NAME["swin_unet"]

@@ -13,7 +13,7 @@ from scripts.benchmark import __main__ as command
 from scripts.benchmark.cases import CASES, Case
 from scripts.benchmark.measure import PASSES, Settings, attempt, count_macs, in_fresh_process
 from scripts.benchmark.records import authors_cost, authors_products, authors_ratio, default_path, latest, read_records
-from scripts.tables import architectures_table, faster_table, speed_table
+from scripts.benchmark.tables import architectures_table, faster_table, speed_table
 
 SMALL = {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}
 UNET = Case("unet", "U-Net", "Unet", SMALL)
@@ -147,7 +147,7 @@ def test_tables(tmp_path: Path, monkeypatch) -> None:
     assert "| U-Net, ResNet-50 | 1.25 |  |  | 1.25 |" in table
     assert table.startswith("C, 2 threads, PyTorch 2, float32, batch 4, 224 x 224.")
 
-    monkeypatch.setattr("scripts.tables.RESULTS", tmp_path)
+    monkeypatch.setattr("scripts.benchmark.tables.RESULTS", tmp_path)
     assert speed_table() == faster_table()
     assert speed_table().startswith("Not measured yet") and architectures_table().startswith("Not measured yet")
     (tmp_path / "benchmark_cpu.jsonl").write_text(json.dumps(record))

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 import networks
 from networks.workflow.checkpoints import save_atomically
-from scripts import export as tool
-from scripts.catalog import BUNDLES, BY_NAME
-from scripts.export import Difference, export, manifest_path, read_manifest
-from scripts.inference_config import InferenceConfig, sha256
-from scripts.runtimes import FORMATS, RuntimeNetwork, load_model
+from scripts.catalog.bundles import BUNDLES, BY_NAME
+from scripts.export import exporting as tool
+from scripts.export.exporting import Difference, export, manifest_path, read_manifest
+from scripts.export.runtimes import FORMATS, RuntimeNetwork, load_model
+from scripts.opened_bundle import InferenceConfig, sha256
 from tests.small import SMALL
 from tests.workflows import config_paths, tiny_network
 

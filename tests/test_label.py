@@ -22,7 +22,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
 from scripts.label.prepare import app
 from scripts.label.server import start
 from scripts.zoo.manifest import MODEL

@@ -25,8 +25,9 @@ from networks.workflow import ZoomedSliceInferer
 from networks.workflow.records import KEYS, make_records, number, read_records, write_records
 from networks.workflow.scores import Score, score_case
 from networks.workflow.statistics import ALL_CLASSES, class_mean, markdown, summarise, tables
-from scripts import command_line, metrics
-from scripts.catalog import BY_NAME
+from scripts import command_line
+from scripts.catalog.bundles import BY_NAME
+from scripts.metrics import commands as metrics
 from tests.workflows import ROOT, config_paths, run, tiny_overrides
 
 SWIN_UNET = BY_NAME["swin_unet"]

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from networks.workflow.checkpoints import save_atomically
-from scripts.catalog import BY_NAME, Bundle
-from scripts.export import export
-from scripts.inference_config import InferenceConfig
+from scripts.catalog.bundles import BY_NAME, Bundle
+from scripts.export.exporting import export
+from scripts.opened_bundle import InferenceConfig
 from scripts.predict.__main__ import predict
 from tests.workflows import ROOT, config_paths, run, tiny_network
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from networks.workflow.checkpoints import read_checkpoint, save_atomically
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
 from tests.workflows import command_line, config_paths, run, same_state, training_overrides
 
 EPOCHS = 6

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from networks.workflow.errors import _check_command_line, _config_files, _options
-from scripts.catalog import BUNDLES
-from scripts.render import bundle_configs, render, with_tables
+from scripts.catalog.bundles import BUNDLES
+from scripts.render.__main__ import render
+from scripts.render.bundle import bundle_configs
+from scripts.render.documents import with_tables
 from tests.workflows import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -28,7 +30,7 @@ def test_nothing_drifts() -> None:
 
 
 def test_drift_is_noticed(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("scripts.render.ROOT", tmp_path)
+    monkeypatch.setattr("scripts.render.__main__.ROOT", tmp_path)
     (tmp_path / "LICENSE").write_text("licence")
     with pytest.raises(SystemExit, match=r"python -m scripts\.render"):
         render(check=True)

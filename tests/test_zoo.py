@@ -23,8 +23,8 @@ import torch
 
 from networks.workflow.provenance import describe_cases
 from networks.workflow.records import file_hash
-from scripts.catalog import BUNDLES, BY_NAME, Bundle
-from scripts.render import NO_WEIGHTS
+from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
+from scripts.render.bundle import NO_WEIGHTS
 from scripts.zoo import packed_configs
 from scripts.zoo.carried import carry, follow, rename_imports
 from scripts.zoo.manifest import MANIFEST

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
-from scripts.catalog import Bundle
+from scripts.catalog.bundles import Bundle
 from tests.small import SMALL
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from scripts import command_line
 from scripts.benchmark.cases import CASES, Case
 from scripts.benchmark.measure import DTYPES, PASSES, Settings, attempt, in_fresh_process, machine
 from scripts.benchmark.records import Record, authors_ratio, default_path, read_records, store
-from scripts.tables import speed_table
+from scripts.benchmark.tables import speed_table
 
 
 def benchmark(

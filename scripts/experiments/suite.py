@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from networks.workflow import load_datalist
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
 
 PROTOCOLS = ("strict", "paper")
 DATA_SET_KEYS = {"dataset_dir", "preset", "setting", "splits", "options", "prepare"}

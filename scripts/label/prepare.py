@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
 from scripts.zoo.archive import opened
 from scripts.zoo.pack import Packed, assemble
 from scripts.zoo.static_checks import check_manifest

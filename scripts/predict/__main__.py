@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from networks.workflow.evaluation import write_csv
 from scripts import command_line
-from scripts.export import manifest_path, read_manifest
-from scripts.inference_config import LOCATIONS, InferenceConfig, sha256
+from scripts.export.exporting import manifest_path, read_manifest
+from scripts.export.runtimes import FORMATS, load_model
+from scripts.opened_bundle import LOCATIONS, InferenceConfig, sha256
 from scripts.predict.cases import SUFFIXES, Case, find_cases
 from scripts.predict.processes import Processes
 from scripts.predict.segmenter import Segmenter
-from scripts.runtimes import FORMATS, load_model
 
 RECORD, FAILED = "predictions.json", "failed.csv"
 

@@ -21,7 +21,7 @@ from networks.workflow import check_cases, load_weights, put_in_place
 from networks.workflow.evaluation import label_overlay
 from scripts.datasets.dicom import read_series
 from scripts.datasets.dicom_seg import write_dicom_seg
-from scripts.inference_config import InferenceConfig
+from scripts.opened_bundle import InferenceConfig
 from scripts.predict.cases import Case
 
 

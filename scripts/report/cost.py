@@ -10,11 +10,11 @@ import torch
 from monai.bundle import ConfigParser
 
 import networks
-from scripts import configs
 from scripts.benchmark.cases import CASES
 from scripts.benchmark.measure import PASSES
 from scripts.benchmark.records import Record, latest
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
+from scripts.render.training import preset_overlay, train
 from scripts.report.results import Results, Run, training_seconds
 from scripts.report.sheets import NONE, Cell, Sheet, duration
 
@@ -26,7 +26,7 @@ def network_arguments(run: Run) -> tuple[type, dict[str, Any]] | None:
     bundle = BY_NAME.get(run["bundle"])
     if bundle is None or run["preset"] not in bundle.presets:
         return None
-    parser = ConfigParser(configs.train(bundle) | configs.preset_overlay(bundle, run["preset"]))
+    parser = ConfigParser(train(bundle) | preset_overlay(bundle, run["preset"]))
     parser.update({key: value for key, value in run["options"].items() if key != "pretrained"})
     names = [name for name in parser["network_def"] if not name.startswith("_")]
     arguments = {name: parser.get_parsed_content(f"network_def::{name}") for name in names}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from scripts.benchmark.records import RESULTS
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
 
 PATH = RESULTS / "published.json"
 QUOTED = "for comparison in papers of the TransUNet line"

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from networks.workflow.statistics import ALL_CLASSES, Summary, Table
-from scripts import tables
-from scripts.metrics import comparisons
+from scripts.benchmark import tables
+from scripts.metrics.commands import comparisons
 from scripts.report.published import Published, published
 from scripts.report.results import DataSet, Results, overall
 

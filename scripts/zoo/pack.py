@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from networks.workflow.provenance import write_json
-from scripts.catalog import BUNDLES, BY_NAME, Bundle
-from scripts.render import LOGGING, NO_WEIGHTS, ROOT, bundle_configs, bundle_readme
+from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
+from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
+from scripts.render.documents import bundle_readme
 from scripts.zoo import weights as trained
 from scripts.zoo.carried import carry
 from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, large_files_yaml, make_manifest
 from scripts.zoo.packed_configs import module_ids, pack_config, used_by
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 LARGE = 25 * 2**20  # the zoo's limit for a file in its repository
 # zip files cannot hold an earlier time
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
@@ -134,7 +136,7 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
         if info.get(packed.stem, {}).get("checksum", checksum) != checksum and not overwrite:
             raise ValueError(
                 f"{folder} already holds {packed.name} {packed.version} with other content, which people may have "
-                "downloaded; add a version to its changelog in scripts/catalog.py, or give --overwrite."
+                "downloaded; add a version to its changelog in scripts/catalog/bundles.py, or give --overwrite."
             )
         temporary.replace(path)
     finally:

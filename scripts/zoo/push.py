@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 from monai.bundle import push_to_hf_hub
 
-from scripts.catalog import BY_NAME
+from scripts.catalog.bundles import BY_NAME
 from scripts.zoo.verify import check
 
 

@@ -10,7 +10,7 @@ import networks
 from networks.workflow.checkpoints import load_weights
 from networks.workflow.records import file_hash, read_records
 from networks.workflow.statistics import class_mean, tables
-from scripts.catalog import Bundle
+from scripts.catalog.bundles import Bundle
 
 DECIMALS = 4
 SCORES = "results_*.jsonl"

@@ -1,11 +1,11 @@
 """Building the configs that score a trained network."""
 
 from networks.workflow.scores import TOLERANCE
-from scripts import data_configs as data
-from scripts.catalog import Bundle
-from scripts.configs import check
-from scripts.data_configs import PAIR, WORKFLOW, Config
-from scripts.recipes import Preset
+from scripts.catalog.bundles import Bundle
+from scripts.catalog.recipes import Preset
+from scripts.render import data
+from scripts.render.data import PAIR, WORKFLOW, Config
+from scripts.render.shared import check
 
 
 def evaluate(bundle: Bundle) -> Config:

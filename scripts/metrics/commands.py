@@ -17,8 +17,7 @@ from networks.workflow.evaluation import score_records
 from networks.workflow.records import read_records, write_records
 from networks.workflow.scores import TOLERANCE, check_protocol
 from networks.workflow.statistics import ALL_CLASSES, Table, markdown, nanmean, tables
-from scripts import command_line
-from scripts.predictions import find_predictions
+from scripts.metrics.predictions import find_predictions
 from scripts.report.results import find_variants, name_variants
 
 AFFINE_TOLERANCE = 1e-3  # mm
@@ -236,6 +235,3 @@ def _read(prediction: Path, label: str, num_classes: int) -> tuple[MetaTensor, M
 
 
 COMMANDS = {"score": score, "summarise": summarise, "compare": compare}
-
-if __name__ == "__main__":
-    command_line.run(COMMANDS, "metrics")

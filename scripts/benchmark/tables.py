@@ -16,7 +16,7 @@ from scripts.benchmark.records import (
     latest,
     read_records,
 )
-from scripts.catalog import BUNDLES
+from scripts.catalog.bundles import BUNDLES
 
 USUAL = "benchmark_cpu.jsonl"
 MISSING = "Not measured yet: `python -m scripts.benchmark networks` measures and writes `results/{}`.".format

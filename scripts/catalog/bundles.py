@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from scripts.recipes import (
+from scripts.catalog.augmentation import flips_and_rotations, micrograph_augmentation
+from scripts.catalog.recipes import (
     ADAM,
     ADAMW,
     PRECIPITATES,
@@ -95,7 +96,7 @@ LEVIT_UNET_SYNAPSE = Recipe(
     batch_size=8,
     learning_rate=0.00001,
     optimizer=ADAM | {"weight_decay": 0.0001},
-    augmentation="flips_and_rotations",
+    augmentation=flips_and_rotations,
     loss_weights=(0.5, 0.5),
     decay="constant",
     options={"variant": "384", "drop_path_rate": 0.1},
@@ -177,7 +178,7 @@ BUNDLES = [
                 batch_size=4,
                 learning_rate=0.0005,
                 optimizer=ADAMW,
-                augmentation="micrograph_augmentation",
+                augmentation=micrograph_augmentation,
                 loss_weights=(0.7, 0.3),
                 balanced=True,
                 options={

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from networks.workflow import check_cases, load_weights, put_in_place
-from scripts import command_line
-from scripts.inference_config import LOCATIONS, InferenceConfig, sha256
-from scripts.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
+from scripts.export.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
+from scripts.opened_bundle import LOCATIONS, InferenceConfig, sha256
 
 TOLERANCE = 1e-4
 PACKAGES = ("torch", "monai", "timm", "onnx", "onnxruntime", "openvino", "tensorrt")
@@ -249,7 +248,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-if __name__ == "__main__":
-    command_line.run(export, "export")

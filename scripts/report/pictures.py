@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from networks.workflow import class_names, load_datalist
 from networks.workflow.data import VOLUME_SUFFIXES, Pair
 from networks.workflow.evaluation import fullest_slice, overlay
-from scripts.predictions import find_predictions
+from scripts.metrics.predictions import find_predictions
 
 MARGIN = 24
 

@@ -1,7 +1,16 @@
 """How networks are trained: recipes, and presets, which are recipes for a data set, with those that several share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from scripts.catalog.augmentation import (
+    Config,
+    horizontal_flips,
+    micrograph_augmentation,
+    mild_augmentation,
+    paper_augmentation,
+)
 
 ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach"]
 HEART = ["right ventricle", "myocardium", "left ventricle"]
@@ -23,7 +32,7 @@ class Recipe:
         batch_size: slices or crops per step.
         learning_rate: initial learning rate.
         optimizer: class and arguments, without parameters and learning rate.
-        augmentation: name of a function of ``scripts.data_configs`` that builds the random transforms.
+        augmentation: builds the random transforms.
         loss_weights: of cross-entropy and Dice.
         decay: of the learning rate per step, "polynomial" to zero or "constant".
         balanced: whether the cross-entropy weighs classes by their rarity.
@@ -36,7 +45,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     optimizer: dict[str, Any]
-    augmentation: str
+    augmentation: Callable[[], list[Config]]
     loss_weights: tuple[float, float] = (0.4, 0.6)
     decay: str = "polynomial"
     balanced: bool = False
@@ -76,7 +85,7 @@ def ct_phantom(
         batch_size=4,
         learning_rate=learning_rate,
         optimizer=ADAMW,
-        augmentation="mild_augmentation",
+        augmentation=mild_augmentation,
         options=options or {},
     )
     return Preset("ct", recipe, ORGANS, "a short training of this project that fits the phantom")
@@ -106,7 +115,7 @@ def transunet_line(
         batch_size=batch_size,
         learning_rate=learning_rate,
         optimizer=SGD,
-        augmentation="paper_augmentation",
+        augmentation=paper_augmentation,
         loss_weights=loss_weights,
         options=options or {},
         extra={"val_interval": 10},
@@ -119,7 +128,7 @@ def nasa(options: dict[str, Any] | None = None) -> dict[str, Preset]:
     Adam at 2e-4 until validation has not improved for 30 epochs, then at 1e-5 until it has not for another 30.
     """
 
-    def recipe(augmentation: str) -> Recipe:
+    def recipe(augmentation: Callable[[], list[Config]]) -> Recipe:
         return Recipe(
             img_size=512,
             epochs=1000,
@@ -136,6 +145,6 @@ def nasa(options: dict[str, Any] | None = None) -> dict[str, Preset]:
 
     source = "CS-UNet's paper and the benchmark of Stuckner et al., npj Comput. Mater. 8, 200 (2022)"
     return {
-        "nasa_super": Preset("micrograph", recipe("micrograph_augmentation"), PRECIPITATES, source),
-        "nasa_ebc": Preset("micrograph", recipe("horizontal_flips"), COATING, source),
+        "nasa_super": Preset("micrograph", recipe(micrograph_augmentation), PRECIPITATES, source),
+        "nasa_ebc": Preset("micrograph", recipe(horizontal_flips), COATING, source),
     }

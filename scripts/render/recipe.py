@@ -1,7 +1,7 @@
 """The parts of a config that a recipe decides: loss, learning rate, optimizer."""
 
-from scripts.data_configs import Config
-from scripts.recipes import Recipe
+from scripts.catalog.recipes import Recipe
+from scripts.render.data import Config
 
 
 def loss(recipe: Recipe) -> Config:

@@ -1,13 +1,10 @@
 """The data side of the configs: transforms, data sets, inferers, writers, for volumes and for pictures."""
 
-from typing import Any
+from scripts.catalog.augmentation import PAIR, Config, compose
+from scripts.catalog.recipes import Preset
 
-from scripts.recipes import Preset
-
-Config = dict[str, Any]
 WORKFLOW = "networks.workflow"
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-PAIR = ["image", "label"]
 
 
 def load(preset: Preset, keys: list[str]) -> list[Config]:
@@ -35,7 +32,7 @@ def oriented_image(preset: Preset) -> list[Config]:
 
 def train_preprocessing(preset: Preset) -> Config:
     """Deterministic transforms of image and label, then the recipe's random ones."""
-    augmentation = globals()[preset.recipe.augmentation]()
+    augmentation = preset.recipe.augmentation()
     if preset.volumes:
         fixed = [*load(preset, PAIR), *_orient_and_resize(PAIR, ["trilinear", "nearest"]), *_intensity(preset)]
         fixed.append({"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]})
@@ -109,77 +106,6 @@ def save(preset: Preset) -> Config:
     }
 
 
-def mild_augmentation() -> list[Config]:
-    """Small turns and scalings and contrast: anatomy keeps its sides."""
-    return [
-        {
-            "_target_": "RandAffined",
-            "keys": PAIR,
-            "prob": 0.7,
-            "rotate_range": 0.26,
-            "scale_range": 0.15,
-            "translate_range": 8,
-            "mode": ["bilinear", "nearest"],
-            "padding_mode": "border",
-        },
-        {"_target_": "RandScaleIntensityd", "keys": "image", "factors": 0.1, "prob": 0.5},
-        {"_target_": "RandShiftIntensityd", "keys": "image", "offsets": 0.05, "prob": 0.5},
-    ]
-
-
-def paper_augmentation() -> list[Config]:
-    """The TransUNet line's: half of the time a quarter turn and a flip, of the rest half a turn of up to 20 degrees."""
-    quarter_turns = [
-        {"_target_": "RandRotate90d", "keys": PAIR, "prob": 0.75, "max_k": 3},
-        {"_target_": "RandAxisFlipd", "keys": PAIR, "prob": 1.0},
-    ]
-    small_turn = {
-        "_target_": "RandRotated",
-        "keys": PAIR,
-        "range_x": "$np.deg2rad(20)",
-        "prob": 0.5,
-        "mode": "nearest",
-        "padding_mode": "zeros",
-    }
-    return [{"_target_": "OneOf", "transforms": [compose(*quarter_turns), small_turn], "weights": [0.5, 0.5]}]
-
-
-def flips_and_rotations() -> list[Config]:
-    """Flips along both axes and turns of up to 20 degrees."""
-    return [
-        {"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 0},
-        {"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 1},
-        {
-            "_target_": "RandRotated",
-            "keys": PAIR,
-            "range_x": "$np.deg2rad(20)",
-            "prob": 0.5,
-            "mode": ["bilinear", "nearest"],
-            "padding_mode": "zeros",
-        },
-    ]
-
-
-def horizontal_flips() -> list[Config]:
-    """Left to right only: a coating lies on top of its substrate."""
-    return [{"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 0}]
-
-
-def micrograph_augmentation() -> list[Config]:
-    """Flips, quarter turns, noise, contrast and brightness: a micrograph has no upper side.
-
-    Brightness varies by a fifth of the grey values' range, which is 0.9 of the deviation that they are divided by:
-    images of one and the same material differ by as much.
-    """
-    return [
-        {"_target_": "RandRotate90d", "keys": PAIR, "prob": 0.75, "max_k": 3},
-        {"_target_": "RandFlipd", "keys": PAIR, "prob": 0.5, "spatial_axis": 0},
-        {"_target_": "RandGaussianNoised", "keys": "image", "prob": 0.3, "std": 0.1},
-        {"_target_": "RandScaleIntensityd", "keys": "image", "factors": 0.2, "prob": 0.5},
-        {"_target_": "RandShiftIntensityd", "keys": "image", "offsets": 0.9, "prob": 0.5},
-    ]
-
-
 def _orient(keys: list[str]) -> list[Config]:
     return [{"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None}]
 
@@ -225,7 +151,3 @@ def _intensity(preset: Preset) -> list[Config]:
             "channel_wise": True,
         }
     ]
-
-
-def compose(*transforms: Config) -> Config:
-    return {"_target_": "Compose", "transforms": list(transforms)}

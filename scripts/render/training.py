@@ -1,14 +1,11 @@
-"""Building the JSON configs of a bundle from its catalog entry, as plain dictionaries."""
+"""Building the configs that train a network."""
 
-from scripts import data_configs as data
-from scripts.catalog import Bundle
-from scripts.data_configs import PAIR, WORKFLOW, Config
-from scripts.recipe_configs import loss, lr_scheduler, optimizer
-from scripts.recipes import Preset, Recipe
+from scripts.catalog.bundles import Bundle
+from scripts.render import data
+from scripts.render.data import PAIR, WORKFLOW, Config
+from scripts.render.recipe import loss, lr_scheduler, optimizer
+from scripts.render.shared import check, common, data_ids, network, phantom, preset_ids, recipe_ids
 
-PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
-DATASET_DIR = {"ct": "data/ct_phantom", "mr": "data/mr", "micrograph": "data/precipitate_phantom"}
-CHANNELS = {"ct": 1, "mr": 1, "micrograph": 3}
 NOT_FIRST = "$idist.get_rank() > 0"
 
 
@@ -22,19 +19,19 @@ def train(bundle: Bundle) -> Config:
             "$import networks.workflow as workflow",
             "$import networks.pretrained as weights",
         ],
-        **_common(bundle),
+        **common(bundle),
         "log_dir": "$@bundle_root + '/logs'",
         "check_data": True,
         "preset": None,
-        **_data_ids(preset),
+        **data_ids(preset),
         "pretrained": None,
         "resume": False,
         "seed": 0,
         "amp": True,
         "num_workers": 0,
         "cache_rate": 1.0,
-        **_recipe_ids(recipe),
-        "datalist": f"$workflow.load_datalist(@dataset_dir, {_phantom(preset)})",
+        **recipe_ids(recipe),
+        "datalist": f"$workflow.load_datalist(@dataset_dir, {phantom(preset)})",
         "class_names": "$workflow.class_names(@dataset_dir, @out_channels)",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": network(bundle),
@@ -163,7 +160,7 @@ def train(bundle: Bundle) -> Config:
                     "network": "@network",
                     "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
                     "validation=@validate::dataset::data)",
-                    "ids": {key: f"@{key}" for key in ("preset", *_data_ids(preset), "img_size", *bundle.options)},
+                    "ids": {key: f"@{key}" for key in ("preset", *data_ids(preset), "img_size", *bundle.options)},
                 },
             ],
             "evaluator": {
@@ -187,78 +184,6 @@ def train(bundle: Bundle) -> Config:
         # not in initialize, which MONAI runs as well to load the weights only
         "run": [check("@train::dataset::data + @validate::dataset::data"), "$@train::trainer.run()"],
         "training": "%run",
-    }
-
-
-def inference(bundle: Bundle) -> Config:
-    """``inference.json``: label maps of a folder's images, on the grid of each."""
-    preset = bundle.default
-    return {
-        "imports": [
-            "$import os",
-            "$import networks.workflow as workflow",
-        ],
-        **_common(bundle),
-        "output_dir": "$@bundle_root + '/eval/predictions'",
-        "ckpt_path": "$@ckpt_dir + '/model.pt'",
-        "check_data": True,
-        **_data_ids(preset),
-        "amp": True,
-        "num_workers": 0,
-        "sw_batch_size": 8,
-        "img_size": [preset.recipe.img_size] * 2,
-        **preset.recipe.options,
-        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
-        "network_def": network(bundle),
-        "network": "$@network_def.to(@device)",
-        "datalist": f"$workflow.list_images(@dataset_dir, {_phantom(preset)})",
-        "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
-        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
-        "dataloader": {
-            "_target_": "DataLoader",
-            "dataset": "@dataset",
-            "batch_size": 1,
-            "shuffle": False,
-            "num_workers": "@num_workers",
-        },
-        "inferer": data.inferer(preset),
-        "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
-        "handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}],
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "val_handlers": "@handlers",
-            "amp": "$@amp and 'cuda' in str(@device)",
-        },
-        "initialize": ["$workflow.report_errors()", "$monai.utils.set_determinism(0)"],
-        "run": [
-            check("@datalist", classes="None"),
-            "$workflow.load_weights(@network, @ckpt_path)",
-            "$@evaluator.run()",
-        ],
-    }
-
-
-def inference_trt(bundle: Bundle) -> Config:
-    """``inference_trt.json``, merged after ``inference.json``: the network as a TensorRT engine, built at first use.
-
-    The engine is kept beside the checkpoint and built anew when that is newer. MONAI exports it through ONNX with
-    dynamic axes, which only the older of PyTorch's two exporters takes. The engine computes in float16 by itself, so
-    autocast stays out of it.
-    """
-    return {
-        "+imports": ["$from monai.networks import trt_compile"],
-        "amp": False,
-        "trt_args": {
-            "precision": "fp16",
-            "dynamic_batchsize": "$[1, @sw_batch_size, @sw_batch_size]",
-            "export_args": {"dynamo": False},
-        },
-        "network": "$trt_compile(@network_def.to(@device), @ckpt_path, args=@trt_args)",
     }
 
 
@@ -302,7 +227,7 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
     """``presets/<data set>.json``, merged after ``train.json`` (and before ``evaluate.json``)."""
     preset = bundle.presets[name]
     recipe = preset.recipe
-    overlay = {"preset": name, **_preset_ids(bundle, preset)}
+    overlay = {"preset": name, **preset_ids(bundle, preset)}
     overlay |= {"loss": loss(recipe), "optimizer": optimizer(recipe), "lr_scheduler": lr_scheduler(recipe)}
     overlay["train::preprocessing"] = data.train_preprocessing(preset)
     if preset.kind != bundle.default.kind:
@@ -312,85 +237,6 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
             "validate::inferer": data.inferer(preset),
         }
     return overlay
-
-
-def preset_inference(bundle: Bundle, preset: Preset) -> Config:
-    """``presets/<data set>_inference.json``, merged after ``inference.json``."""
-    ids = _preset_ids(bundle, preset)
-    known = inference(bundle).keys() | _data_ids(preset).keys()
-    overlay = {key: value for key, value in ids.items() if key in known}
-    if preset.kind != bundle.default.kind:
-        overlay |= {
-            "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
-            "inferer": data.inferer(preset),
-            "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
-        }
-    return overlay
-
-
-def network(bundle: Bundle) -> Config:
-    """The network with its options taken from the ids of the same names."""
-    return {
-        "_target_": f"networks.{bundle.network}",
-        "in_channels": "@in_channels",
-        "out_channels": "@out_channels",
-        "img_size": "@img_size",
-        **{option: f"@{option}" for option in bundle.options},
-    }
-
-
-def _common(bundle: Bundle) -> Config:
-    # A config cannot learn where it is, so it looks for itself from the two usual working folders.
-    here = f"bundles/{bundle.name}"
-    return {
-        "bundle_root": f"$'{here}' if os.path.isfile('{here}/configs/metadata.json') else '.'",
-        "ckpt_dir": "$@bundle_root + '/models'",
-        "output_dir": "$@bundle_root + '/eval'",
-        "dataset_dir": DATASET_DIR[bundle.default.kind],
-    }
-
-
-def _data_ids(preset: Preset) -> Config:
-    ids: Config = {"in_channels": CHANNELS[preset.kind], "out_channels": len(preset.classes) + 1}
-    if preset.kind == "ct":
-        return {**ids, "spatial_dims": 3, "reader": None, "intensity_range": [-125, 275]}
-    if preset.kind == "mr":
-        return {**ids, "spatial_dims": 3, "reader": None, "intensity_percentiles": [0, 100]}
-    return {**ids, "spatial_dims": 2, "reader": "PILReader"}
-
-
-def _recipe_ids(recipe: Recipe) -> Config:
-    return {
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
-        "patience": 0,
-        "second_learning_rate": 0.0,
-        "val_interval": 1,
-        "sw_batch_size": 8,
-        "img_size": [recipe.img_size, recipe.img_size],
-        **recipe.options,
-        **recipe.extra,
-    }
-
-
-def _preset_ids(bundle: Bundle, preset: Preset) -> Config:
-    default = _data_ids(bundle.default)
-    data = {key: value for key, value in _data_ids(preset).items() if default.get(key, ...) != value}
-    recipe = _recipe_ids(preset.recipe)
-    return {**data, **{key: value for key, value in recipe.items() if key != "sw_batch_size"}}
-
-
-def _phantom(preset: Preset) -> str:
-    kind = preset.kind
-    if kind not in PHANTOM:
-        return "phantom=None"
-    return f"phantom='{PHANTOM[kind]}' if @dataset_dir == '{DATASET_DIR[kind]}' else None"
-
-
-def check(cases: str, classes: str = "@out_channels") -> str:
-    """The check of images and labels before a run."""
-    return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
 
 
 def _mean_dice() -> Config:

@@ -1,0 +1,1 @@
+"""The single list of bundles, their recipes, and what their ids mean."""

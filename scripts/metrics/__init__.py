@@ -1,0 +1,1 @@
+"""Scores of saved label maps, summaries and comparisons."""

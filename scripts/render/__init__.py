@@ -1,0 +1,1 @@
+"""From the catalog to the bundles: configs, documentation, tables."""

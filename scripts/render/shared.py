@@ -1,0 +1,74 @@
+"""What the configs of a bundle share: ids with their defaults, the network, the check of the data."""
+
+from scripts.catalog.bundles import Bundle
+from scripts.catalog.recipes import Preset, Recipe
+from scripts.render.data import Config
+
+PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
+DATASET_DIR = {"ct": "data/ct_phantom", "mr": "data/mr", "micrograph": "data/precipitate_phantom"}
+CHANNELS = {"ct": 1, "mr": 1, "micrograph": 3}
+
+
+def network(bundle: Bundle) -> Config:
+    """The network with its options taken from the ids of the same names."""
+    return {
+        "_target_": f"networks.{bundle.network}",
+        "in_channels": "@in_channels",
+        "out_channels": "@out_channels",
+        "img_size": "@img_size",
+        **{option: f"@{option}" for option in bundle.options},
+    }
+
+
+def common(bundle: Bundle) -> Config:
+    # A config cannot learn where it is, so it looks for itself from the two usual working folders.
+    here = f"bundles/{bundle.name}"
+    return {
+        "bundle_root": f"$'{here}' if os.path.isfile('{here}/configs/metadata.json') else '.'",
+        "ckpt_dir": "$@bundle_root + '/models'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "dataset_dir": DATASET_DIR[bundle.default.kind],
+    }
+
+
+def data_ids(preset: Preset) -> Config:
+    ids: Config = {"in_channels": CHANNELS[preset.kind], "out_channels": len(preset.classes) + 1}
+    if preset.kind == "ct":
+        return {**ids, "spatial_dims": 3, "reader": None, "intensity_range": [-125, 275]}
+    if preset.kind == "mr":
+        return {**ids, "spatial_dims": 3, "reader": None, "intensity_percentiles": [0, 100]}
+    return {**ids, "spatial_dims": 2, "reader": "PILReader"}
+
+
+def recipe_ids(recipe: Recipe) -> Config:
+    return {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "patience": 0,
+        "second_learning_rate": 0.0,
+        "val_interval": 1,
+        "sw_batch_size": 8,
+        "img_size": [recipe.img_size, recipe.img_size],
+        **recipe.options,
+        **recipe.extra,
+    }
+
+
+def preset_ids(bundle: Bundle, preset: Preset) -> Config:
+    default = data_ids(bundle.default)
+    data = {key: value for key, value in data_ids(preset).items() if default.get(key, ...) != value}
+    recipe = recipe_ids(preset.recipe)
+    return {**data, **{key: value for key, value in recipe.items() if key != "sw_batch_size"}}
+
+
+def phantom(preset: Preset) -> str:
+    kind = preset.kind
+    if kind not in PHANTOM:
+        return "phantom=None"
+    return f"phantom='{PHANTOM[kind]}' if @dataset_dir == '{DATASET_DIR[kind]}' else None"
+
+
+def check(cases: str, classes: str = "@out_channels") -> str:
+    """The check of images and labels before a run."""
+    return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"

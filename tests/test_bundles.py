@@ -15,9 +15,9 @@ from monai.transforms import LoadImage
 
 import networks
 from networks.workflow.checkpoints import read_checkpoint
+from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
-from scripts.catalog.ids import IDS
 from scripts.render.bundle import bundle_configs
 from scripts.render.documents import plain_ids
 from tests.workflows import ROOT, config_paths, run, tiny_network, tiny_overrides, training_overrides

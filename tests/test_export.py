@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import networks
 from networks.workflow.checkpoints import save_atomically
+from scripts import command_line
 from scripts.catalog.bundles import BUNDLES, BY_NAME
 from scripts.export import exporting as tool
 from scripts.export.exporting import Difference, export, manifest_path, read_manifest
@@ -194,11 +195,11 @@ def test_command_line(ct_dir: Path, tmp_path: Path, monkeypatch) -> None:
     options = options_of(UNET, ct_dir, output_dir=tmp_path, untrained=True, cases=1)
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     monkeypatch.setattr(sys, "argv", ["export", "unet", "--format", "torchscript", *words])
-    tool.command_line.run(export, "export")
+    command_line.run(export, "export")
     assert read_manifest(tmp_path / "model.ts")["options"]["network_def::encoder_name"] == "resnet18"
     monkeypatch.setattr(sys, "argv", ["export", "unet", "--format", "tflite"])
     with pytest.raises(SystemExit, match=r"^Error: The format tflite is unknown"):
-        tool.command_line.run(export, "export")
+        command_line.run(export, "export")
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)

@@ -5,6 +5,7 @@ from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
+from networks.workflow.ids import check_options, truth
 from networks.workflow.provenance import describe_cases
 from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter, put_in_place
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
@@ -38,6 +39,7 @@ __all__ = [
     "check_cases",
     "check_dataset",
     "check_intervals",
+    "check_options",
     "class_names",
     "describe_cases",
     "list_images",
@@ -45,4 +47,5 @@ __all__ = [
     "load_weights",
     "put_in_place",
     "report_errors",
+    "truth",
 ]

@@ -5,10 +5,10 @@ import re
 import textwrap
 from typing import Any
 
+from networks.workflow.ids import IDS
 from networks.workflow.records import KEYS
 from scripts.benchmark.tables import architectures_table, faster_table, speed_table
 from scripts.catalog.bundles import BUNDLES, VERSIONS, Bundle
-from scripts.catalog.ids import IDS
 from scripts.catalog.recipes import Preset
 from scripts.render.bundle import NO_WEIGHTS, bundle_configs
 from scripts.render.data import Config
@@ -119,11 +119,14 @@ def _paragraph(*parts: str) -> str:
 def id_table(bundle: Bundle, contents: dict[str, Config] | None = None) -> str:
     """The plain top-level ids of all configs of a bundle with their defaults."""
     content = contents or bundle_configs(bundle)
-    texts = IDS | bundle.options
-    rows = ["| id | train | inference | meaning |", "| --- | --- | --- | --- |"]
+    rows = ["| id | train | inference | takes | meaning |", "| --- | --- | --- | --- | --- |"]
     for key in plain_ids(content):
         cells = [_default(content, names, key) for names in (("train", "evaluate"), ("inference",))]
-        rows.append(f"| `{key}` | {cells[0]} | {cells[1]} | {texts[key]} |")
+        takes = (
+            IDS[key].kind.text + (" or null" if IDS[key].optional else "") if key in IDS else "what the network takes"
+        )
+        meaning = IDS[key].meaning if key in IDS else bundle.options[key]
+        rows.append(f"| `{key}` | {cells[0]} | {cells[1]} | {takes} | {meaning} |")
     return "\n".join(rows)
 
 

@@ -1,0 +1,210 @@
+"""What the plain top-level ids of the configs take: one table, for checking a run's options and for the documentation.
+
+Nothing here needs more than Python, so that a mistake is found before anything is imported or built.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from networks.errors import UserError
+
+TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+SMALLEST_SIDE = 16  # pixels
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type with its range.
+
+    Attributes:
+        text: what is expected, as a part of a sentence.
+        accepts: whether a value is of it.
+    """
+
+    text: str
+    accepts: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Id:
+    """One id.
+
+    Attributes:
+        kind: what values it takes.
+        meaning: for people.
+        optional: whether null is possible.
+    """
+
+    kind: Kind
+    meaning: str
+    optional: bool = False
+
+
+def truth(value: Any) -> bool:
+    """A truth value, also where a command line has handed it over as text.
+
+    Raises:
+        UserError: it is neither a truth value nor a text that means one.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in TRUTHS:
+        return TRUTHS[value.strip().lower()]
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    raise UserError(f"{value!r} is no truth value; give true or false.")
+
+
+def _is_truth(value: Any) -> bool:
+    try:
+        truth(value)
+    except UserError:
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and value == int(value) and isinstance(value, int)
+
+
+def whole(low: int, high: int | None = None) -> Kind:
+    """A whole number within bounds."""
+    bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+    return Kind(f"a whole number {bounds}", lambda v: _is_whole(v) and low <= v and (high is None or v <= high))
+
+
+def number(low: float, high: float | None = None, above: bool = False) -> Kind:
+    """A finite number within bounds; ``above`` leaves the lower one out."""
+    bounds = f"{'above' if above else 'of at least' if high is None else 'from'} {low:g}"
+    bounds += "" if high is None else f" to {high:g}"
+    return Kind(
+        f"a number {bounds}",
+        lambda v: _is_number(v) and (v > low if above else v >= low) and (high is None or v <= high),
+    )
+
+
+def _is_pair(value: Any, accepts: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(accepts, value))
+
+
+def increasing(low: float | None = None, high: float | None = None) -> Kind:
+    """Two numbers, the second larger."""
+    bounds = "" if low is None else f" from {low:g} to {high:g}"
+
+    def accepts(value: Any) -> bool:
+        inside = _is_pair(value, _is_number) and value[0] < value[1]
+        return inside and (low is None or (low <= value[0] and value[1] <= high))
+
+    return Kind(f"two numbers{bounds}, the second larger", accepts)
+
+
+def _is_device(value: Any) -> bool:
+    import torch  # the only kind that needs it
+
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        return False
+    return device.type != "cuda" or (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count())
+
+
+TRUTH = Kind("true or false", _is_truth)
+PATH = Kind("a path", lambda v: (isinstance(v, str) and bool(v.strip())) or hasattr(v, "__fspath__"))
+TEXT = Kind("a text", lambda v: isinstance(v, str) and bool(v.strip()))
+READER = Kind("the name of a reader", lambda v: isinstance(v, str) or callable(v))
+SIDES = Kind(
+    f"two whole numbers of at least {SMALLEST_SIDE}",
+    lambda v: _is_pair(v, lambda side: _is_whole(side) and side >= SMALLEST_SIDE),
+)
+SOURCES = Kind(
+    "a file, a timm model name, or a list of them",
+    lambda v: (isinstance(v, str) and bool(v)) or (isinstance(v, list | tuple) and v and all(map(TEXT.accepts, v))),
+)
+DEVICE = Kind("a device that is here, such as cpu", _is_device)
+
+IDS = {
+    "bundle_root": Id(
+        PATH, "folder of the bundle; found by itself from the repository's root and from the bundle's folder"
+    ),
+    "dataset_dir": Id(
+        PATH, "data set folder with `dataset.json`; for inference also any folder of images, or one image file"
+    ),
+    "output_dir": Id(PATH, "where logs of metrics, scores and predictions go"),
+    "ckpt_dir": Id(PATH, "where `model.pt` (best) and `last.pt` are kept"),
+    "log_dir": Id(PATH, "TensorBoard's folder"),
+    "ckpt_path": Id(PATH, "weights to evaluate or to predict with"),
+    "split": Id(TEXT, "list of `dataset.json` to evaluate"),
+    "model": Id(TEXT, "what the results are to be called; give variants of a network different names"),
+    "tolerance": Id(
+        number(0),
+        "distance within which the normalised surface Dice takes two surfaces for the same, in mm or pixels",
+    ),
+    "check_data": Id(TRUTH, "check every image and label before the start and stop at the first mistake"),
+    "preset": Id(
+        TEXT,
+        "name of the overlay that was merged, kept with the weights; not to be set by hand",
+        optional=True,
+    ),
+    "in_channels": Id(whole(1), "channels of the images"),
+    "out_channels": Id(whole(2, 256), "classes with background"),
+    "spatial_dims": Id(whole(2, 3), "3 for volumes, which are cut into axial slices, 2 for pictures"),
+    "reader": Id(READER, "MONAI image reader, such as `PILReader`; null chooses by the file's suffix", optional=True),
+    "intensity_range": Id(increasing(), "CT numbers (HU) that become 0 and 1; values beyond are clipped"),
+    "intensity_percentiles": Id(
+        increasing(0, 100), "percentiles of a volume's values that become 0 and 1; values beyond are clipped"
+    ),
+    "img_size": Id(SIDES, "height and width that the network sees: slices are resized to it, pictures cropped"),
+    "epochs": Id(whole(1), "passes over the training data"),
+    "batch_size": Id(whole(1), "slices or crops per step"),
+    "learning_rate": Id(number(0, above=True), "initial learning rate"),
+    "patience": Id(
+        whole(0),
+        "epochs without a better validation after which the rate falls, then training stops; 0 for never",
+    ),
+    "second_learning_rate": Id(number(0), "the rate after the first such time; 0 stops at once"),
+    "val_interval": Id(whole(1), "epochs between validations"),
+    "sw_batch_size": Id(whole(1), "slices or windows at once in validation and inference"),
+    "crops_per_image": Id(whole(1), "random crops of every picture per epoch"),
+    "pretrained": Id(
+        SOURCES,
+        "file, or timm model name, with weights to start from, or a list of them, one for each encoder",
+        optional=True,
+    ),
+    "resume": Id(TRUTH, "continue from `last.pt`"),
+    "seed": Id(whole(0, 2**32 - 1), "seed of initialisation, shuffling and augmentation"),
+    "amp": Id(TRUTH, "mixed precision: float16 on GPUs, in training bfloat16 on processors that have it"),
+    "num_workers": Id(whole(0), "processes that prepare batches"),
+    "cache_rate": Id(number(0, 1), "share of the prepared data kept in memory; the rest of the volumes waits on disk"),
+    "device": Id(DEVICE, "where the network computes: cpu, cuda, cuda:1, ..."),
+}
+
+
+def check_options(**values: Any) -> None:
+    """Check the options of a run together, before anything is built.
+
+    Args:
+        **values: ids and their values; ids that are not in the table, such as a network's own, are not looked at.
+
+    Raises:
+        UserError: names every id whose value is not possible, what it is and what it takes.
+    """
+    wrong = problems(values)
+    if wrong:
+        raise UserError("; ".join(wrong) + ".")
+
+
+def problems(values: Mapping[str, Any]) -> list[str]:
+    """A part of a sentence for each id whose value is not possible."""
+    found = []
+    for name, value in values.items():
+        known = IDS.get(name)
+        if known is None or (value is None and known.optional) or known.kind.accepts(value):
+            continue
+        null = " or null" if known.optional else ""
+        found.append(f"--{name} is {value!r}; expected {known.kind.text}{null}")
+    return found

@@ -2,10 +2,12 @@
 
 from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_weights
 from networks.workflow.checks import check_cases, check_dataset, check_intervals
-from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
+from networks.workflow.data import case_list, check_lists, class_names, list_images, load_datalist, stored_window
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
 from networks.workflow.ids import check_options, truth
+from networks.workflow.loading import CaseDataset, LoadCased, balanced_weights
+from networks.workflow.pictures import PictureReader
 from networks.workflow.provenance import describe_cases
 from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter, put_in_place
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
@@ -23,11 +25,14 @@ __all__ = [
     "AtomicPILWriter",
     "AutocastInferer",
     "BestCheckpoint",
+    "CaseDataset",
     "EpochLog",
     "EpochSeed",
     "EvaluationProgress",
     "LastCheckpoint",
+    "LoadCased",
     "OverlayWriter",
+    "PictureReader",
     "Plateau",
     "ScoreWriter",
     "SliceDataset",
@@ -39,6 +44,7 @@ __all__ = [
     "check_cases",
     "check_dataset",
     "check_intervals",
+    "check_lists",
     "check_options",
     "class_names",
     "describe_cases",
@@ -47,5 +53,6 @@ __all__ = [
     "load_weights",
     "put_in_place",
     "report_errors",
+    "stored_window",
     "truth",
 ]

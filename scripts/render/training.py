@@ -2,9 +2,9 @@
 
 from scripts.catalog.bundles import Bundle
 from scripts.render import data
-from scripts.render.data import PAIR, WORKFLOW, Config
+from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import loss, lr_scheduler, optimizer
-from scripts.render.shared import check, common, data_ids, network, phantom, preset_ids, recipe_ids
+from scripts.render.shared import common, data_ids, network, phantom, preset_ids, recipe_ids, trained_ids
 
 NOT_FIRST = "$idist.get_rank() > 0"
 
@@ -22,6 +22,7 @@ def train(bundle: Bundle) -> Config:
         **common(bundle),
         "log_dir": "$@bundle_root + '/logs'",
         "check_data": True,
+        "allow_overlap": False,
         "preset": None,
         **data_ids(preset),
         "pretrained": None,
@@ -125,13 +126,12 @@ def train(bundle: Bundle) -> Config:
             },
         },
         "validate": {
-            "preprocessing": data.compose(*data.load(preset, PAIR), *data.image_only(preset)),
+            "preprocessing": data.compose(data.load_case(), *data.image_only(preset)),
             "dataset": {
-                "_target_": "CacheDataset",
+                "_target_": f"{WORKFLOW}.CaseDataset",
                 "data": "$workflow.case_list(@datalist, 'validation')",
                 "transform": "@validate::preprocessing",
                 "cache_rate": "@cache_rate",
-                "progress": False,
             },
             "dataloader": {
                 "_target_": "DataLoader",
@@ -160,7 +160,7 @@ def train(bundle: Bundle) -> Config:
                     "network": "@network",
                     "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
                     "validation=@validate::dataset::data)",
-                    "ids": {key: f"@{key}" for key in ("preset", *data_ids(preset), "img_size", *bundle.options)},
+                    "ids": {key: f"@{key}" for key in ("preset", *trained_ids(preset), "img_size", *bundle.options)},
                 },
             ],
             "evaluator": {
@@ -182,7 +182,11 @@ def train(bundle: Bundle) -> Config:
             "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
         ],
         # not in initialize, which MONAI runs as well to load the weights only
-        "run": [check("@train::dataset::data + @validate::dataset::data"), "$@train::trainer.run()"],
+        "run": [
+            "$workflow.check_lists(@dataset_dir, @allow_overlap, training=@train::dataset::data, "
+            "validation=@validate::dataset::data)",
+            "$@train::trainer.run()",
+        ],
         "training": "%run",
     }
 
@@ -233,7 +237,7 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
     if preset.kind != bundle.default.kind:
         overlay |= {
             "train::dataset": data.train_dataset(preset),
-            "validate::preprocessing": data.compose(*data.load(preset, PAIR), *data.image_only(preset)),
+            "validate::preprocessing": data.compose(data.load_case(), *data.image_only(preset)),
             "validate::inferer": data.inferer(preset),
         }
     return overlay

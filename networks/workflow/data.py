@@ -166,13 +166,13 @@ def dataset_name(dataset_dir: str) -> str:
 
 
 def stored_window(dataset_dir: str) -> list[float] | None:
-    """``window`` of ``dataset.json``: values of 16-bit pictures that the conversion made 0 and 255; None if unknown.
+    """``window`` in ``intensity`` of ``dataset.json``: what the conversion of 16-bit pictures made 0 and 255, or None.
 
     Raises:
         UserError: ``dataset.json`` is malformed.
     """
     path = _json_path(dataset_dir)
-    return read_dataset_json(dataset_dir).get("window") if path.is_file() else None
+    return read_dataset_json(dataset_dir).get("intensity", {}).get("window") if path.is_file() else None
 
 
 def case_name(image: str, dataset_dir: str) -> str:

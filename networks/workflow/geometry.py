@@ -113,5 +113,6 @@ def brought_onto(label: MetaTensor, image: MetaTensor, names: tuple[object, obje
         return label
     orientation = turn(label.affine, label.shape[1:], image.affine, image.shape[1:], names)
     array = np.moveaxis(nib.apply_orientation(np.moveaxis(np.asarray(label), 0, -1), orientation), -1, 0)
-    meta = {**label.meta, "spatial_shape": np.asarray(image.shape[1:])}
+    meta = {key: value for key, value in label.meta.items() if key != "affine"}
+    meta["spatial_shape"] = np.asarray(image.shape[1:])
     return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=image.affine.clone(), meta=meta)

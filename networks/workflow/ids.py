@@ -164,7 +164,8 @@ IDS = {
     ),
     "window": Id(
         increasing(),
-        "values of 16-bit pictures that become 0 and 255; null takes `window` of `dataset.json`, else 0 and 65535",
+        "values of 16-bit pictures that become 0 and 255; null takes those that `dataset.json` keeps in `intensity`, "
+        "else 0 and 65535",
         optional=True,
     ),
     "intensity_range": Id(increasing(), "CT numbers (HU) that become 0 and 1; values beyond are clipped"),

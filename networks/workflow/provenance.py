@@ -47,7 +47,7 @@ def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
         common = Path(os.path.commonpath([image.parent for image in images])) if images else root
         return {"name": common.name, **numbers}
     content = read_dataset_json(str(root))
-    kept = {key: content[key] for key in ("description", "licence", "window") if content.get(key)}
+    kept = {key: content[key] for key in ("description", "licence", "intensity") if content.get(key)}
     names = parse_labels(content.get("labels"), index)
     kept |= {"labels": {str(number): name for number, name in enumerate(names)}} if names else {}
     return {"name": content.get("name") or root.name, **kept, **numbers}

@@ -91,7 +91,7 @@ def convert_folder(
             "name": opened.root.resolve().name,
             "description": f"Images {images} and masks {masks}."
             + ("" if "split" in patterns[0].groupindex else f" Split with seed {seed}."),
-            **({"window": list(window)} if window is not None and not is_volume else {}),
+            **({"intensity": {"window": list(window)}} if window is not None and not is_volume else {}),
             "tensorImageSize": "3D" if is_volume else "2D",
             "modality": {"0": unit if is_volume else "picture"},
         }

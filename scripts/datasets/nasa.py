@@ -28,7 +28,7 @@ from networks.workflow.pictures import read_pixels, to_8_bit
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import name_list
 from scripts.datasets.volumes import mapped_values
-from scripts.datasets.writer import CaseError, case_error, dataset_writer
+from scripts.datasets.writer import CaseError, dataset_writer, reading
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MASK = "_mask"
@@ -155,8 +155,10 @@ def _pairs(
 def _convert(
     image_path: Path, label_path: Path, read_label: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> tuple[Image.Image, Image.Image]:
-    with case_error():
-        pixels, annotation = read_pixels(image_path), read_pixels(label_path)
+    with reading(image_path):
+        pixels = read_pixels(image_path)
+    with reading(label_path):
+        annotation = read_pixels(label_path)
     if pixels.shape[:2] != annotation.shape[:2]:
         raise CaseError(f"The image has shape {pixels.shape[:2]} but its annotation has {annotation.shape[:2]}.")
     colour = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]  # without alpha

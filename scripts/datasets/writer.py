@@ -248,10 +248,9 @@ class Writer:
 def reading(file: Path) -> Iterator[None]:
     """Turn whatever a reader raises on a damaged ``file`` into a ``CaseError``."""
     try:
-        with case_error():
-            yield
-    except CaseError:
-        raise
+        yield
+    except UserError as error:  # reports name files, not where a copy of an archive's member lay
+        raise CaseError(str(error).replace(str(file), file.name)) from error
     except (OSError, EOFError, RuntimeError, ValueError, *_DAMAGED) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise  # a full disk is no fault of the file

@@ -167,12 +167,9 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        batch_statistics = self.training and x.numel() > x.shape[1]
-        if batch_statistics:
-            self.num_batches_tracked.add_(1)
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, batch_statistics, self.momentum, self.eps
-        )
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
 
 
 class DeepLabV3Plus(SmpNetwork):

@@ -56,6 +56,8 @@ SMALL = {
     "AttentionUnet": {"channels": (8, 12, 16), "strides": (2, 2)},
 }
 
+# What makes convolutions wide enough for Winograd's algorithm, where the small variants have none of them.
+WIDE = {"LevitUnet": {"decoder_channels": (128, 128, 8)}, "TransUnet": {"decoder_channels": (128, 128, 16, 16, 8)}}
 
 SIZE = 64
 NETWORKS = {name: (getattr(networks, name), small) for name, small in SMALL.items()}

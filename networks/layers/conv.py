@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers.window_attention import eager_cpu
+from networks.layers.eager import apply, eager_cpu, is_plain
 
 BLOCK = 2**21  # values of transformed tiles at a time, so that they stay in the cache
 MIN_CHANNELS = 128  # with fewer, transforming the tiles takes as long as the multiplications that it saves
@@ -160,7 +160,7 @@ class _Winograd(torch.autograd.Function):
 def _winograd_pays(x: Tensor, weight: Tensor) -> bool:
     if not eager_cpu(x) or torch.is_autocast_enabled("cpu") or x.dtype not in (torch.float32, torch.float64):
         return False
-    return min(weight.shape[:2]) >= MIN_CHANNELS and x.dtype == weight.dtype
+    return min(weight.shape[:2]) >= MIN_CHANNELS and x.dtype == weight.dtype and eager_cpu(weight)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -175,7 +175,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         Maps (B, O, H, W).
     """
     if not torch.jit.is_scripting() and _winograd_pays(x, weight):
-        return _Winograd.apply(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        return apply(_Winograd, x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
     return F.conv2d(x, weight, bias, padding=1)
 
 
@@ -224,6 +224,40 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H, W)."""
         return conv3x3(x, self.weight, self.bias)
+
+
+class UpBlock(nn.Module):
+    """Double a map, join a skip, and convolve twice, with batch norm and ReLU.
+
+    Args:
+        in_channels: channels of the map.
+        skip_channels: channels of the skip, 0 for none.
+        out_channels: channels of the result.
+    """
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels + skip_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map (B, in_channels, H, W) and skip (B, skip_channels, 2H, 2W) to (B, out_channels, 2H, 2W)."""
+        x = F.relu(self.norm1(self.first(x, skip)), inplace=True)
+        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+
+    def first(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """`conv1` of the enlarged map and the skip."""
+        if not torch.jit.is_scripting():
+            if not is_plain(self.conv1):
+                x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+                return self.conv1(x if skip is None else torch.cat([x, skip], 1))
+        if skip is None:
+            return upsampled_conv3x3(x, self.conv1.weight)
+        # A convolution of both together is the sum of one of the enlarged map and one of the skip.
+        weight, skip_weight = self.conv1.weight.split([x.shape[1], skip.shape[1]], 1)
+        return upsampled_conv3x3(x, weight).add_(conv3x3(skip, skip_weight))
 
 
 def quicken_convs(module: nn.Module) -> None:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from networks.layers.eager import apply, eager_cpu_training
+
 
 def relative_position_index(height: int, width: int, window_size: int, device: torch.device) -> Tensor:
     """Rows of a bias table for every (query, key) pair of a height x width window, flattened to (N * N,).
@@ -39,18 +41,6 @@ def window_mask(
     real = real.view(nh, wh, nw, ww).transpose(1, 2).reshape(nh * nw, wh * ww)
     visible = (wrapped[:, :, None] == wrapped[:, None, :]) & real[:, None, :]
     return (~visible).float() * -100.0  # the authors' value; finite, so that fully hidden windows stay free of NaN
-
-
-@torch.jit.unused
-def eager_cpu(x: Tensor) -> bool:
-    """Whether a tensor is computed with on a CPU, operator by operator, where blocking for the cache pays."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
-
-
-@torch.jit.unused
-def eager_cpu_training(x: Tensor) -> bool:
-    """Whether to use this package's hand-written gradients, which save passes over memory that compilers save too."""
-    return x.requires_grad and eager_cpu(x) and not torch.is_autocast_enabled("cpu")
 
 
 class _BiasedAttention(torch.autograd.Function):
@@ -137,7 +127,7 @@ class WindowAttention(nn.Module):
         if mask is not None:
             bias = bias + mask.to(bias.dtype).unsqueeze(1)
         if not torch.jit.is_scripting() and self.attn_drop == 0.0 and eager_cpu_training(qkv):
-            return self.proj_drop(self.proj(_BiasedAttention.apply(qkv, bias, self.scale)))
+            return self.proj_drop(self.proj(apply(_BiasedAttention, qkv, bias, self.scale)))
         q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
         if mask is not None:
             bias = bias.expand(batch, windows, self.num_heads, tokens, tokens).flatten(0, 1)

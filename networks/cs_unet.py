@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from networks.layers.arguments import check_channels, image_sides
 from networks.layers.cnn import cnn_encoder, pad_image, to_tokens
+from networks.layers.eager import channels_last
 from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.mlp import ResMlp
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
@@ -191,7 +192,8 @@ class CSUnet(nn.Module):
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)
         features = self.encoder(x)
-        x = pad_image(x, 32)
+        # The convolutions follow the memory format of their input.
+        x = channels_last(pad_image(x, 32))
         cnn_features: list[Tensor] = []
         stride = 4
         for level, feature in enumerate(self.cnn_encoder(x)[-4:]):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
-from networks.layers.eager import is_plain
+from networks.layers.eager import channels_last, is_plain
 from networks.layers.level_fusion import DoubleLevelFusion, NoFusion
 from networks.layers.swin import (
     PatchMerging,
@@ -53,7 +53,7 @@ class ResNetStages(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, in_channels, H, W) to maps of 1/4, 1/8 and 1/16 of its sides."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = channels_last(x)
         x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
         fine = self.layer1(x)
         middle = self.layer2(fine)
@@ -146,9 +146,10 @@ class Decoder(nn.Module):
 
     def reduced_sum(self, large: Tensor, small: Tensor) -> Tensor:
         """`reduce` of the sum of both levels' maps."""
-        if not torch.jit.is_scripting():
-            if not is_plain(self.reduce):
-                return self.reduce(upsample(small, 2) + large)
+        if torch.jit.is_scripting():
+            pass
+        elif not is_plain(self.reduce):
+            return self.reduce(upsample(small, 2) + large)
         # The authors enlarge and add all channels, then reduce them; a 1 x 1 convolution may as well come first.
         return upsample(self.reduce(small), 2) + F.conv2d(large, self.reduce.weight)
 

@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from timm.layers import StdConv2d
 from torch import distributed, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import prune
@@ -19,6 +20,15 @@ from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8Weig
 
 import networks
 from tests.small import NETWORKS, SIZE, WIDE, build, image
+
+
+def grown(name: str) -> nn.Module:
+    """The small variant after its first steps: a residual scaled with zeros starves its branch of gradients."""
+    network = build(name)
+    for p in network.parameters():
+        if not p.any():
+            nn.init.normal_(p, std=0.1)
+    return network
 
 
 def test_every_public_network_is_tested():
@@ -36,10 +46,7 @@ class TestNetwork:
         assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
     def test_gradient_reaches_every_parameter(self, name):
-        network = build(name).eval()  # stochastic depth could starve a block of its gradient
-        for p in network.parameters():
-            if not p.any():
-                nn.init.normal_(p, std=0.1)  # a residual scaled with zeros starves its branch until the first step
+        network = grown(name).eval()  # stochastic depth could starve a block of its gradient
         network(image()).square().mean().backward()
         assert [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -214,26 +221,30 @@ class TestAtHomeInPyTorch:
             torch.testing.assert_close(torch.jit.script(quantized)(x), found)
 
     def test_prune(self, name):
-        network, x = build(name), image()
+        network, x = grown(name).eval(), image()
         pruned = layers(network, nn.Linear, nn.Conv2d)
-        prune.global_unstructured([(layer, "weight") for layer in pruned.values()], prune.L1Unstructured, amount=0.5)
+        prune.global_unstructured([(layer, "weight") for layer in pruned.values()], prune.L1Unstructured, amount=0.2)
         optimizer = torch.optim.SGD(network.parameters(), 0.01)
         for _ in range(2):
             optimizer.zero_grad()
             network(x).square().mean().backward()
             optimizer.step()
-        assert [key for key, layer in pruned.items() if not layer.weight_orig.grad.any()] == []
-        expected = network.eval()(x)
+        starved = [key for key, layer in pruned.items() if layer.weight_mask.any() and not layer.weight_orig.grad.any()]
+        assert starved == []
+        expected = network(x)
         for layer in pruned.values():
             prune.remove(layer, "weight")
         torch.testing.assert_close(network(x), expected)
         zeros = sum((layer.weight == 0).sum().item() for layer in pruned.values())
-        assert zeros == pytest.approx(0.5 * sum(layer.weight.numel() for layer in pruned.values()), rel=0.01)
+        assert zeros == pytest.approx(0.2 * sum(layer.weight.numel() for layer in pruned.values()), rel=0.01)
 
     def test_lora(self, name):
-        network, x = build(name).eval(), image()
-        convolutions = {key for key, layer in layers(network, nn.Conv2d).items() if layer.groups == 1}
-        targets = {*layers(network, nn.Linear), *convolutions}
+        network, x = grown(name).double().eval(), image().double()
+        # peft's convolutions know no dilation, and adding to filters that are standardised means nothing.
+        convolutions = layers(network, nn.Conv2d).items()
+        simple = (key for key, layer in convolutions if layer.groups == 1 and layer.dilation == (1, 1))
+        simple = (key for key in simple if not isinstance(network.get_submodule(key), StdConv2d))
+        targets = {*layers(network, nn.Linear), *simple}
         adapted = get_peft_model(network, LoraConfig(r=2, target_modules=list(targets), init_lora_weights=False))
         adapted.eval()
         logits = adapted(x)
@@ -243,7 +254,7 @@ class TestAtHomeInPyTorch:
         assert sum(trained.values()) == 2 * len(targets)
         merged = adapted.merge_and_unload()
         with torch.no_grad():
-            torch.testing.assert_close(merged(x), logits.detach(), atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(merged(x), logits.detach())
 
     @torch.no_grad()
     @pytest.mark.parametrize("assign", [False, True])
@@ -270,7 +281,7 @@ class TestAtHomeInPyTorch:
         network, x = build(name).eval(), image()
         logits, expected = gradients(network, x)
         if each_layer:
-            for layer in layers(network).values():
+            for layer in reversed(layers(network).values()):  # the inner ones first
                 fully_shard(layer)
         fully_shard(network)
         found = network(x)

@@ -219,11 +219,24 @@ def interpolated_taps(size: int, like: Tensor) -> Tensor:
 
 
 class Conv3x3(nn.Conv2d):
-    """A zero-padded 3 x 3 convolution of stride 1, by `conv3x3`."""
+    """PyTorch's convolution, by `conv3x3` where it is a zero-padded one of 3 x 3 pixels and stride 1.
+
+    Adapters build their own convolutions, such as 1 x 1 ones, from the class of the one that they adapt.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, H, W)."""
-        return conv3x3(x, self.weight, self.bias)
+        """(B, in_channels, H, W) to (B, out_channels, H', W')."""
+        if torch.jit.is_scripting():
+            return self._conv_forward(x, self.weight, self.bias)
+        else:
+            return conv3x3(x, self.weight, self.bias) if is_3x3(self) else super().forward(x)
+
+
+def is_3x3(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is what `conv3x3` computes."""
+    plain = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    plain["padding_mode"] = "zeros"
+    return all(getattr(layer, name) == value for name, value in plain.items())
 
 
 class UpBlock(nn.Module):
@@ -249,10 +262,11 @@ class UpBlock(nn.Module):
 
     def first(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """`conv1` of the enlarged map and the skip."""
-        if not torch.jit.is_scripting():
-            if not is_plain(self.conv1):
-                x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
-                return self.conv1(x if skip is None else torch.cat([x, skip], 1))
+        if torch.jit.is_scripting():
+            pass
+        elif not is_plain(self.conv1):
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+            return self.conv1(x if skip is None else torch.cat([x, skip], 1))
         if skip is None:
             return upsampled_conv3x3(x, self.conv1.weight)
         # A convolution of both together is the sum of one of the enlarged map and one of the skip.
@@ -262,8 +276,6 @@ class UpBlock(nn.Module):
 
 def quicken_convs(module: nn.Module) -> None:
     """Let every convolution in a module that `Conv3x3` can compute be one."""
-    plain = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
-    plain["padding_mode"] = "zeros"
     for layer in module.modules():
-        if type(layer) is nn.Conv2d and all(getattr(layer, name) == value for name, value in plain.items()):
+        if type(layer) is nn.Conv2d and is_3x3(layer):
             layer.__class__ = Conv3x3

@@ -11,13 +11,15 @@ PLAIN_CALLS = (nn.Linear.forward, nn.Conv2d.forward, nn.LayerNorm.forward)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-@torch.jit.unused
 def is_plain(layer: nn.Module) -> bool:
     """Whether reading the weight and bias of a linear layer, convolution or layer norm is as good as calling it.
 
     Not so for a class with a forward pass of its own, such as adapters and quantised layers, with hooks (of which
     pruning and weight normalisation are made, or of all modules), with parametrisations, with another forward pass put
     on the object, or with a weight or bias that computes in its own way, as torchao's and distributed tensors do.
+
+    TorchScript cannot ask this. It takes the fast path, in the `else` of `torch.jit.is_scripting()` where there is a
+    question left; of the above, only layers of PyTorch's dynamic quantisation can be scripted.
     """
     if type(layer).forward not in PLAIN_CALLS or "forward" in layer.__dict__ or hasattr(layer, "parametrizations"):
         return False
@@ -27,7 +29,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def _is_plain_tensor(x: Tensor) -> bool:
-    # What `torch.export` and compilers put in the place of a plain tensor, FakeTensor and FunctionalTensor, is as plain.
+    # What `torch.export` and compilers put in its place, FakeTensor and FunctionalTensor, is as plain.
     return type(x) in (nn.Parameter, Tensor) or type(x).__module__.startswith("torch._subclasses.")
 
 
@@ -39,6 +41,13 @@ def transformed() -> bool:
     on data. So this package's hand-written gradients leave the work to plain operators then.
     """
     return torch._C._are_functorch_transforms_active()
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Maps (B, C, H, W) in PyTorch's channels-last memory; as they are within transforms, which know no such thing."""
+    if not torch.jit.is_scripting() and transformed():
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 @torch.jit.unused

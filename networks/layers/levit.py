@@ -16,6 +16,7 @@ from timm.layers import DropPath
 from timm.models import levit
 from torch import Tensor, nn
 
+from networks.layers.eager import channels_last
 from networks.layers.tables import Tables
 
 
@@ -270,7 +271,7 @@ class LevitEncoder(nn.Module):
         features = []
         x = self.stem.act1(self.stem.conv1(x))
         # From here on channels last: token maps and images are then the same memory.
-        features.append(x.contiguous(memory_format=torch.channels_last))
+        features.append(channels_last(x))
         features.append(self.stem.act2(self.stem.conv2(features[0])))
         features.append(self.stem.act3(self.stem.conv3(features[1])))
         features.append(self.stem.conv4(features[2]))

@@ -42,3 +42,11 @@ def test_convolution_with_fewer_multiplications_equals_its_definition(monkeypatc
     layers[0].requires_grad_(False)
     frozen = torch.autograd.grad(layers(x).square().sum(), x)[0]
     torch.testing.assert_close(frozen, expected_gradients[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("size", [7, 128, 129, 200, 512])
+def test_interpolation_is_as_exact_as_its_precision(size, dtype):
+    expected = conv.interpolated_taps(size, torch.zeros(1, dtype=torch.float64))
+    found = conv.interpolated_taps(size, torch.zeros(1, dtype=dtype))
+    torch.testing.assert_close(found.double(), expected, atol=0, rtol=0.51 * torch.finfo(dtype).eps)

@@ -212,8 +212,11 @@ def interpolated_taps(size: int, like: Tensor) -> Tensor:
     """Matrix (2 * size, size * 3) from every pixel's three taps to the sums of neighbouring ones on a twofold grid."""
     fine = torch.arange(2 * size, device=like.device)[:, None] * (size - 1)
     coarse = torch.arange(size, device=like.device) * (2 * size - 1)
-    # Linear interpolation in whole numbers, exact in any precision: positions are in units of 1 / (2 * size - 1).
-    weights = (2 * size - 1 - (fine - coarse).abs()).clamp(min=0).to(like.dtype) / (2 * size - 1)
+    # Positions are whole numbers in units of 1 / (2 * size - 1), so only the weights are rounded, and those once:
+    # bfloat16, which has no odd numbers from 257 on, would round both sides of the division as well.
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    weights = (2 * size - 1 - (fine - coarse).abs()).clamp(min=0).to(dtype) / (2 * size - 1)
+    weights = weights.to(like.dtype)
     padded = F.pad(weights, (0, 0, 1, 1))
     return torch.stack([padded[:-2], padded[1:-1], padded[2:]], -1).flatten(1)
 

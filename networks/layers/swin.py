@@ -12,31 +12,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import drop_path, trunc_normal_
+from timm.layers import Mlp, drop_path, trunc_normal_
 from torch import Tensor, nn
 
 from networks.layers.eager import eager_cpu, transformed
 from networks.layers.tables import Tables
 from networks.layers.window_attention import WindowAttention, relative_position_index, window_mask
-
-
-class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between them.
-
-    Args:
-        dim: channels of a token.
-        hidden: channels in between.
-        drop: dropout rate after each linear layer.
-    """
-
-    def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
 
 
 class ResidualDrop(nn.Module):
@@ -95,7 +76,7 @@ class SwinBlock(Tables):
         drop: dropout rate after the projections.
         attn_drop: dropout rate of the attention weights.
         drop_path: rate of dropping a whole residual branch of a sample.
-        mlp: builds the MLP from (dim, hidden, drop).
+        mlp: builds the MLP from (dim, hidden, drop=drop).
     """
 
     def __init__(
@@ -110,7 +91,7 @@ class SwinBlock(Tables):
         drop: float = 0.0,
         attn_drop: float = 0.0,
         drop_path: float = 0.0,
-        mlp: Callable[[int, int, float], nn.Module] = Mlp,
+        mlp: Callable[..., nn.Module] = Mlp,
     ) -> None:
         super().__init__()
         self.window_size = window_size
@@ -119,7 +100,7 @@ class SwinBlock(Tables):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, num_heads, window_size, qkv_bias, attn_drop, drop)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = mlp(dim, int(dim * mlp_ratio), drop)
+        self.mlp = mlp(dim, int(dim * mlp_ratio), drop=drop)
         self.drop_path = ResidualDrop(drop_path)
         self.register_tables()
 

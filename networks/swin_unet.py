@@ -42,7 +42,7 @@ class SwinDecoderStage(nn.Module):
     def join(self, parts: list[Tensor]) -> Tensor:
         """`reduce` of several tokens (B, H, W, any) side by side."""
         if torch.jit.is_scripting():
-            # Which static check tells a quantised layer from a linear one in TorchScript.
+            # Known while compiling: a layer of PyTorch's dynamic quantisation has no weight to read.
             if hasattr(self.reduce, "_packed_params"):
                 return self.reduce(torch.cat(parts, -1))
         elif not is_plain(self.reduce):

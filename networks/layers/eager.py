@@ -38,7 +38,8 @@ def transformed() -> bool:
     """Whether a transform of `torch.func`, such as `vmap` or `grad`, is at work.
 
     They batch and differentiate every operator, but neither those that write into a given tensor, nor sizes that depend
-    on data. So this package's hand-written gradients leave the work to plain operators then.
+    on data. So this package's hand-written gradients leave the work to plain operators then. There is no public way to
+    ask; this is what `torch.autograd.Function` itself asks.
     """
     return torch._C._are_functorch_transforms_active()
 

@@ -138,7 +138,7 @@ class ExpandHead(nn.Module):
         """(B, H, W, dim) to (B, out_channels, scale * H, scale * W)."""
         batch, height, width, dim = x.shape
         if torch.jit.is_scripting():
-            # Which static check tells a quantised layer from a linear one in TorchScript.
+            # Known while compiling: a layer of PyTorch's dynamic quantisation has no weight to read.
             if hasattr(self.expand, "_packed_params"):
                 return self.expanded_logits(x)
         elif not (is_plain(self.expand) and is_plain(self.norm) and is_plain(self.output)):

@@ -72,7 +72,7 @@ class _BiasedAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = grad_packed.unbind(0)
         torch.bmm(attention.transpose(1, 2), grad, out=grad_v)
         grad_scores = torch.bmm(grad, v.transpose(1, 2))
-        grad_scores = torch._softmax_backward_data(grad_scores, attention, -1, grad_scores.dtype)
+        grad_scores.sub_(torch.linalg.vecdot(grad_scores, attention).unsqueeze(-1)).mul_(attention)
         grad_q.baddbmm_(grad_scores, k, beta=0, alpha=ctx.scale)
         grad_k.baddbmm_(grad_scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
         grad_bias = grad_scores.view(batch, windows, heads, tokens, tokens).sum_to_size(ctx.bias_shape)

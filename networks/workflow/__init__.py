@@ -7,7 +7,7 @@ from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
 from networks.workflow.ids import check_options, truth
 from networks.workflow.provenance import describe_cases
-from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter, put_in_place
+from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
 from networks.workflow.training import (
     AutocastInferer,
@@ -45,7 +45,6 @@ __all__ = [
     "list_images",
     "load_datalist",
     "load_weights",
-    "put_in_place",
     "report_errors",
     "truth",
 ]

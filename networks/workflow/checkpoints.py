@@ -1,7 +1,6 @@
 """Checkpoints that survive a kill at any moment, and strict loading of them."""
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,21 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
+from networks.workflow.files import atomic
 from networks.workflow.provenance import write_training_record
 
 logger = logging.getLogger(__name__)
 
 
 def save_atomically(content: Any, path: str | Path) -> None:
-    """``torch.save`` to a temporary name beside ``path``, then rename: ``path`` always holds a whole file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
+    """``torch.save``; ``path`` always holds a whole file.
+
+    Raises:
+        UserError: as :func:`networks.workflow.files.atomic`.
+    """
+    # a file of Python's: PyTorch's own writer does not tell why it fails
+    with atomic(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

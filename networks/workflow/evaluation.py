@@ -19,7 +19,8 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from networks.workflow.data import case_name, dataset_name
-from networks.workflow.records import Record, file_hash, make_records, write_records
+from networks.workflow.files import atomic, file_hash
+from networks.workflow.records import Record, make_records, write_records
 from networks.workflow.scores import TOLERANCE, check_protocol, score_case
 from networks.workflow.statistics import markdown, summarise, tables
 from networks.workflow.training import LOSS
@@ -267,11 +268,8 @@ def class_means(details: torch.Tensor) -> list[float]:
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows under the union of their keys, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     fields = list(dict.fromkeys(key for row in rows for key in row))
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)

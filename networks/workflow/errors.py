@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 
+from networks.workflow.stopping import stop_orderly
+
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
 RUN_ARGUMENTS = {
     "run_id",
@@ -36,6 +38,8 @@ def report_errors() -> None:
     from anywhere else keep theirs. Code that runs a workflow in-process still gets the exception.
     """
     sys.excepthook = _excepthook
+    if _is_command_line(sys.argv):
+        stop_orderly()
     _check_command_line(sys.argv)
 
 
@@ -74,13 +78,18 @@ def _check_command_line(argv: list[str]) -> None:
     Raises:
         ValueError: names the key and the closest ids that exist.
     """
-    if not argv or Path(argv[0]).parts[-2:] != ("bundle", "__main__.py"):
+    if not _is_command_line(argv):
         return
     options = _options(argv[1:])
     if "config_file" not in options or "args_file" in options:
         return
     known = config_ids(_config_files(options["config_file"])) | RUN_ARGUMENTS
     check_ids(options, known)
+
+
+def _is_command_line(argv: list[str]) -> bool:
+    """Whether the program is MONAI's ``python -m monai.bundle``."""
+    return bool(argv) and Path(argv[0]).parts[-2:] == ("bundle", "__main__.py")
 
 
 def config_ids(files: Iterable[str | Path]) -> set[str]:

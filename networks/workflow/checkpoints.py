@@ -162,7 +162,7 @@ class LastCheckpoint:
             return
         best = self.evaluator.state
         content = {name: part.state_dict() for name, part in self._stateful(engine).items()}
-        content["settings"] = self._settings
+        content["settings"] = self._settings_of(engine)
         content["progress"] = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
@@ -192,7 +192,7 @@ class LastCheckpoint:
                 )
         progress = content["progress"]
         is_over = progress["epoch"] >= engine.state.max_epochs or progress["stopped"]
-        if is_over or content.get("settings") == self._settings:
+        if is_over or content.get("settings") == self._settings_of(engine):
             for name in stateful.keys() & content.keys():
                 stateful[name].load_state_dict(content[name])
         else:
@@ -228,9 +228,9 @@ class LastCheckpoint:
                     begun = content["settings"][name][i] if "settings" in content else group
                     group["lr"] *= old["lr"] / begun.get("initial_lr", begun["lr"])
                 part.param_groups[i] |= group
-            if own:
+            if own and part.param_groups[0]["lr"] != before[0]["lr"]:
                 logger.info(
-                    "The optimizer or its schedule has other settings than in %s: after epoch %d of now %d the "
+                    "The training's length, optimizer or schedule is another than in %s: after epoch %d of now %d the "
                     "learning rate is %.3g, where it was %.3g.",
                     self.path,
                     progress["epoch"],
@@ -238,6 +238,10 @@ class LastCheckpoint:
                     part.param_groups[0]["lr"],
                     before[0]["lr"],
                 )
+
+    def _settings_of(self, engine: Engine) -> dict[str, Any]:
+        # a schedule of a function does not show the length that is in it
+        return {**self._settings, "length": [engine.state.max_epochs, engine.state.epoch_length]}
 
     def _stateful(self, engine: Engine) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,10 +215,21 @@ class EventLog:
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> None:
         try:
-            self._writer = self._writer or SummaryWriter(self.log_dir)
+            self._writer = self._writer or self._open()
             getattr(self._writer, name)(*args, **kwargs)
         except OSError as error:
             raise not_written(self.log_dir, error) from error
+
+    def _open(self) -> SummaryWriter:
+        others = threading.excepthook
+
+        def hook(args: threading.ExceptHookArgs) -> None:
+            # what fails in TensorBoard's thread is raised by the next call here, so it needs no traceback there
+            if not type(args.thread).__module__.startswith("tensorboard."):
+                others(args)
+
+        threading.excepthook = hook
+        return SummaryWriter(self.log_dir)
 
 
 class OverlayWriter:

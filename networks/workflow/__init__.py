@@ -4,10 +4,11 @@ from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_w
 from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
-from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
+from networks.workflow.evaluation import EpochLog, EventLog, OverlayWriter, ScoreWriter
 from networks.workflow.ids import check_options, truth
 from networks.workflow.provenance import describe_cases
-from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter, put_in_place
+from networks.workflow.runs import KeepEarlier, evaluate, infer, train
+from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
 from networks.workflow.training import (
     AutocastInferer,
@@ -16,6 +17,7 @@ from networks.workflow.training import (
     Plateau,
     StopOnNan,
     TrainingProgress,
+    default_workers,
 )
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "EpochLog",
     "EpochSeed",
     "EvaluationProgress",
+    "EventLog",
+    "KeepEarlier",
     "LastCheckpoint",
     "OverlayWriter",
     "Plateau",
@@ -41,11 +45,14 @@ __all__ = [
     "check_intervals",
     "check_options",
     "class_names",
+    "default_workers",
     "describe_cases",
+    "evaluate",
+    "infer",
     "list_images",
     "load_datalist",
     "load_weights",
-    "put_in_place",
     "report_errors",
+    "train",
     "truth",
 ]

@@ -177,9 +177,15 @@ IDS = {
         optional=True,
     ),
     "resume": Id(TRUTH, "continue from `last.pt`"),
+    "overwrite": Id(
+        TRUTH,
+        "replace an earlier training in these folders; by default its files are moved to `<ckpt_dir>/earlier`",
+    ),
     "seed": Id(whole(0, 2**32 - 1), "seed of initialisation, shuffling and augmentation"),
     "amp": Id(TRUTH, "mixed precision: float16 on GPUs, in training bfloat16 on processors that have it"),
-    "num_workers": Id(whole(0), "processes that prepare batches"),
+    "num_workers": Id(
+        whole(0), "processes that prepare batches; by default with a GPU as many as there are cores, up to 8, else none"
+    ),
     "cache_rate": Id(number(0, 1), "share of the prepared data kept in memory; the rest of the volumes waits on disk"),
     "device": Id(DEVICE, "where the network computes: cpu, cuda, cuda:1, ..."),
 }

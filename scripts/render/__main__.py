@@ -1,9 +1,9 @@
 """Render the bundles' configs and documentation from the catalog: ``python -m scripts.render [--check]``."""
 
-import json
 import sys
 from pathlib import Path
 
+from networks.workflow.files import json_text
 from scripts import command_line
 from scripts.catalog.bundles import BUNDLES
 from scripts.render.bundle import LOGGING, bundle_configs
@@ -38,7 +38,7 @@ def rendered_files() -> dict[Path, str]:
     for bundle in BUNDLES:
         folder = ROOT / "bundles" / bundle.name
         for name, content in bundle_configs(bundle).items():
-            files[folder / "configs" / f"{name}.json"] = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+            files[folder / "configs" / f"{name}.json"] = json_text(content)
         files[folder / "configs" / "logging.conf"] = LOGGING
         files[folder / "docs" / "README.md"] = bundle_readme(bundle)
         files[folder / "LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")

@@ -44,7 +44,7 @@ def evaluate(bundle: Bundle) -> Config:
             "$monai.utils.set_determinism(@seed)",
             check("@validate::dataset::data"),
         ],
-        "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@validate::evaluator.run()"],
+        "run": ["$workflow.evaluate(@validate::evaluator, @network, @ckpt_path, @output_dir)"],
         "training": "%run",
     }
     return {**content, **more_options(content, train(bundle))}

@@ -9,6 +9,9 @@ from scripts.render.data import Config
 
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
 DATASET_DIR = {"ct": "data/ct_phantom", "mr": "data/mr", "micrograph": "data/precipitate_phantom"}
+AMP = "$workflow.truth(@amp) and 'cuda' in str(@device)"
+PIN = "$'cuda' in str(@device)"
+DEFAULT_WORKERS = "$workflow.default_workers(@device)"
 CHANNELS = {"ct": 1, "mr": 1, "micrograph": 3}
 
 
@@ -74,7 +77,8 @@ def phantom(preset: Preset) -> str:
 
 def check(cases: str, classes: str = "@out_channels") -> str:
     """The check of images and labels before a run."""
-    return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
+    arguments = f"{cases}, @in_channels, {classes}, @reader, @spatial_dims"
+    return f"$workflow.check_cases({arguments}) if workflow.truth(@check_data) else None"
 
 
 def options(ids: Iterable[str]) -> Config:

@@ -5,6 +5,9 @@ from scripts.render import data
 from scripts.render.data import PAIR, WORKFLOW, Config
 from scripts.render.recipe import loss, lr_scheduler, optimizer
 from scripts.render.shared import (
+    AMP,
+    DEFAULT_WORKERS,
+    PIN,
     check,
     common,
     data_ids,
@@ -36,9 +39,10 @@ def train(bundle: Bundle) -> Config:
         **data_ids(preset),
         "pretrained": None,
         "resume": False,
+        "overwrite": False,
         "seed": 0,
         "amp": True,
-        "num_workers": 0,
+        "num_workers": DEFAULT_WORKERS,
         "cache_rate": 1.0,
         **recipe_ids(recipe),
         "datalist": f"$workflow.load_datalist(@dataset_dir, {phantom(preset)})",
@@ -49,6 +53,7 @@ def train(bundle: Bundle) -> Config:
         "loss": loss(recipe),
         "optimizer": optimizer(recipe),
         "lr_scheduler": lr_scheduler(recipe),
+        "events": {"_target_": f"{WORKFLOW}.EventLog", "log_dir": "@log_dir"},
         "train": {
             "preprocessing": data.train_preprocessing(preset),
             "dataset": data.train_dataset(preset),
@@ -58,6 +63,7 @@ def train(bundle: Bundle) -> Config:
                 "batch_size": "@batch_size",
                 "shuffle": True,
                 "num_workers": "@num_workers",
+                "pin_memory": PIN,
             },
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
             "postprocessing": data.compose(
@@ -106,7 +112,7 @@ def train(bundle: Bundle) -> Config:
                 {
                     "_target_": "TensorBoardStatsHandler",
                     "_disabled_": NOT_FIRST,
-                    "log_dir": "@log_dir",
+                    "summary_writer": "@events",
                     "tag_name": "train_loss",
                     "output_transform": "$monai.handlers.from_engine('loss', first=True)",
                 },
@@ -117,6 +123,14 @@ def train(bundle: Bundle) -> Config:
                     "evaluator": "@validate::evaluator",
                     "resume": "@resume",
                     "others": {"optimizer": "@optimizer", "lr_scheduler": "@lr_scheduler"},
+                },
+                {
+                    "_target_": f"{WORKFLOW}.KeepEarlier",
+                    "ckpt_dir": "@ckpt_dir",
+                    "output_dir": "@output_dir",
+                    "log_dir": "@log_dir",
+                    "resume": "@resume",
+                    "overwrite": "@overwrite",
                 },
             ],
             "trainer": {
@@ -131,7 +145,7 @@ def train(bundle: Bundle) -> Config:
                 "postprocessing": "@train::postprocessing",
                 "key_train_metric": "@train::key_metric",
                 "train_handlers": "@train::handlers",
-                "amp": "$@amp and 'cuda' in str(@device)",
+                "amp": AMP,
             },
         },
         "validate": {
@@ -149,6 +163,9 @@ def train(bundle: Bundle) -> Config:
                 "batch_size": 1,
                 "shuffle": False,
                 "num_workers": "@num_workers",
+                "pin_memory": PIN,
+                # nothing in it is random; the training's workers are started, and so seeded, anew in every epoch
+                "persistent_workers": "$@num_workers > 0",
             },
             "inferer": data.inferer(preset),
             "postprocessing": data.compose(
@@ -160,10 +177,10 @@ def train(bundle: Bundle) -> Config:
                 {
                     "_target_": "TensorBoardStatsHandler",
                     "_disabled_": NOT_FIRST,
-                    "log_dir": "@log_dir",
+                    "summary_writer": "@events",
                     "iteration_log": False,
                 },
-                {"_target_": f"{WORKFLOW}.OverlayWriter", "log_dir": "@log_dir"},
+                {"_target_": f"{WORKFLOW}.OverlayWriter", "events": "@events"},
                 {
                     "_target_": f"{WORKFLOW}.BestCheckpoint",
                     "path": "$@ckpt_dir + '/model.pt'",
@@ -182,7 +199,7 @@ def train(bundle: Bundle) -> Config:
                 "postprocessing": "@validate::postprocessing",
                 "key_val_metric": "@validate::key_metric",
                 "val_handlers": "@validate::handlers",
-                "amp": "$@amp and 'cuda' in str(@device)",
+                "amp": AMP,
             },
         },
         "initialize": [
@@ -193,7 +210,10 @@ def train(bundle: Bundle) -> Config:
             "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
         ],
         # not in initialize, which MONAI runs as well to load the weights only
-        "run": [check("@train::dataset::data + @validate::dataset::data"), "$@train::trainer.run()"],
+        "run": [
+            check("@train::dataset::data + @validate::dataset::data"),
+            "$workflow.train(@train::trainer, @validate::evaluator, @ckpt_dir, @output_dir)",
+        ],
         "training": "%run",
     }
     return {**content, "options": options(content)}

@@ -221,7 +221,8 @@ def test_one_training_at_a_time(ct_dir: Path, tmp_path: Path) -> None:
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    code = f"import filelock, time; lock = filelock.FileLock({str(tmp_path / '.work.lock')!r}); lock.acquire(); print(1, flush=True)"
+    lock = f"filelock.FileLock({str(tmp_path / '.work.lock')!r})"
+    code = f"import filelock, time; lock = {lock}; lock.acquire(); print(1, flush=True)"
     process = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)"], stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     with pytest.raises(UserError, match="Another work is writing to"), locked(tmp_path, "work"):

@@ -2,10 +2,12 @@
 
 from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_weights
 from networks.workflow.checks import check_cases, check_dataset, check_intervals
-from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
+from networks.workflow.data import case_list, check_lists, class_names, list_images, load_datalist, stored_window
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import EpochLog, EventLog, OverlayWriter, ScoreWriter
 from networks.workflow.ids import check_options, truth
+from networks.workflow.loading import CaseDataset, LoadCased, balanced_weights
+from networks.workflow.pictures import PictureReader
 from networks.workflow.provenance import describe_cases
 from networks.workflow.runs import KeepEarlier, evaluate, infer, train
 from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
@@ -25,13 +27,16 @@ __all__ = [
     "AtomicPILWriter",
     "AutocastInferer",
     "BestCheckpoint",
+    "CaseDataset",
     "EpochLog",
     "EpochSeed",
     "EvaluationProgress",
     "EventLog",
     "KeepEarlier",
     "LastCheckpoint",
+    "LoadCased",
     "OverlayWriter",
+    "PictureReader",
     "Plateau",
     "ScoreWriter",
     "SliceDataset",
@@ -43,6 +48,7 @@ __all__ = [
     "check_cases",
     "check_dataset",
     "check_intervals",
+    "check_lists",
     "check_options",
     "class_names",
     "default_workers",
@@ -53,6 +59,7 @@ __all__ = [
     "load_datalist",
     "load_weights",
     "report_errors",
+    "stored_window",
     "train",
     "truth",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from networks.errors import UserError
 from networks.phantom import write_ct_phantom, write_precipitate_phantom
 from scripts import command_line
 from scripts.datasets.acdc import convert_acdc
@@ -26,7 +27,7 @@ def phantom(kind: str, output_dir: str, **options) -> None:
         **options: num_training, num_validation, num_test, size, seed, as in ``networks.phantom``.
     """
     if kind not in PHANTOMS:
-        raise ValueError(f"The phantom {kind!r} is unknown; choose {' or '.join(PHANTOMS)}.")
+        raise UserError(f"The phantom {kind!r} is unknown; choose {' or '.join(PHANTOMS)}.")
     print(f"Wrote {PHANTOMS[kind](str(output_dir), **options)}.")
 
 

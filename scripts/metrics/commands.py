@@ -7,20 +7,19 @@ from pathlib import Path
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from scipy.stats import rankdata, wilcoxon
 from tqdm import tqdm
 
-from networks.workflow.checks import check_values, read_image
-from networks.workflow.data import VOLUME_SUFFIXES, Pair, case_list, case_name, class_names, dataset_name, load_datalist
+from networks.errors import UserError
+from networks.workflow.checks import count_classes, loader, read_image, reader_of
+from networks.workflow.data import Pair, case_list, case_name, class_names, dataset_name, load_datalist
 from networks.workflow.evaluation import score_records
+from networks.workflow.geometry import brought_onto
 from networks.workflow.records import read_records, write_records
 from networks.workflow.scores import TOLERANCE, check_protocol
 from networks.workflow.statistics import ALL_CLASSES, Table, markdown, nanmean, tables
 from scripts.metrics.predictions import find_predictions
 from scripts.report.results import find_variants, name_variants
-
-AFFINE_TOLERANCE = 1e-3  # mm
 
 
 def score(
@@ -55,7 +54,7 @@ def score(
     files = find_predictions(folder, pairs, dataset_dir)
     names = class_names(dataset_dir)
     if len(names) < 2:
-        raise ValueError(f'dataset.json of {dataset_dir} names no classes; add them to its "labels".')
+        raise UserError(f'dataset.json of {dataset_dir} names no classes; add them to its "labels".')
     ids = {
         "model": str(model or Path(folder).resolve().name),
         "dataset": dataset_name(dataset_dir),
@@ -93,7 +92,7 @@ def compare(*results: str, by_class: bool = False) -> None:
     """
     rows = comparisons(tables(_read_all(results)), by_class)
     if not rows:
-        raise ValueError(
+        raise UserError(
             f"{', '.join(map(str, results))}: no two models were scored on the same data set and split by the same "
             "protocol and metric, both from labels or both from probabilities; give results of at least two."
         )
@@ -135,7 +134,7 @@ def comparisons(found: Sequence[Table], by_class: bool = False) -> list[Comparis
     """Compare every two models on the same data set, split, protocol and metric, as ``compare`` does.
 
     Raises:
-        ValueError: two of them were not scored on the same cases or classes.
+        UserError: two of them were not scored on the same cases or classes.
     """
     groups: dict[tuple, list[Table]] = {}
     for table in found:
@@ -170,12 +169,12 @@ def _compare(a: Table, b: Table, by_class: bool) -> list[Comparison]:
     for one, other in ((a, b), (b, a)):
         lacking = sorted(set(one.cases) - set(other.cases))
         if lacking:
-            raise ValueError(
+            raise UserError(
                 f"{other.model} was not scored on {len(lacking)} of the cases of {one.model} (such as {lacking[0]}); "
                 "compare models on the same cases of the same split."
             )
     if a.classes != b.classes:
-        raise ValueError(
+        raise UserError(
             f"{a.model} was scored on the classes {', '.join(a.classes)} and {b.model} on {', '.join(b.classes)}; "
             "compare models on the same classes."
         )
@@ -201,7 +200,7 @@ def _compare(a: Table, b: Table, by_class: bool) -> list[Comparison]:
 
 def _read_all(results: Sequence[str]) -> list[dict]:
     if not results:
-        raise ValueError("No file was given; name one or more files of results (.jsonl).")
+        raise UserError("No file was given; name one or more files of results (.jsonl).")
     records = [record for path in results for record in read_records(str(path))]
     return name_variants(records, find_variants(records))
 
@@ -209,29 +208,25 @@ def _read_all(results: Sequence[str]) -> list[dict]:
 def _labelled(pairs: list[Pair], split: str) -> list[Pair]:
     missing = [pair["image"] for pair in pairs if "label" not in pair]
     if missing:
-        raise ValueError(f'{missing[0]} of the list "{split}" has no label, so there is nothing to score it against.')
+        raise UserError(f'{missing[0]} of the list "{split}" has no label, so there is nothing to score it against.')
     return pairs
 
 
 def _read(prediction: Path, label: str, num_classes: int) -> tuple[MetaTensor, MetaTensor]:
-    """Both label maps (1, X, Y[, Z]); raises ValueError if they do not go together."""
-    volumes = label.endswith(VOLUME_SUFFIXES)
-    loader = LoadImage(reader=None if volumes else "PILReader", image_only=True, ensure_channel_first=True, dtype=None)
-    found, truth = (read_image(loader, str(path)) for path in (prediction, label))
-    if found.shape != truth.shape or found.shape[0] != 1:
-        raise ValueError(
-            f"{prediction} has shape {tuple(found.shape)} and {label} {tuple(truth.shape)}, channels first; expected "
-            "one channel of class numbers on the label's grid."
-        )
-    remedy = 'they are the numbers of the classes in "labels" of dataset.json'
-    check_values(str(prediction), found, num_classes, remedy)
-    check_values(label, truth, num_classes, remedy)
-    if volumes and not np.allclose(found.affine, truth.affine, atol=AFFINE_TOLERANCE):
-        raise ValueError(
-            f"{prediction} and {label} have different affines, so they do not lie on the same grid; "
-            "resample the prediction to the label's grid."
-        )
-    return found, truth
+    """Both label maps (1, X, Y[, Z]) on the label's grid.
+
+    Raises:
+        UserError: they do not go together, or hold other values than class numbers.
+    """
+    found, truth = (read_image(loader(reader_of(path, is_label=True)), path) for path in (str(prediction), label))
+    for path, values in ((str(prediction), found), (label, truth)):
+        if values.shape[0] != 1 or values.ndim != truth.ndim:
+            raise UserError(
+                f"{path} has shape {tuple(values.shape)}, channels first; expected one channel of class numbers on "
+                "the label's grid."
+            )
+        count_classes(path, values, num_classes, 'they are the numbers of the classes in "labels" of dataset.json')
+    return brought_onto(found, truth, (prediction, label)), truth
 
 
 COMMANDS = {"score": score, "summarise": summarise, "compare": compare}

@@ -41,7 +41,7 @@ def inference(bundle: Bundle) -> Config:
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",
         "datalist": f"$workflow.list_images(@dataset_dir, {phantom(preset)})",
-        "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
+        "preprocessing": data.compose(*data.load_image(), *data.image_only(preset)),
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {
             "_target_": "DataLoader",
@@ -100,7 +100,7 @@ def preset_inference(bundle: Bundle, preset: Preset) -> Config:
     overlay |= more_options(overlay, inference(bundle))
     if preset.kind != bundle.default.kind:
         overlay |= {
-            "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
+            "preprocessing": data.compose(*data.load_image(), *data.image_only(preset)),
             "inferer": data.inferer(preset),
             "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
         }

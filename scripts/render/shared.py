@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from networks.workflow.ids import IDS
 from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset, Recipe
-from scripts.render.data import Config
+from scripts.render.data import WORKFLOW, Config
 
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
 DATASET_DIR = {"ct": "data/ct_phantom", "mr": "data/mr", "micrograph": "data/precipitate_phantom"}
@@ -43,7 +43,17 @@ def data_ids(preset: Preset) -> Config:
         return {**ids, "spatial_dims": 3, "reader": None, "intensity_range": [-125, 275]}
     if preset.kind == "mr":
         return {**ids, "spatial_dims": 3, "reader": None, "intensity_percentiles": [0, 100]}
-    return {**ids, "spatial_dims": 2, "reader": "PILReader"}
+    reader = {
+        "_target_": f"{WORKFLOW}.PictureReader",
+        "channels": "@in_channels",
+        "window": "$@window or workflow.stored_window(@dataset_dir)",
+    }
+    return {**ids, "spatial_dims": 2, "window": None, "reader": reader}
+
+
+def trained_ids(preset: Preset) -> list[str]:
+    """The ids of the data that are values, which a training's record can hold."""
+    return [key for key, value in data_ids(preset).items() if not isinstance(value, dict)]
 
 
 def recipe_ids(recipe: Recipe) -> Config:

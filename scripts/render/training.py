@@ -2,13 +2,12 @@
 
 from scripts.catalog.bundles import Bundle
 from scripts.render import data
-from scripts.render.data import PAIR, WORKFLOW, Config
+from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import loss, lr_scheduler, optimizer
 from scripts.render.shared import (
     AMP,
     DEFAULT_WORKERS,
     PIN,
-    check,
     common,
     data_ids,
     more_options,
@@ -17,6 +16,7 @@ from scripts.render.shared import (
     phantom,
     preset_ids,
     recipe_ids,
+    trained_ids,
 )
 
 NOT_FIRST = "$idist.get_rank() > 0"
@@ -35,6 +35,7 @@ def train(bundle: Bundle) -> Config:
         **common(bundle),
         "log_dir": "$@bundle_root + '/logs'",
         "check_data": True,
+        "allow_overlap": False,
         "preset": None,
         **data_ids(preset),
         "pretrained": None,
@@ -149,13 +150,12 @@ def train(bundle: Bundle) -> Config:
             },
         },
         "validate": {
-            "preprocessing": data.compose(*data.load(preset, PAIR), *data.image_only(preset)),
+            "preprocessing": data.compose(data.load_case(), *data.image_only(preset)),
             "dataset": {
-                "_target_": "CacheDataset",
+                "_target_": f"{WORKFLOW}.CaseDataset",
                 "data": "$workflow.case_list(@datalist, 'validation')",
                 "transform": "@validate::preprocessing",
                 "cache_rate": "@cache_rate",
-                "progress": False,
             },
             "dataloader": {
                 "_target_": "DataLoader",
@@ -187,7 +187,7 @@ def train(bundle: Bundle) -> Config:
                     "network": "@network",
                     "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
                     "validation=@validate::dataset::data)",
-                    "ids": {key: f"@{key}" for key in ("preset", *data_ids(preset), "img_size", *bundle.options)},
+                    "ids": {key: f"@{key}" for key in ("preset", *trained_ids(preset), "img_size", *bundle.options)},
                 },
             ],
             "evaluator": {
@@ -211,7 +211,8 @@ def train(bundle: Bundle) -> Config:
         ],
         # not in initialize, which MONAI runs as well to load the weights only
         "run": [
-            check("@train::dataset::data + @validate::dataset::data"),
+            "$workflow.check_lists(@dataset_dir, @allow_overlap, training=@train::dataset::data, "
+            "validation=@validate::dataset::data)",
             "$workflow.train(@train::trainer, @validate::evaluator, @ckpt_dir, @output_dir)",
         ],
         "training": "%run",
@@ -266,7 +267,7 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
     if preset.kind != bundle.default.kind:
         overlay |= {
             "train::dataset": data.train_dataset(preset),
-            "validate::preprocessing": data.compose(*data.load(preset, PAIR), *data.image_only(preset)),
+            "validate::preprocessing": data.compose(data.load_case(), *data.image_only(preset)),
             "validate::inferer": data.inferer(preset),
         }
     return overlay

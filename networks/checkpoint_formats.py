@@ -163,7 +163,8 @@ def _cnn_part(network: nn.Module) -> str:
 
 def _has_cnn(network: nn.Module) -> bool:
     other = _has_swin(network) or _has_levit(network) or _has_google(network)
-    return hasattr(network, "cnn_encoder") or (hasattr(network, "encoder") and not other)
+    # Attention U-Net's encoder is a view of layers that are MONAI's, in no layout that others' files have.
+    return hasattr(network, "cnn_encoder") or ("encoder" in dict(network.named_children()) and not other)
 
 
 def _is_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> bool:

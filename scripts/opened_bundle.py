@@ -1,6 +1,5 @@
 """A bundle's ``inference.json`` with a user's options, opened so that tools can use its parts."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from networks.workflow.errors import check_ids, config_ids, user_error
+from networks.workflow.config_files import check_ids, config_ids
+from networks.workflow.errors import user_error
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCATIONS = ("bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir", "device")
@@ -99,11 +99,6 @@ class InferenceConfig:
                 "that it was trained with."
             )
         return {number: f"class {number}" if number else "background" for number in range(classes)}
-
-
-def sha256(path: str | Path) -> str:
-    """Checksum of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _bundle_folder(bundle: str) -> Path:

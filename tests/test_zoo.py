@@ -21,8 +21,8 @@ import nibabel as nib
 import pytest
 import torch
 
+from networks.workflow.files import file_hash
 from networks.workflow.provenance import describe_cases
-from networks.workflow.records import file_hash
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.render.bundle import NO_WEIGHTS
 from scripts.zoo import packed_configs

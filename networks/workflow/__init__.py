@@ -4,12 +4,13 @@ from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_w
 from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import case_list, check_lists, class_names, list_images, load_datalist, stored_window
 from networks.workflow.errors import report_errors
-from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
+from networks.workflow.evaluation import EpochLog, EventLog, OverlayWriter, ScoreWriter
 from networks.workflow.ids import check_options, truth
 from networks.workflow.loading import CaseDataset, LoadCased, balanced_weights
 from networks.workflow.pictures import PictureReader
 from networks.workflow.provenance import describe_cases
-from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter, put_in_place
+from networks.workflow.runs import KeepEarlier, evaluate, infer, train
+from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
 from networks.workflow.training import (
     AutocastInferer,
@@ -18,6 +19,7 @@ from networks.workflow.training import (
     Plateau,
     StopOnNan,
     TrainingProgress,
+    default_workers,
 )
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "EpochLog",
     "EpochSeed",
     "EvaluationProgress",
+    "EventLog",
+    "KeepEarlier",
     "LastCheckpoint",
     "LoadCased",
     "OverlayWriter",
@@ -47,12 +51,15 @@ __all__ = [
     "check_lists",
     "check_options",
     "class_names",
+    "default_workers",
     "describe_cases",
+    "evaluate",
+    "infer",
     "list_images",
     "load_datalist",
     "load_weights",
-    "put_in_place",
     "report_errors",
     "stored_window",
+    "train",
     "truth",
 ]

@@ -13,8 +13,8 @@ from ignite import distributed as idist
 
 from networks.errors import UserError
 from networks.phantom import ensure_ct_phantom, ensure_precipitate_phantom
+from networks.workflow.files import file_hash
 from networks.workflow.ids import truth
-from networks.workflow.records import file_hash
 
 logger = logging.getLogger(__name__)
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")

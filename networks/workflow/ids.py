@@ -5,6 +5,7 @@ Nothing here needs more than Python, so that a mistake is found before anything 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from networks.errors import UserError
@@ -65,11 +66,11 @@ def _is_truth(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _is_whole(value: Any) -> bool:
-    return _is_number(value) and value == int(value) and isinstance(value, int)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def whole(low: int, high: int | None = None) -> Kind:
@@ -190,9 +191,15 @@ IDS = {
         optional=True,
     ),
     "resume": Id(TRUTH, "continue from `last.pt`"),
+    "overwrite": Id(
+        TRUTH,
+        "replace an earlier training in these folders; by default its files are moved to `<ckpt_dir>/earlier`",
+    ),
     "seed": Id(whole(0, 2**32 - 1), "seed of initialisation, shuffling and augmentation"),
     "amp": Id(TRUTH, "mixed precision: float16 on GPUs, in training bfloat16 on processors that have it"),
-    "num_workers": Id(whole(0), "processes that prepare batches"),
+    "num_workers": Id(
+        whole(0), "processes that prepare batches; by default with a GPU as many as there are cores, up to 8, else none"
+    ),
     "cache_rate": Id(number(0, 1), "share of the prepared data kept in memory; the rest of the volumes waits on disk"),
     "device": Id(DEVICE, "where the network computes: cpu, cuda, cuda:1, ..."),
 }

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from networks.workflow.checks import check_dataset
 from networks.workflow.data import Pair, class_names, load_datalist, read_dataset_json
 from networks.workflow.evaluation import COLOURS, label_overlay
+from networks.workflow.files import atomic
 from networks.workflow.ids import truth
 
 TILE, GAP, LINE, COLUMNS = 220, 6, 16, 6  # pixels
@@ -241,6 +242,5 @@ def _beside(tiles: Sequence[Image.Image]) -> Image.Image:
 
 
 def _save(path: Path, write: Callable[[str], None]) -> None:
-    temporary = path.with_name(f".part-{path.name}")
-    write(os.fspath(temporary))
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        write(os.fspath(temporary))

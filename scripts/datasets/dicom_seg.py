@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from networks.errors import UserError
+from networks.workflow.files import atomic
 from scripts.datasets.dicom import TO_RAS, Geometry, find_series, series_geometry
 from scripts.datasets.volumes import read_nifti, turned_like
 from scripts.datasets.writer import CaseError, reading
@@ -86,14 +87,9 @@ def write_dicom_seg(
         device_serial_number="0",
         series_description=f"Segmentation: {algorithm}"[:64],
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".part-{target.name}")
-    try:
+    with atomic(target) as temporary:
         seg.save_as(temporary)
         _compare(temporary, frames, geometry)
-        temporary.rename(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     found = ", ".join(f"{names[c]} {int((frames == n).sum())}" for n, c in enumerate(order, 1))
     print(f"Wrote {target}: {len(order)} segments over {len(frames)} slices (voxels: {found}).")
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import glob
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from PIL import Image
 
 from networks.errors import UserError
 from networks.phantom import new_folder
+from networks.workflow.files import write_json
 from networks.workflow.geometry import turn
 
 Savable = Image.Image | nib.Nifti1Image
@@ -200,10 +200,10 @@ class Writer:
             "rejected": self.rejected,
             "warnings": self.warnings,
         }
-        _write_json(self.folder / "conversion.json", report)
+        write_json(self.folder / "conversion.json", report)
         numbers = {f"num{name.capitalize()}": len(items) for name, items in self.lists.items()}
         labels = {str(i): name for i, name in enumerate(self.labels)}
-        _write_json(self.folder / "dataset.json", {**description, "labels": labels, **numbers, **self.lists})
+        write_json(self.folder / "dataset.json", {**description, "labels": labels, **numbers, **self.lists})
 
     def _note_values(self, lists: Sequence[str], values: np.ndarray) -> None:
         low, high = self._extremes
@@ -296,7 +296,3 @@ def _save(content: Savable, path: Path) -> None:
 
 def _array(data: Savable) -> np.ndarray:
     return np.asarray(data) if isinstance(data, Image.Image) else np.asanyarray(data.dataobj)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """Segment a file, a folder or DICOM series: ``python -m scripts.predict INPUT OUTPUT --bundle NAME``."""
 
 import importlib.util
-import json
 import os
 import signal
 import sys
@@ -15,10 +14,11 @@ from monai.utils import set_determinism
 from tqdm import tqdm
 
 from networks.workflow.evaluation import write_csv
+from networks.workflow.files import file_hash, json_text, write_json
 from scripts import command_line
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, load_model
-from scripts.opened_bundle import LOCATIONS, InferenceConfig, sha256
+from scripts.opened_bundle import LOCATIONS, InferenceConfig
 from scripts.predict.cases import SUFFIXES, Case, find_cases
 from scripts.predict.processes import Processes
 from scripts.predict.segmenter import Segmenter
@@ -102,7 +102,7 @@ def predict(
             "preset": preset,
             "runtime": manifest["format"] if manifest else "torch",
             "options": {key: value for key, value in options.items() if key not in LOCATIONS},
-            "weights": {"file": weights.name, "sha256": sha256(weights)},
+            "weights": {"file": weights.name, "sha256": file_hash(weights)},
         }
         _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
         return [asdict(case) for case in cases]
@@ -181,7 +181,7 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
     if len(cases) == 1 and str(output) == cases[0].label:
         return
     file = output / RECORD
-    text = json.dumps(record, indent=4, ensure_ascii=False) + "\n"
+    text = json_text(record)
     if file.is_file() and file.read_text(encoding="utf-8") == text:
         return
     if file.is_file() and not overwrite and any(output.rglob("*_seg.*")):
@@ -189,10 +189,7 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
             f"{output} holds results of another model or other options ({file.name} tells which); give another folder, "
             "or --overwrite true to replace them."
         )
-    output.mkdir(parents=True, exist_ok=True)
-    temporary = output / f".part-{RECORD}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    write_json(file, record)
 
 
 def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome) -> None:

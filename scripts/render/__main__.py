@@ -1,13 +1,13 @@
 """Render the bundles' configs and documentation from the catalog: ``python -m scripts.render [--check]``."""
 
-import json
 import sys
 from pathlib import Path
 
+from networks.workflow.files import json_text
 from scripts import command_line
 from scripts.catalog.bundles import BUNDLES
 from scripts.render.bundle import LOGGING, bundle_configs
-from scripts.render.documents import bundle_readme, with_tables
+from scripts.render.documents import bundle_readme, citation, with_tables
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -38,10 +38,11 @@ def rendered_files() -> dict[Path, str]:
     for bundle in BUNDLES:
         folder = ROOT / "bundles" / bundle.name
         for name, content in bundle_configs(bundle).items():
-            files[folder / "configs" / f"{name}.json"] = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+            files[folder / "configs" / f"{name}.json"] = json_text(content)
         files[folder / "configs" / "logging.conf"] = LOGGING
         files[folder / "docs" / "README.md"] = bundle_readme(bundle)
         files[folder / "LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    files[ROOT / "CITATION.cff"] = citation()
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if document.is_file():
             files[document] = with_tables(document.read_text(encoding="utf-8"))

@@ -4,7 +4,20 @@ from scripts.catalog.bundles import Bundle
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import loss, lr_scheduler, optimizer
-from scripts.render.shared import common, data_ids, network, phantom, preset_ids, recipe_ids, trained_ids
+from scripts.render.shared import (
+    AMP,
+    DEFAULT_WORKERS,
+    PIN,
+    common,
+    data_ids,
+    more_options,
+    network,
+    options,
+    phantom,
+    preset_ids,
+    recipe_ids,
+    trained_ids,
+)
 
 NOT_FIRST = "$idist.get_rank() > 0"
 
@@ -12,7 +25,7 @@ NOT_FIRST = "$idist.get_rank() > 0"
 def train(bundle: Bundle) -> Config:
     """``train.json``: trains on the phantom unless told otherwise."""
     preset, recipe = bundle.default, bundle.default.recipe
-    return {
+    content: Config = {
         "imports": [
             "$import os",
             "$from ignite import distributed as idist",
@@ -27,9 +40,10 @@ def train(bundle: Bundle) -> Config:
         **data_ids(preset),
         "pretrained": None,
         "resume": False,
+        "overwrite": False,
         "seed": 0,
         "amp": True,
-        "num_workers": 0,
+        "num_workers": DEFAULT_WORKERS,
         "cache_rate": 1.0,
         **recipe_ids(recipe),
         "datalist": f"$workflow.load_datalist(@dataset_dir, {phantom(preset)})",
@@ -40,6 +54,7 @@ def train(bundle: Bundle) -> Config:
         "loss": loss(recipe),
         "optimizer": optimizer(recipe),
         "lr_scheduler": lr_scheduler(recipe),
+        "events": {"_target_": f"{WORKFLOW}.EventLog", "log_dir": "@log_dir"},
         "train": {
             "preprocessing": data.train_preprocessing(preset),
             "dataset": data.train_dataset(preset),
@@ -49,6 +64,7 @@ def train(bundle: Bundle) -> Config:
                 "batch_size": "@batch_size",
                 "shuffle": True,
                 "num_workers": "@num_workers",
+                "pin_memory": PIN,
             },
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
             "postprocessing": data.compose(
@@ -97,7 +113,7 @@ def train(bundle: Bundle) -> Config:
                 {
                     "_target_": "TensorBoardStatsHandler",
                     "_disabled_": NOT_FIRST,
-                    "log_dir": "@log_dir",
+                    "summary_writer": "@events",
                     "tag_name": "train_loss",
                     "output_transform": "$monai.handlers.from_engine('loss', first=True)",
                 },
@@ -108,6 +124,14 @@ def train(bundle: Bundle) -> Config:
                     "evaluator": "@validate::evaluator",
                     "resume": "@resume",
                     "others": {"optimizer": "@optimizer", "lr_scheduler": "@lr_scheduler"},
+                },
+                {
+                    "_target_": f"{WORKFLOW}.KeepEarlier",
+                    "ckpt_dir": "@ckpt_dir",
+                    "output_dir": "@output_dir",
+                    "log_dir": "@log_dir",
+                    "resume": "@resume",
+                    "overwrite": "@overwrite",
                 },
             ],
             "trainer": {
@@ -122,7 +146,7 @@ def train(bundle: Bundle) -> Config:
                 "postprocessing": "@train::postprocessing",
                 "key_train_metric": "@train::key_metric",
                 "train_handlers": "@train::handlers",
-                "amp": "$@amp and 'cuda' in str(@device)",
+                "amp": AMP,
             },
         },
         "validate": {
@@ -139,6 +163,9 @@ def train(bundle: Bundle) -> Config:
                 "batch_size": 1,
                 "shuffle": False,
                 "num_workers": "@num_workers",
+                "pin_memory": PIN,
+                # nothing in it is random; the training's workers are started, and so seeded, anew in every epoch
+                "persistent_workers": "$@num_workers > 0",
             },
             "inferer": data.inferer(preset),
             "postprocessing": data.compose(
@@ -150,10 +177,10 @@ def train(bundle: Bundle) -> Config:
                 {
                     "_target_": "TensorBoardStatsHandler",
                     "_disabled_": NOT_FIRST,
-                    "log_dir": "@log_dir",
+                    "summary_writer": "@events",
                     "iteration_log": False,
                 },
-                {"_target_": f"{WORKFLOW}.OverlayWriter", "log_dir": "@log_dir"},
+                {"_target_": f"{WORKFLOW}.OverlayWriter", "events": "@events"},
                 {
                     "_target_": f"{WORKFLOW}.BestCheckpoint",
                     "path": "$@ckpt_dir + '/model.pt'",
@@ -172,11 +199,12 @@ def train(bundle: Bundle) -> Config:
                 "postprocessing": "@validate::postprocessing",
                 "key_val_metric": "@validate::key_metric",
                 "val_handlers": "@validate::handlers",
-                "amp": "$@amp and 'cuda' in str(@device)",
+                "amp": AMP,
             },
         },
         "initialize": [
             "$workflow.report_errors()",
+            "$@options",
             "$monai.utils.set_determinism(@seed)",
             "$workflow.check_intervals(@epochs, @val_interval)",
             "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
@@ -185,10 +213,11 @@ def train(bundle: Bundle) -> Config:
         "run": [
             "$workflow.check_lists(@dataset_dir, @allow_overlap, training=@train::dataset::data, "
             "validation=@validate::dataset::data)",
-            "$@train::trainer.run()",
+            "$workflow.train(@train::trainer, @validate::evaluator, @ckpt_dir, @output_dir)",
         ],
         "training": "%run",
     }
+    return {**content, "options": options(content)}
 
 
 def multi_gpu_train(bundle: Bundle) -> Config:
@@ -232,6 +261,7 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
     preset = bundle.presets[name]
     recipe = preset.recipe
     overlay = {"preset": name, **preset_ids(bundle, preset)}
+    overlay |= more_options(overlay, train(bundle))
     overlay |= {"loss": loss(recipe), "optimizer": optimizer(recipe), "lr_scheduler": lr_scheduler(recipe)}
     overlay["train::preprocessing"] = data.train_preprocessing(preset)
     if preset.kind != bundle.default.kind:

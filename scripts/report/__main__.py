@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 from tqdm import tqdm
 
+from networks.workflow.files import atomic
 from networks.workflow.scores import PROTOCOLS
 from scripts import command_line
 from scripts.benchmark.records import RESULTS, read_records
@@ -48,10 +49,8 @@ def report(*results: str, runs_dir: str = "runs", output: str | None = None, mar
     html = _environment().get_template("page.html").render(account=account, sections=sections, explained=EXPLAINED)
     link = os.path.relpath(page, text.parent).replace(os.sep, "/")
     for path, content in ((page, html), (text, _markdown(account, sections, link))):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
+        with atomic(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
         print(f"Wrote {path} ({path.stat().st_size / 1e6:.2f} MB).")
 
 

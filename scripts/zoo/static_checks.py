@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from networks.workflow.records import file_hash
+from networks.workflow.files import file_hash
 from scripts.render.bundle import NO_WEIGHTS
 from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, manifest_problems
 from scripts.zoo.packed_configs import REFERENCE

@@ -269,8 +269,8 @@ def check_lists(
         **lists: items by name of the list. Of ``dataset.json`` only training, validation and test are compared.
 
     Raises:
-        UserError: a case is twice in a list (by its path) or in two lists (by its path or its content), an image has two labels, or a
-            patient is in two lists.
+        UserError: a case is twice in a list (by its path) or in two lists (by its path or its content), an image has
+            two labels, or a patient is in two lists.
     """
     root = Path(dataset_dir).resolve()
     given = [Path(case["image"]).resolve() for cases in lists.values() for case in cases]

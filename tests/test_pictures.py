@@ -71,6 +71,8 @@ def test_pictures_are_upright_as_displayed(mode: str, suffix: str, tmp_path: Pat
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         options = {"tiffinfo": {ORIENTATION: orientation}} if suffix == "tif" else {"exif": exif}
+        # two decoders differ where colours of half the resolution are brought to the full one
+        options |= {"quality": 95, "subsampling": 0} if suffix == "jpg" else {}
         path = save(tmp_path / f"{orientation}.{suffix}", mode, **options)
         with Image.open(path) as stored:
             shown = ImageOps.exif_transpose(stored)
@@ -78,7 +80,7 @@ def test_pictures_are_upright_as_displayed(mode: str, suffix: str, tmp_path: Pat
         expected = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
         found = read_picture(path, 3).astype(int)
         assert found.shape == expected.shape
-        assert np.abs(found - expected).max() <= (4 if suffix == "jpg" else 0)  # two decoders of JPEG
+        assert np.abs(found - expected).max() <= (4 if suffix == "jpg" else 0)
 
 
 def test_16_bit_colours_that_are_not_upright_are_refused(tmp_path: Path) -> None:
@@ -163,7 +165,8 @@ def test_inference_sees_what_the_conversion_wrote(tmp_path: Path, monkeypatch) -
     assert len(written) == len(KINDS)
     for path in written:
         (original,) = (tmp_path / "in" / "images").glob(f"{path.stem}.*")
-        np.testing.assert_array_equal(reader.read(str(original))[0], np.asarray(Image.open(path)))
+        seen, _ = reader.get_data(reader.read(original))
+        np.testing.assert_array_equal(seen.swapaxes(0, 1), np.asarray(Image.open(path)))
 
 
 def test_inference_takes_every_kind(tmp_path: Path) -> None:

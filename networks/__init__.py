@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run what is bel
     from networks.unet import Unet as Unet
     from networks.unet_plusplus import UnetPlusPlus as UnetPlusPlus
 
-NETWORKS = {  # class: its module, whose name is that of the model and of the bundle
+PUBLIC = {  # name: its module, whose name is for networks also that of the model and of the bundle
     "AttentionUnet": "attention_unet",
     "CSUnet": "cs_unet",
     "DeepLabV3Plus": "deeplabv3_plus",
@@ -30,7 +30,10 @@ NETWORKS = {  # class: its module, whose name is that of the model and of the bu
     "TransUnet": "transunet",
     "Unet": "unet",
     "UnetPlusPlus": "unet_plusplus",
+    "create_model": "models",
+    "list_models": "models",
+    "list_variants": "models",
 }
-PUBLIC = {**NETWORKS, "create_model": "models", "list_models": "models", "list_variants": "models"}
+NETWORKS = {name: module for name, module in PUBLIC.items() if module != "models"}
 
 __getattr__, __dir__, __all__ = public_list(__name__, PUBLIC)

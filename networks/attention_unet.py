@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import monai.networks.nets
-from torch import Tensor
+from torch import Tensor, nn
 
 from networks.base import SegmentationNetwork
 from networks.errors import UserError
@@ -30,7 +30,8 @@ class AttentionUnet(SegmentationNetwork):
     """
 
     paper = "https://arxiv.org/abs/1804.03999"
-    small: ClassVar = {"channels": (8, 12, 16), "strides": (2, 2)}
+    small: ClassVar[dict] = {"channels": (8, 12, 16), "strides": (2, 2)}
+    __jit_unused_properties__ = ("encoder",)  # a list made anew at every call is nothing to compile
 
     def __init__(
         self,
@@ -56,6 +57,20 @@ class AttentionUnet(SegmentationNetwork):
         self.network = monai.networks.nets.AttentionUnet(
             2, in_channels, out_channels, channels, strides, dropout=dropout
         )
+
+    @property
+    def encoder(self) -> nn.ModuleList:
+        """The layers that every resolution is reached by, finest first, to be frozen or counted as with other networks.
+
+        MONAI nests each resolution in the next finer one, so they are no module of their own, and the names in the
+        state dict stay MONAI's.
+        """
+        head, level, _ = self.network.model
+        blocks = [head]
+        while isinstance(level.submodule, nn.Sequential):
+            block, level = level.submodule
+            blocks.append(block)
+        return nn.ModuleList([*blocks, level.submodule])
 
     def logits(self, x: Tensor) -> Tensor:
         return self.network(x)

@@ -10,22 +10,22 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.base import SegmentationNetwork, image_sides
 from networks.errors import UserError
 from networks.layers.cnn import cnn_encoder, pad_image, to_tokens
+from networks.layers.eager import channels_last
 from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.mlp import ResMlp
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
 from networks.state_dicts import rename
-from networks.swin_unet import SWIN_NAMES, centre_tables, check_swin, mirrored_targets
+from networks.swin_unet import SWIN_NAMES, SwinDecoderStage, centre_tables, check_swin, mirrored_targets
 
 PATCH_SIZE = 4  # the stride of the finest convolutional feature
 
 
-class FusionStage(nn.Module):
+class FusionStage(SwinDecoderStage):
     """Enlarge a token map, join the skips of both encoders by a linear layer, run Swin blocks.
 
     Args:
@@ -34,22 +34,10 @@ class FusionStage(nn.Module):
         blocks: the blocks.
     """
 
-    def __init__(self, upsample: nn.Module, reduce: nn.Linear, blocks: SwinStage) -> None:
-        super().__init__()
-        self.upsample = upsample
-        self.reduce = reduce
-        self.blocks = blocks
-
     def forward(self, x: Tensor, skip: Tensor, cnn_skip: Tensor) -> Tensor:
         """Tokens (B, H', W', any), and of the encoders (B, H, W, C) and (B, H, W, C')."""
         x = self.upsample(x)[:, : skip.shape[1], : skip.shape[2]]
-        # Three products summed instead of one over a concatenation, which would have to be written and read.
-        dim = skip.shape[3]
-        weight = self.reduce.weight
-        x = F.linear(x, weight[:, :dim], self.reduce.bias)
-        x = x + F.linear(skip, weight[:, dim : 2 * dim])
-        x = x + F.linear(cnn_skip, weight[:, 2 * dim :])
-        return self.blocks(x)
+        return self.blocks(self.join([x, skip, cnn_skip]))
 
 
 class FusionDecoder(nn.Module):
@@ -159,15 +147,15 @@ class CSUnet(SegmentationNetwork):
     """
 
     paper = "https://arxiv.org/abs/2308.13917"
-    variants: ClassVar = {
+    variants: ClassVar[dict] = {
         "resnet50": {"encoder_name": "resnet50"},
         "efficientnet-b4": {"encoder_name": "efficientnet-b4"},
         "vgg16_bn_2222": {"encoder_name": "vgg16_bn", "depths": (2, 2, 2, 2)},
     }
     repeats_grey = True
-    encoders: ClassVar = {"encoder": "swin", "cnn_encoder": "cnn"}
+    encoders: ClassVar[dict] = {"encoder": "swin", "cnn_encoder": "cnn"}
     authors_names = AUTHORS_NAMES
-    small: ClassVar = {
+    small: ClassVar[dict] = {
         "encoder_name": "resnet18",
         "embed_dim": 24,
         "depths": (2, 1, 1, 1),
@@ -225,7 +213,8 @@ class CSUnet(SegmentationNetwork):
 
     def logits(self, x: Tensor) -> Tensor:
         features = self.encoder(x)
-        x = pad_image(x, 32)
+        # The convolutions follow the memory format of their input.
+        x = channels_last(pad_image(x, 32))
         cnn_features: list[Tensor] = []
         stride = 4
         for level, feature in enumerate(self.cnn_encoder(x)[-4:]):

@@ -23,11 +23,14 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        batch_statistics = self.training and x.numel() > x.shape[1]
-        if batch_statistics:
+        batch_statistics = self.running_mean is None or (self.training and x.numel() > x.shape[1])
+        factor = 0.0
+        if batch_statistics and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
+            # Without a momentum the running statistics are averages of all batches.
+            factor = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, batch_statistics, self.momentum, self.eps
+            x, self.running_mean, self.running_var, self.weight, self.bias, batch_statistics, factor, self.eps
         )
 
 
@@ -50,7 +53,7 @@ class DeepLabV3Plus(SmpNetwork):
     """
 
     paper = "https://arxiv.org/abs/1802.02611"
-    small: ClassVar = {"encoder_name": "resnet18", "decoder_channels": 16}
+    small: ClassVar[dict] = {"encoder_name": "resnet18", "decoder_channels": 16}
 
     def __init__(
         self,

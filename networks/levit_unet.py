@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from networks.base import SegmentationNetwork, check_counts, check_rates, image_sides
 from networks.errors import UserError
-from networks.layers.conv import conv3x3, upsampled_conv3x3
+from networks.layers.conv import UpBlock
 from networks.layers.levit import LevitEncoder, convert_levit
 from networks.state_dicts import rename
 
@@ -44,27 +44,6 @@ VARIANTS = {
 }
 
 
-class DecoderBlock(nn.Module):
-    """Enlarge twofold and convolve twice, with batch norm and ReLU.
-
-    Args:
-        in_channels: channels of the map.
-        out_channels: channels of the result.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
-        x = F.relu(self.norm1(upsampled_conv3x3(x, self.conv1.weight)), inplace=True)
-        return F.relu(self.norm2(conv3x3(x, self.conv2.weight)), inplace=True)
-
-
 class LevitDecoder(nn.Module):
     """All features of 1/16 and below together, then block by block up to 1/2 with the stem's maps, then logits.
 
@@ -78,7 +57,7 @@ class LevitDecoder(nn.Module):
         super().__init__()
         skips = [embed_dim[0] // 2, embed_dim[0] // 4, embed_dim[0] // 8]
         widths = [embed_dim[0] + sum(embed_dim), channels[0] + skips[0], channels[1] + skips[1]]
-        self.blocks = nn.ModuleList(DecoderBlock(*pair) for pair in zip(widths, channels, strict=True))
+        self.blocks = nn.ModuleList(UpBlock(width, 0, out) for width, out in zip(widths, channels, strict=True))
         self.head = nn.Conv2d(channels[2] + skips[2], out_channels, 3, padding=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -143,10 +122,10 @@ class LevitUnet(SegmentationNetwork):
     """
 
     paper = "https://arxiv.org/abs/2107.08623"
-    variants: ClassVar = {name: {"variant": name} for name in VARIANTS}
-    encoders: ClassVar = {"encoder": "levit"}
+    variants: ClassVar[dict] = {name: {"variant": name} for name in VARIANTS}
+    encoders: ClassVar[dict] = {"encoder": "levit"}
     authors_names = AUTHORS_NAMES
-    small: ClassVar = {
+    small: ClassVar[dict] = {
         "embed_dim": (16, 24),
         "key_dim": 8,
         "depths": (1, 1),

@@ -33,7 +33,7 @@ class SmpNetwork(SegmentationNetwork):
         UserError: smp has no such encoder or weights, or a number of channels is below 1.
     """
 
-    encoders: ClassVar = {"encoder": "cnn"}
+    encoders: ClassVar[dict] = {"encoder": "cnn"}
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Unet(SmpNetwork):
     """
 
     paper = "https://arxiv.org/abs/1505.04597"
-    small: ClassVar = {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}
+    small: ClassVar[dict] = {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class UnetPlusPlus(SmpNetwork):
     """
 
     paper = "https://arxiv.org/abs/1807.10165"
-    small: ClassVar = {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}
+    small: ClassVar[dict] = {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}
     scriptable = False  # smp's decoder looks its blocks up by computed names
 
     def __init__(

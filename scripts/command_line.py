@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import fire
 
-from networks.workflow.errors import user_error
+from networks.workflow.errors import REPORT, user_error
 
 
 def run(commands: Callable | Mapping[str, Callable], name: str) -> None:
@@ -27,10 +27,11 @@ def run(commands: Callable | Mapping[str, Callable], name: str) -> None:
     except Exception as error:
         if os.environ.get("NETWORKS_TRACEBACK"):
             raise
-        shown = user_error(error) or error
-        if not isinstance(shown, OSError | ValueError):
+        mistake = user_error(error)
+        if mistake is None:
+            print(REPORT, file=sys.stderr)
             raise
-        sys.exit(f"Error: {shown}")
+        sys.exit(f"Error: {mistake}")
 
 
 def reason(error: BaseException) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from networks.workflow.errors import check_ids, config_ids, user_error
+from networks.workflow.config_files import check_ids, config_ids
+from networks.workflow.errors import user_error
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCATIONS = ("bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir", "device")

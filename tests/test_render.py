@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from networks.workflow.errors import _check_command_line, _config_files, _options
+from networks.workflow.arguments import check_command_line, config_files, split_arguments
 from scripts.catalog.bundles import BUNDLES
 from scripts.render.__main__ import render
 from scripts.render.bundle import bundle_configs
@@ -59,10 +59,10 @@ def test_commands_use_ids_and_files_that_exist(document: Path, monkeypatch) -> N
             arguments = words[words.index("monai.bundle") + 1 :] if "monai.bundle" in words else []
             if "--config_file" not in arguments or arguments[0] != "run":
                 continue
-            files = [Path(file) for file in _config_files(_options(arguments)["config_file"])]
+            files = [Path(file) for file in config_files(split_arguments(arguments)[1]["config_file"])]
             # commands for a bundle's own folder name its configs without the way there
             monkeypatch.chdir(ROOT if files[0].parts[0] == "bundles" else ROOT / "bundles" / "swin_unet")
-            _check_command_line(["monai/bundle/__main__.py", *arguments])
+            check_command_line(["monai/bundle/__main__.py", *arguments])
 
 
 def test_tables_are_replaced_in_place() -> None:

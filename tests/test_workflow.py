@@ -27,7 +27,7 @@ from networks.workflow import (
     load_datalist,
 )
 from networks.workflow import training as training_module
-from networks.workflow.errors import _check_command_line
+from networks.workflow.arguments import check_command_line
 from networks.workflow.evaluation import overlay, write_csv
 
 LOAD = [LoadImaged(("image", "label"), image_only=True), EnsureChannelFirstd(("image", "label"))]
@@ -184,11 +184,11 @@ def test_unknown_command_line_keys() -> None:
     config = "bundles/swin_unet/configs/train.json"
     program = "monai/bundle/__main__.py"
     both = f"['{config}', 'bundles/swin_unet/configs/evaluate.json']"
-    _check_command_line([program, "run", "--config_file", both, "--epochs", "3", "--split=training"])
-    _check_command_line([program, "run", f"--config_file={config}", "--train::trainer::max_epochs", "3"])
+    check_command_line([program, "run", "--config_file", both, "--epochs", "3", "--split=training"])
+    check_command_line([program, "run", f"--config_file={config}", "--train::trainer::max_epochs", "3"])
     with pytest.raises(ValueError, match="--split is not an id"):
-        _check_command_line([program, "run", "--config_file", config, "--split", "test"])
-    _check_command_line(["pytest", "--config_file", config, "--nonsense", "3"])
+        check_command_line([program, "run", "--config_file", config, "--split", "test"])
+    check_command_line(["pytest", "--config_file", config, "--nonsense", "3"])
 
 
 def test_engines_without_validation_state(tmp_path: Path) -> None:

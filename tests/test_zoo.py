@@ -451,7 +451,8 @@ def test_large_weights_can_stay_beside_the_zip(trained: Path, tmp_path: Path, mo
 
 def test_imports_are_followed_and_renamed() -> None:
     assert "networks.layers.window_attention" in follow(ROOT, ["networks.swin_unet"])
-    assert "networks" not in follow(ROOT, ["networks.workflow"])
+    followed = follow(ROOT, ["networks.workflow"])
+    assert "networks" not in followed and "networks.workflow.checkpoints" in followed
     text = "def f():\n    from networks.layers.swin import (\n        Mlp,\n    )\n    return 'networks'\n"
     assert rename_imports(text, "p1", "x.py") == text.replace("from networks", "from p1")
     with pytest.raises(ValueError, match=r"x\.py, line 1: write 'from networks"):

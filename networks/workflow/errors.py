@@ -1,55 +1,54 @@
-"""Errors for people: one sentence instead of a nested traceback, and no silently ignored command-line keys."""
+"""Errors for people: one sentence instead of a nested traceback, and a traceback for this project's own bugs."""
 
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-PACKAGE_DIR = Path(__file__).resolve().parent.parent
-RUN_ARGUMENTS = {
-    "run_id",
-    "init_id",
-    "final_id",
-    "meta_file",
-    "config_file",
-    "logging_file",
-    "tracking",
-    "args_file",
-    # settings that MONAI's experiment tracking reads beside the config's own ids
-    "tracking_uri",
-    "experiment_name",
-    "run_name",
-    "save_execute_config",
-    "is_not_rank0",
-}
+from networks.errors import UserError
+from networks.workflow.arguments import check_command_line
+
+REPORT = "This is not a mistake that was expected of you; please report it with the lines above."
 
 
 def report_errors() -> None:
-    """Make an uncaught error of this package one sentence on standard error, with exit code 1.
+    """Make an uncaught mistake of a person one sentence on standard error, with exit code 1.
 
-    MONAI wraps whatever goes wrong inside a config in several layers of "Failed to evaluate" and prints all of
-    them. Errors that this package raises on purpose (bad data, wrong checkpoint, impossible option) carry a sentence
-    for the user, so that sentence is all that is printed. Set ``NETWORKS_TRACEBACK=1`` for the full traceback; errors
-    from anywhere else keep theirs. Code that runs a workflow in-process still gets the exception.
+    MONAI wraps whatever goes wrong inside a config in several layers of "Failed to evaluate" and prints all of them.
+    A ``UserError`` in there carries a sentence, so that is all that is printed, as are mistakes in a config that MONAI
+    finds. Everything else keeps its traceback, as does all with ``NETWORKS_TRACEBACK=1``. Code that runs a workflow
+    in-process still gets the exception.
+
+    Raises:
+        UserError: the command line of ``python -m monai.bundle run`` has a mistake that MONAI does not see.
     """
     sys.excepthook = _excepthook
-    _check_command_line(sys.argv)
+    check_command_line(sys.argv)
 
 
-def user_error(error: BaseException) -> BaseException | None:
-    """The innermost error in the chain of ``error`` that this package raised itself, if there is one."""
-    return next((e for e in reversed(list(_chain(error))) if _raised_here(e.__traceback__)), None)
+def user_error(error: BaseException) -> UserError | None:
+    """The person's mistake that an error comes from, with its sentence; None for a bug."""
+    chain = list(_chain(error))
+    mistake = next((e for e in reversed(chain) if isinstance(e, UserError)), None)
+    if mistake is None:  # until every mistake is raised as one
+        ours = next(
+            (e for e in reversed(chain) if isinstance(e, ValueError | OSError | FloatingPointError) and _is_ours(e)),
+            None,
+        )
+        mistake = ours and UserError(str(ours))
+    text = _config_mistake(chain[-1]) if mistake is None else None
+    return mistake if text is None else UserError(text)
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    ours = user_error(error)
-    if ours is None or not str(ours) or os.environ.get("NETWORKS_TRACEBACK"):
-        sys.__excepthook__(kind, error, traceback)
-    else:
-        print(f"Error: {ours}", file=sys.stderr)
+    mistake = None if os.environ.get("NETWORKS_TRACEBACK") else user_error(error)
+    if mistake is not None:
+        print(f"Error: {mistake}", file=sys.stderr)
+        return
+    sys.__excepthook__(kind, error, traceback)
+    if issubclass(kind, Exception):
+        print(REPORT, file=sys.stderr)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -58,65 +57,25 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _raised_here(traceback: TracebackType | None) -> bool:
-    if traceback is None:
-        return False
-    while traceback.tb_next is not None:
+def _config_mistake(error: BaseException) -> str | None:
+    """The first line of what MONAI says about a config that it cannot make sense of."""
+    where = _innermost_file(error)
+    text = (str(error.args[0]) if error.args else str(error)).strip().splitlines()
+    if where.parts[-3:-1] == ("monai", "bundle") or (isinstance(error, ModuleNotFoundError) and "locate" in str(error)):
+        return f"The config cannot be used: {text[0] if text else type(error).__name__}"
+    if where.parts[-3:] == ("monai", "utils", "module.py") and isinstance(error, TypeError):
+        return f"The config cannot be used: {text[0]}"  # arguments that a class of the config does not take
+    if where.name == "<string>" or isinstance(error, SyntaxError):
+        return f"An expression of the config cannot be evaluated: {type(error).__name__}: {text[0] if text else ''}"
+    return None
+
+
+def _innermost_file(error: BaseException) -> Path:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return PACKAGE_DIR in Path(traceback.tb_frame.f_code.co_filename).resolve().parents
+    return Path(traceback.tb_frame.f_code.co_filename) if traceback is not None else Path()
 
 
-def _check_command_line(argv: list[str]) -> None:
-    """Refuse ``--key value`` pairs of ``python -m monai.bundle run`` whose key no config file has.
-
-    MONAI adds unknown keys to the config without a word, so that a misspelled option would be ignored.
-
-    Raises:
-        ValueError: names the key and the closest ids that exist.
-    """
-    if not argv or Path(argv[0]).parts[-2:] != ("bundle", "__main__.py"):
-        return
-    options = _options(argv[1:])
-    if "config_file" not in options or "args_file" in options:
-        return
-    known = config_ids(_config_files(options["config_file"])) | RUN_ARGUMENTS
-    check_ids(options, known)
-
-
-def config_ids(files: Iterable[str | Path]) -> set[str]:
-    """The top-level ids that config files define or change."""
-    # "+id" merges into an id and "id::sub" replaces a part of one
-    return {_top_level(key.lstrip("+")) for file in files for key in json.loads(Path(file).read_text("utf-8"))}
-
-
-def check_ids(keys: Iterable[str], known: set[str]) -> None:
-    """Raise ValueError for a key whose top-level id is not known, naming the closest ones that are."""
-    for key in keys:
-        if _top_level(key) not in known:
-            close = get_close_matches(_top_level(key), sorted(known), n=3)
-            hint = (
-                f"did you mean {' or '.join(close)}?" if close else "see the id table in the bundle's docs/README.md."
-            )
-            raise ValueError(f"--{key} is not an id of the given config files; {hint}")
-
-
-def _options(arguments: list[str]) -> dict[str, str]:
-    options, key = {}, None
-    for argument in arguments:
-        if argument.startswith("--"):
-            key, _, value = argument[2:].partition("=")
-            options[key] = value
-        elif key is not None:
-            options[key], key = argument, None
-    return options
-
-
-def _config_files(value: str) -> list[str]:
-    value = value.strip()
-    if not value.startswith(("[", "(")):
-        return [value]
-    return [part.strip().strip("'\"") for part in value.strip("[]()").split(",") if part.strip()]
-
-
-def _top_level(key: str) -> str:
-    return key.replace("#", "::").split("::")[0]
+def _is_ours(error: BaseException) -> bool:
+    return any((parent / "networks" / "errors.py").is_file() for parent in _innermost_file(error).parents)

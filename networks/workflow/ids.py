@@ -5,6 +5,7 @@ Nothing here needs more than Python, so that a mistake is found before anything 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from networks.errors import UserError
@@ -65,11 +66,11 @@ def _is_truth(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _is_whole(value: Any) -> bool:
-    return _is_number(value) and value == int(value) and isinstance(value, int)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def whole(low: int, high: int | None = None) -> Kind:

@@ -7,7 +7,7 @@ from pathlib import Path
 from scripts import command_line
 from scripts.catalog.bundles import BUNDLES
 from scripts.render.bundle import LOGGING, bundle_configs
-from scripts.render.documents import bundle_readme, with_tables
+from scripts.render.documents import bundle_readme, citation, with_tables
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -42,6 +42,7 @@ def rendered_files() -> dict[Path, str]:
         files[folder / "configs" / "logging.conf"] = LOGGING
         files[folder / "docs" / "README.md"] = bundle_readme(bundle)
         files[folder / "LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    files[ROOT / "CITATION.cff"] = citation()
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if document.is_file():
             files[document] = with_tables(document.read_text(encoding="utf-8"))

@@ -195,3 +195,23 @@ def _is_plain(key: str, value: Any) -> bool:
 def _default(content: dict[str, Config], names: tuple[str, ...], key: str) -> str:
     values = [content[name][key] for name in names if key in content[name]]
     return f"`{json.dumps(values[0])}`" if values else ""
+
+
+def citation() -> str:
+    """``CITATION.cff``: this software, and the paper of every architecture."""
+    lines = [
+        "cff-version: 1.2.0",
+        "title: Segmentation bundles",
+        "message: If you use a network of this collection, cite its paper, and this software for the implementation.",
+        "type: software",
+        "license: Apache-2.0",
+        "authors:",
+        "  - name: The authors of this repository",
+        "references:",
+    ]
+    for bundle in BUNDLES:
+        paper = bundle.paper
+        lines += ["  - type: article", f"    title: {json.dumps(paper.title)}", f"    url: {paper.url}"]
+        lines += [f"    notes: {json.dumps(f'{bundle.title}. {paper.venue}')}", "    authors:"]
+        lines += [f"      - name: {json.dumps(name, ensure_ascii=False)}" for name in paper.authors.split(", ")]
+    return "\n".join(lines) + "\n"

@@ -5,12 +5,13 @@ from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import PAIR, WORKFLOW, Config
-from scripts.render.shared import check
+from scripts.render.shared import check, more_options
+from scripts.render.training import train
 
 
 def evaluate(bundle: Bundle) -> Config:
     """``evaluate.json``, merged after ``train.json``: scores of the test split by the strict protocol."""
-    return {
+    content: Config = {
         "imports": [
             "$import os",
             "$from ignite import distributed as idist",
@@ -39,12 +40,14 @@ def evaluate(bundle: Bundle) -> Config:
         "validate::handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}, "@validate::scores"],
         "initialize": [
             "$workflow.report_errors()",
+            "$@options",
             "$monai.utils.set_determinism(@seed)",
             check("@validate::dataset::data"),
         ],
         "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@validate::evaluator.run()"],
         "training": "%run",
     }
+    return {**content, **more_options(content, train(bundle))}
 
 
 def preset_paper(preset: Preset) -> Config:

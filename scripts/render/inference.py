@@ -4,13 +4,13 @@ from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
-from scripts.render.shared import check, common, data_ids, network, phantom, preset_ids
+from scripts.render.shared import check, common, data_ids, more_options, network, options, phantom, preset_ids
 
 
 def inference(bundle: Bundle) -> Config:
     """``inference.json``: label maps of a folder's images, on the grid of each."""
     preset = bundle.default
-    return {
+    content: Config = {
         "imports": [
             "$import os",
             "$import networks.workflow as workflow",
@@ -51,13 +51,14 @@ def inference(bundle: Bundle) -> Config:
             "val_handlers": "@handlers",
             "amp": "$@amp and 'cuda' in str(@device)",
         },
-        "initialize": ["$workflow.report_errors()", "$monai.utils.set_determinism(0)"],
+        "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
         "run": [
             check("@datalist", classes="None"),
             "$workflow.load_weights(@network, @ckpt_path)",
             "$@evaluator.run()",
         ],
     }
+    return {**content, "options": options(content)}
 
 
 def inference_trt(bundle: Bundle) -> Config:
@@ -84,6 +85,7 @@ def preset_inference(bundle: Bundle, preset: Preset) -> Config:
     ids = preset_ids(bundle, preset)
     known = inference(bundle).keys() | data_ids(preset).keys()
     overlay = {key: value for key, value in ids.items() if key in known}
+    overlay |= more_options(overlay, inference(bundle))
     if preset.kind != bundle.default.kind:
         overlay |= {
             "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),

@@ -1,5 +1,8 @@
 """What the configs of a bundle share: ids with their defaults, the network, the check of the data."""
 
+from collections.abc import Iterable
+
+from networks.workflow.ids import IDS
 from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset, Recipe
 from scripts.render.data import Config
@@ -72,3 +75,13 @@ def phantom(preset: Preset) -> str:
 def check(cases: str, classes: str = "@out_channels") -> str:
     """The check of images and labels before a run."""
     return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
+
+
+def options(ids: Iterable[str]) -> Config:
+    """The check of a run's options, all at once, before anything is built."""
+    return {"_target_": "networks.workflow.check_options", **{key: f"@{key}" for key in ids if key in IDS}}
+
+
+def more_options(overlay: Config, base: Config) -> Config:
+    """Entries of an overlay that check the ids which only it has."""
+    return {f"options::{key}": f"@{key}" for key in overlay if key in IDS and key not in base}

@@ -4,7 +4,17 @@ from scripts.catalog.bundles import Bundle
 from scripts.render import data
 from scripts.render.data import PAIR, WORKFLOW, Config
 from scripts.render.recipe import loss, lr_scheduler, optimizer
-from scripts.render.shared import check, common, data_ids, network, phantom, preset_ids, recipe_ids
+from scripts.render.shared import (
+    check,
+    common,
+    data_ids,
+    more_options,
+    network,
+    options,
+    phantom,
+    preset_ids,
+    recipe_ids,
+)
 
 NOT_FIRST = "$idist.get_rank() > 0"
 
@@ -12,7 +22,7 @@ NOT_FIRST = "$idist.get_rank() > 0"
 def train(bundle: Bundle) -> Config:
     """``train.json``: trains on the phantom unless told otherwise."""
     preset, recipe = bundle.default, bundle.default.recipe
-    return {
+    content: Config = {
         "imports": [
             "$import os",
             "$from ignite import distributed as idist",
@@ -177,6 +187,7 @@ def train(bundle: Bundle) -> Config:
         },
         "initialize": [
             "$workflow.report_errors()",
+            "$@options",
             "$monai.utils.set_determinism(@seed)",
             "$workflow.check_intervals(@epochs, @val_interval)",
             "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
@@ -185,6 +196,7 @@ def train(bundle: Bundle) -> Config:
         "run": [check("@train::dataset::data + @validate::dataset::data"), "$@train::trainer.run()"],
         "training": "%run",
     }
+    return {**content, "options": options(content)}
 
 
 def multi_gpu_train(bundle: Bundle) -> Config:
@@ -228,6 +240,7 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
     preset = bundle.presets[name]
     recipe = preset.recipe
     overlay = {"preset": name, **preset_ids(bundle, preset)}
+    overlay |= more_options(overlay, train(bundle))
     overlay |= {"loss": loss(recipe), "optimizer": optimizer(recipe), "lr_scheduler": lr_scheduler(recipe)}
     overlay["train::preprocessing"] = data.train_preprocessing(preset)
     if preset.kind != bundle.default.kind:

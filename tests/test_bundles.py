@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_i
 from monai.transforms import LoadImage
 
 import networks
-from networks.workflow.checkpoints import read_checkpoint
+from networks.state_dicts import read_weights
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
@@ -99,7 +99,7 @@ def test_multi_gpu_train(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: P
     del options["device"]
     run(config_paths(bundle, "train", "multi_gpu_train"), "train", "training", **options)
     assert not torch.distributed.is_initialized()
-    build_network(bundle).load_state_dict(read_checkpoint(tmp_path / "models" / "model.pt"))
+    build_network(bundle).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
 
 
 def build_network(bundle: Bundle) -> torch.nn.Module:

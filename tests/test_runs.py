@@ -20,9 +20,10 @@ from torch import nn
 from torch.optim import SGD, lr_scheduler
 
 from networks.errors import UserError
+from networks.state_dicts import read_weights
 from networks.workflow import AtomicNibabelWriter, EventLog, KeepEarlier, LastCheckpoint, Plateau, StopOnNan
 from networks.workflow import runs as runs_module
-from networks.workflow.checkpoints import read_checkpoint, save_atomically
+from networks.workflow.checkpoints import save_atomically
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, locked, put_in_place, write_json
 from networks.workflow.training import default_workers
@@ -92,7 +93,7 @@ def test_extended_training_has_the_rates_of_one_of_that_length(name: str, tmp_pa
     assert all(rate > 0 for rate in whole)
     assert rates(path, schedule, 6, resume=True) == []  # at the end
     for key in ("optimizer", "schedule"):
-        one, other = (read_checkpoint(p)[key] for p in (path, tmp_path / "whole.pt"))
+        one, other = (read_weights(p)[key] for p in (path, tmp_path / "whole.pt"))
         assert one.get("param_groups") == other.get("param_groups") and one.get("last_epoch") == other.get("last_epoch")
 
 
@@ -113,7 +114,7 @@ def test_rates_that_the_validation_lowered_stay_lowered(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     assert rates(path, SCHEDULES["constant"], 2, plateau=True)[-1] == 0.01
     (tmp_path / "other.pt").write_bytes(path.read_bytes())
-    progress = read_checkpoint(path)
+    progress = read_weights(path)
     progress["progress"]["stopped"] = False
     save_atomically(progress, path)
     assert set(rates(path, SCHEDULES["constant"], 4, resume=True, learning_rate=0.2)) == {0.02}
@@ -131,7 +132,7 @@ def test_extending_a_checkpoint_without_settings(tmp_path: Path) -> None:
     """As written before they were kept."""
     path, schedule = tmp_path / "last.pt", SCHEDULES["polynomial"]
     rates(path, schedule, 2)
-    content = read_checkpoint(path)
+    content = read_weights(path)
     del content["settings"]
     save_atomically(content, path)
     assert rates(path, schedule, 4, resume=True) == rates(tmp_path / "w.pt", schedule, 4)[2 * STEPS :]
@@ -161,7 +162,7 @@ def test_nan_of_the_last_step_reaches_no_checkpoint(is_buffer: bool, tmp_path: P
     LastCheckpoint(str(tmp_path / "last.pt"), network, evaluator).attach(trainer)
     with pytest.raises(FloatingPointError, match=r"of the network .* became NaN in epoch 2, iteration 4"):
         trainer.run(range(2), max_epochs=3)
-    assert validated == [1] and read_checkpoint(tmp_path / "last.pt")["progress"]["epoch"] == 1
+    assert validated == [1] and read_weights(tmp_path / "last.pt")["progress"]["epoch"] == 1
 
 
 def kept(folder: Path) -> dict[str, bytes]:
@@ -333,7 +334,7 @@ def test_stopped_training_says_how_to_go_on(number: int, code: int, ct_dir: Path
     assert "Training:" not in err and "it/s" not in err  # no bars in a pipe
     assert "resuming from iteration" not in out and "Epoch 1 of 1000: loss" in out
     assert not list(temporary.iterdir()) and not list(tmp_path.rglob(".part*"))
-    assert read_checkpoint(last)["progress"]["epoch"] >= 1
+    assert read_weights(last)["progress"]["epoch"] >= 1
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(process.pid, 0)
 

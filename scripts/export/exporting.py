@@ -11,6 +11,7 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from networks.errors import UserError
 from networks.workflow import check_cases, load_weights
 from networks.workflow.files import file_hash, put_in_place, write_json
 from scripts.export.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
@@ -182,13 +183,12 @@ def read_manifest(model: str | Path) -> dict[str, Any]:
 
 
 def _load(network: nn.Module, path: str) -> dict[str, str]:
-    try:
-        load_weights(network, path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
+    if not Path(path).is_file():
+        raise UserError(
             f"The checkpoint {path} does not exist; train first, give --ckpt_path another file, or export random "
             "weights with --untrained true to try a runtime."
-        ) from error
+        )
+    load_weights(network, path)
     return {"file": Path(path).name, "sha256": file_hash(path)}
 
 

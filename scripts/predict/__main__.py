@@ -13,6 +13,7 @@ import torch
 from monai.utils import set_determinism
 from tqdm import tqdm
 
+from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import file_hash, json_text, write_json
 from scripts import command_line
@@ -93,9 +94,7 @@ def predict(
         cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
         weights = path or Path(config["ckpt_path"])
         if not weights.is_file():
-            raise FileNotFoundError(
-                f"The checkpoint {weights} does not exist; train first or give --ckpt_path another file."
-            )
+            raise UserError(f"The checkpoint {weights} does not exist; train first or give --ckpt_path another file.")
         record = {
             "bundle": config.name,
             "bundle_version": config.metadata["version"],

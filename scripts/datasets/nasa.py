@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from networks.phantom import PHASES
+from networks.class_names import COATING, PRECIPITATES
 from scripts.datasets.images import IMAGE_SUFFIXES, read_pixels, to_8_bit
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import name_list
@@ -32,7 +32,7 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MASK = "_mask"
 LICENCE = "MIT (github.com/nasa/pretrained-microscopy-models)"
 EBC_LABELS = {  # new class numbers by the annotation's, names, and what dataset.json says
-    "oxide_crack": ({1: 1, 2: 2}, ("background", "oxide", "crack"), "oxide and cracks are two classes"),
+    "oxide_crack": ({1: 1, 2: 2}, ("background", *COATING), "oxide and cracks are two classes"),
     "oxide": ({1: 1, 2: 1}, ("background", "oxide"), "cracks count as oxide"),
     "oxide_without_crack": ({1: 1}, ("background", "oxide"), "cracks count as background"),
 }
@@ -91,7 +91,7 @@ def _convert_set(source: Source, root: Path, files: Sequence[Path], output_dir: 
     splits = {name: name for name in sorted(folders) if f"{name}_annot" in folders} | SPLITS
     painted = any(path.stem.endswith(MASK) for split in splits for path in folders.get(f"{split}_annot", ()))
     if painted:
-        suffix, read_label, labels = MASK, _painted_label, ("matrix", *PHASES)
+        suffix, read_label, labels = MASK, _painted_label, ("matrix", *PRECIPITATES)
         about = "Ni superalloy"
     else:
         suffix, (numbers, labels, note) = "", EBC_LABELS[ebc_labels]

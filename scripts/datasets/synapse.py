@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from networks.phantom import ORGANS
+from networks.class_names import ORGANS
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import Choice, carve
 from scripts.datasets.volumes import mapped, mapped_values, read_nifti, to_nifti, turned_like

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fire.parser import DefaultParseValue
 
+from networks.errors import UserError
 from networks.workflow.records import read_records
 from scripts.experiments.__main__ import collect, run, show
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, WAITING, RunFolder
@@ -104,7 +105,7 @@ def test_mistakes_in_a_suite(changes: dict, said: str, tmp_path: Path, micrograp
 
 def test_missing_data_says_how_it_is_made(tmp_path: Path) -> None:
     data_sets = {"X": {"dataset_dir": str(tmp_path / "x"), "preset": "nasa_super", "prepare": "make x"}}
-    with pytest.raises(FileNotFoundError, match="does not exist; make it by: make x"):
+    with pytest.raises(UserError, match="does not exist; make it by: make x"):
         run(str(write_suite(tmp_path, tmp_path, data_sets=data_sets)), runs_dir=str(tmp_path / "runs"))
 
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from networks.errors import UserError
 from scripts.benchmark.cases import CASES
 from scripts.benchmark.measure import Settings
 
@@ -32,7 +33,7 @@ def read_records(path: Path) -> list[Record]:
     """The records of a file; none if it does not exist.
 
     Raises:
-        ValueError: a line is no record.
+        UserError: a line is no record.
     """
     if not path.is_file():
         return []
@@ -42,7 +43,7 @@ def read_records(path: Path) -> list[Record]:
             record = json.loads(line)
             _identity(record)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"Line {number} of {path} is no measurement of this tool; remove the line or give another --output."
             ) from error
         records.append(record)

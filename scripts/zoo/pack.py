@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from networks.errors import UserError
 from networks.workflow.provenance import write_json
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
@@ -49,24 +50,16 @@ class Packed:
 
 
 def pack(*names: str, output_dir: str = "dist/zoo", base_url: str = "", aside: bool = False, overwrite: bool = False):
-    """Write ``<name>_v<version>.zip`` of every bundle, or of those named, and list them in ``model_info.json``.
-
-    Args:
-        *names: bundles.
-        output_dir: folder of the zips and of ``model_info.json``, whose other entries stay.
-        base_url: where the folder will be served; becomes the entries' ``source``.
-        aside: leave weights above 25 MB out of the zip, as the model zoo wants them: beside it, and listed in the
-            bundle's large_files.yml. Needs ``base_url``.
-        overwrite: replace a version that the folder holds with other content.
+    """Do what the command ``pack`` of this tool describes, with the same arguments.
 
     Raises:
-        ValueError: an unknown name, weights without their records, a version that is taken.
+        UserError: an unknown name, weights without their records, a version that is taken.
     """
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
-        raise ValueError(f"There is no bundle {unknown[0]!r}; choose from {', '.join(BY_NAME)}.")
+        raise UserError(f"There is no bundle {unknown[0]!r}; choose from {', '.join(BY_NAME)}.")
     if aside and not base_url:
-        raise ValueError("--aside needs --base_url, the address from which the weights will be fetched.")
+        raise UserError("--aside needs --base_url, the address from which the weights will be fetched.")
     folder = Path(str(output_dir))
     for bundle in [BY_NAME[name] for name in names] or BUNDLES:
         packed = assemble(bundle, base_url if aside else "")
@@ -124,7 +117,7 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
     """Write the zip, the weights beside it if there are any, and the entry of ``model_info.json``.
 
     Raises:
-        ValueError: the folder has this version with other content.
+        UserError: the folder has this version with other content.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, index = folder / f"{packed.stem}.zip", folder / MODEL_INFO
@@ -134,7 +127,7 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
         _write_zip(packed, temporary)
         checksum = sha1(temporary)
         if info.get(packed.stem, {}).get("checksum", checksum) != checksum and not overwrite:
-            raise ValueError(
+            raise UserError(
                 f"{folder} already holds {packed.name} {packed.version} with other content, which people may have "
                 "downloaded; add a version to its changelog in scripts/catalog/bundles.py, or give --overwrite."
             )

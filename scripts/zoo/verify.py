@@ -19,15 +19,10 @@ Result = tuple[str, bool, str]
 
 
 def verify(source: str, schema: str = "", load: bool = True) -> None:
-    """Check a bundle and print every check with its outcome; exit code 1 if one fails.
+    """Do what the command ``verify`` of this tool describes, with the same arguments.
 
-    Its code runs in a process of its own, in an empty folder and without this repository on Python's path; that is no
-    sandbox, so verify bundles of your own, or give ``--load False`` to read their files only.
-
-    Args:
-        source: folder, zip file, or http(s) address of a zip file.
-        schema: JSON schema of the metadata, such as the model zoo's own file; this project's copy by default.
-        load: also run the bundle's code.
+    Raises:
+        UserError: nothing is there.
     """
     results = check(str(source), schema, load)
     for name, passed, detail in results:
@@ -42,7 +37,7 @@ def check(source: str, schema: str = "", load: bool = True) -> list[Result]:
     """Name, success and detail of every check; see :func:`verify`.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        UserError: nothing is there.
     """
     results: list[Result] = []
     try:

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,13 +167,17 @@ def test_killed_suite_goes_on(tmp_path: Path, micrograph_dir: Path, capsys: pyte
 
 def child_of(folder: Path) -> int:
     """Number of the process that trains into the folder."""
-    found = [
+    (number,) = processes_of(folder)
+    return number
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Numbers of the processes whose command lines name the folder."""
+    return [
         int(entry.name)
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit() and str(folder).encode() in _read(entry / "cmdline")
     ]
-    (number,) = found
-    return number
 
 
 def _read(path: Path) -> bytes:
@@ -179,6 +185,42 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_stopped_suite_ends_the_runs_on_all_devices_and_starts_no_other(tmp_path: Path, micrograph_dir: Path) -> None:
+    path, runs_dir = write_suite(tmp_path, micrograph_dir, seeds=[0, 1, 2, 3]), tmp_path / "runs"
+    folders = [RunFolder(r, runs_dir) for r in load_suite(path).runs]
+    command = [sys.executable, "-m", "scripts.experiments", "run", str(path), "--runs_dir", str(runs_dir), "--gpus=0,1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: all(folder.state() == RUNNING for folder in folders[:2]), process)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert said.splitlines()[-1].startswith("Stopped. What is done is kept")
+    assert said.count("starts.") == 2
+    assert not processes_of(runs_dir)
+    assert [folder.state() for folder in folders] == [STOPPED, STOPPED, WAITING, WAITING]
+    assert all(folder.record()["error"] == "" for folder in folders[:2])
+
+
+def test_looking_never_keeps_a_run_from_starting(tmp_path: Path, micrograph_dir: Path) -> None:
+    folder = RunFolder(load_suite(write_suite(tmp_path, micrograph_dir)).runs[0], tmp_path / "runs")
+    folder.path.mkdir(parents=True)
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            folder._is_locked()
+
+    with ThreadPoolExecutor(2) as pool:
+        looks = [pool.submit(look) for _ in range(2)]
+        try:
+            for _ in range(500):
+                with folder._locked() as lock:
+                    assert lock is not None
+        finally:
+            ended.set()
+        assert all(look.exception() is None for look in looks)
 
 
 def test_failed_run_says_why_and_the_others_go_on(tmp_path: Path, micrograph_dir: Path) -> None:

@@ -11,7 +11,7 @@ from scripts import command_line
 def run(suite: str, runs_dir: str = "runs", gpus: Sequence[int] | int | None = None, only: str = "") -> None:
     """Do every run of a suite that is not done, one at a time per device; what was killed goes on where it was.
 
-    Ctrl-C ends it at once; so may anything else: no more than an epoch is lost.
+    Ctrl-C and SIGTERM end it with everything that it has started; whatever ends it, no more than an epoch is lost.
 
     Args:
         suite: the suite's file.

@@ -4,17 +4,15 @@ import datetime
 import json
 import os
 import queue
-import signal
 import statistics
-import sys
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow.records import read_records, write_records
-from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, RunFolder
+from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, Children, RunFolder
 from scripts.experiments.suite import load_suite
 
 RUNS_DIR = "runs"
@@ -40,14 +38,16 @@ def run(suite: str, runs_dir: str = RUNS_DIR, gpus: Sequence[int] | int | None =
         if folder.state() != DONE:
             todo.put(folder)
     print(f"{read.name}: {len(folders)} runs, {len(folders) - todo.qsize()} of them done.", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed: list[RunFolder] = []
-    workers = [threading.Thread(target=_work, args=(todo, device, failed), daemon=True) for device in devices[1:]]
-    for worker in workers:
-        worker.start()
-    _work(todo, devices[0], failed)
-    for worker in workers:
-        worker.join()
+    children = Children()
+    # this thread only waits, so that no signal meets it between starting a subprocess and knowing of it
+    with ThreadPoolExecutor(len(devices)) as pool:
+        try:
+            for worker in [pool.submit(_work, todo, device, failed, children) for device in devices]:
+                worker.result()
+        except BaseException:
+            children.end()
+            raise
     if failed:
         raise UserError(
             f"{len(failed)} of {len(folders)} runs failed, such as {failed[0].path.name} "
@@ -113,7 +113,7 @@ def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR
     print(f"Wrote {len(scores)} scores of {len(done)} of {len(read.runs)} runs to {results / read.name}.jsonl.")
 
 
-def _work(todo: "queue.SimpleQueue[RunFolder]", gpu: int | None, failed: list[RunFolder]) -> None:
+def _work(todo: "queue.SimpleQueue[RunFolder]", gpu: int | None, failed: list[RunFolder], children: Children) -> None:
     environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
     while True:
         try:
@@ -121,9 +121,11 @@ def _work(todo: "queue.SimpleQueue[RunFolder]", gpu: int | None, failed: list[Ru
         except queue.Empty:
             return
         print(f"{time.strftime('%H:%M:%S')} {folder.run.name} starts.", flush=True)
-        state = folder.execute(environment)
+        state = folder.execute(environment, children)
         if state == FAILED:
             failed.append(folder)
+        if state == STOPPED:
+            return
         said = "is run by another process" if state == RUNNING else f"is {state}" if state == DONE else state
         print(f"{time.strftime('%H:%M:%S')} {folder.run.name} {said}.", flush=True)
 

@@ -16,6 +16,7 @@ from fire.parser import DefaultParseValue
 
 from networks.errors import UserError
 from networks.workflow.records import read_records
+from scripts.experiments import runs
 from scripts.experiments.__main__ import collect, run, show
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, WAITING, RunFolder
 from scripts.experiments.suite import load_suite
@@ -60,9 +61,9 @@ def test_cross_product_leaves_out_weights_that_a_network_has_not(tmp_path: Path,
         pretraining={"none": None, "ImageNet": {"A": "a.pth"}},
         seeds=[0, 7],
     )
-    runs = load_suite(path).runs
-    assert len({run.name for run in runs}) == len(runs) == 2 * 3
-    (pretrained,) = [run for run in runs if run.pretraining == "ImageNet" and run.seed == 7]
+    found = load_suite(path).runs
+    assert len({run.name for run in found}) == len(found) == 2 * 3
+    (pretrained,) = [run for run in found if run.pretraining == "ImageNet" and run.seed == 7]
     assert pretrained.options == {"epochs": 9, "batch_size": 3, "pretrained": "a.pth"}
 
 
@@ -203,24 +204,26 @@ def test_stopped_suite_ends_the_runs_on_all_devices_and_starts_no_other(tmp_path
     assert all(folder.record()["error"] == "" for folder in folders[:2])
 
 
-def test_looking_never_keeps_a_run_from_starting(tmp_path: Path, micrograph_dir: Path) -> None:
+def test_looking_never_keeps_a_run_from_starting(tmp_path: Path, micrograph_dir: Path, monkeypatch) -> None:
     folder = RunFolder(load_suite(write_suite(tmp_path, micrograph_dir)).runs[0], tmp_path / "runs")
     folder.path.mkdir(parents=True)
-    ended = threading.Event()
+    looking = threading.Event()
+    take = runs._take
 
-    def look() -> None:
-        while not ended.is_set():
-            folder._is_locked()
+    def slowly(descriptor: int) -> bool:
+        taken = take(descriptor)
+        if not looking.is_set():
+            looking.set()
+            time.sleep(0.3)
+        return taken
 
-    with ThreadPoolExecutor(2) as pool:
-        looks = [pool.submit(look) for _ in range(2)]
-        try:
-            for _ in range(500):
-                with folder._locked() as lock:
-                    assert lock is not None
-        finally:
-            ended.set()
-        assert all(look.exception() is None for look in looks)
+    monkeypatch.setattr(runs, "_take", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        look = pool.submit(folder._is_locked)
+        assert looking.wait(10)
+        with folder._locked() as lock:
+            assert lock is not None
+        assert not look.result()
 
 
 def test_failed_run_says_why_and_the_others_go_on(tmp_path: Path, micrograph_dir: Path) -> None:

@@ -100,7 +100,7 @@ def run(commands: Commands, program: str) -> None:
             traceback.print_exc()
             print(REPORT, file=sys.stderr)
             sys.exit(1)
-        sys.exit(f"Error: {mistake}")
+        sys.exit(f"Error: {_as_called(str(mistake), program)}")
 
 
 def reason(error: BaseException) -> str:
@@ -166,6 +166,11 @@ def _chosen(commands: Commands, program: str, arguments: list[str]) -> tuple[Com
     if isinstance(commands, Mapping) and arguments and not HELP & set(arguments):
         raise UserError(f"{arguments[0]} comes before the command; give one of {', '.join(commands)} first.")
     return commands, program, arguments
+
+
+def _as_called(text: str, program: str) -> str:
+    """A sentence whose commands are those of the installed package where it was called."""
+    return text.replace("python -m scripts.", "segbundles ") if program.startswith("segbundles") else text
 
 
 def _help(command: Commands, program: str) -> str:

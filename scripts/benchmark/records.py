@@ -18,7 +18,7 @@ Record = dict[str, Any]
 
 
 def default_path(settings: Settings) -> Path:
-    """The results file for these settings: the device, then whatever is not as usual."""
+    """The results file for these settings, below the current folder: the device, then whatever is not as usual."""
     parts = ["benchmark", settings.device]
     for option in fields(Settings):
         value = getattr(settings, option.name)
@@ -26,7 +26,7 @@ def default_path(settings: Settings) -> Path:
             parts.append(
                 option.name if value is True else f"{option.name}{value}" if option.type is int else str(value)
             )
-    return RESULTS / f"{'_'.join(parts)}.jsonl"
+    return Path("results") / f"{'_'.join(parts)}.jsonl"
 
 
 def read_records(path: Path) -> list[Record]:

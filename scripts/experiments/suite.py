@@ -44,6 +44,7 @@ from networks.workflow import load_datalist
 from networks.workflow.protocols import PROTOCOLS
 from scripts.catalog.bundles import BY_NAME
 
+SUITES_DIR = Path(__file__).resolve().parent.parent.parent / "suites"
 DATA_SET_KEYS = {"dataset_dir", "preset", "setting", "splits", "options", "prepare"}
 REQUIRED = {"name", "data_sets", "networks"}
 KEYS = REQUIRED | {"description", "pretraining", "recipes", "seeds", "protocols", "exclude"}
@@ -127,15 +128,17 @@ class Suite:
 
 
 def load_suite(path: str | Path) -> Suite:
-    """Read a suite.
+    """Read a suite: a file, or one of this project's by its name.
 
     Raises:
         UserError: no such file, not JSON, a key is missing or unknown, or a bundle, preset or protocol does not
             exist.
     """
     path = Path(path)
+    if not path.exists() and (SUITES_DIR / path.name).is_file() and path.parent in (Path(), Path("suites")):
+        path = SUITES_DIR / path.name
     if not path.is_file():
-        known = ", ".join(str(p) for p in sorted(Path("suites").glob("*.json")))
+        known = ", ".join(f"suites/{p.name}" for p in sorted(SUITES_DIR.glob("*.json")))
         raise UserError(f"{path} does not exist; give a suite{f' such as {known}' if known else ''}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import networks
 from networks.errors import UserError
 from networks.workflow.provenance import write_json
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LARGE = 25 * 2**20  # the zoo's limit for a file in its repository
 # zip files cannot hold an earlier time
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+SOURCES = Path(networks.__file__).resolve().parent.parent  # of the code; installed, it lies beside the tools
 MODEL_INFO = "model_info.json"
 
 
@@ -89,9 +91,9 @@ def assemble(bundle: Bundle, large_files_url: str = "", root: Path = ROOT) -> Pa
         for name in ("train", "inference"):
             contents[name] |= {key: value for key, value in found.training["ids"].items() if key in contents[name]}
     classes, modules = used_by(list(contents.values()))
-    code = carry(root, bundle.name, bundle.version, classes, modules)
+    code = carry(root if root != ROOT else SOURCES, bundle.name, bundle.version, classes, modules)
     ids = module_ids(list(contents.values()))
-    files: dict[str, bytes | Path] = {"LICENSE": (root / "LICENSE").read_bytes()}
+    files: dict[str, bytes | Path] = {"LICENSE": (ROOT / "bundles" / bundle.name / "LICENSE").read_bytes()}
     contents = {name: pack_config(content, code.package, ids) for name, content in contents.items()}
     files |= {f"configs/{name}.json": _json(content) for name, content in contents.items()}
     files["configs/metadata.json"] = _json(metadata)

@@ -22,8 +22,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from networks.workflow.data import case_name, dataset_name
 from networks.workflow.files import atomic, file_hash, not_written
+from networks.workflow.protocols import TOLERANCE, check_protocol
 from networks.workflow.records import Record, make_records, write_records
-from networks.workflow.scores import TOLERANCE, check_protocol, score_case
+from networks.workflow.scores import score_case
 from networks.workflow.statistics import markdown, summarise, tables
 from networks.workflow.training import LOSS
 

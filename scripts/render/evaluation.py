@@ -1,6 +1,6 @@
 """Building the configs that score a trained network."""
 
-from networks.workflow.scores import TOLERANCE
+from networks.workflow.protocols import TOLERANCE
 from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data

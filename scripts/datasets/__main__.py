@@ -32,6 +32,8 @@ def phantom(
     if kind not in ("ct", "precipitate"):
         raise UserError(f"The phantom {kind!r} is unknown; choose ct or precipitate.")
 
+    from networks.phantom import write_ct_phantom, write_precipitate_phantom
+
     write = write_ct_phantom if kind == "ct" else write_precipitate_phantom
     options = {} if size is None else {"size": size}
     print(f"Wrote {write(output_dir, num_training, num_validation, num_test, seed=seed, **options)}.")

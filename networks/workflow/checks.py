@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import nibabel as nib
 import torch
 from ignite import distributed as idist
 from monai.data import ImageReader, MetaTensor
@@ -9,7 +10,7 @@ from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from networks.errors import UserError
-from networks.workflow.data import VOLUME_SUFFIXES, Pair, case_list, check_lists, load_datalist
+from networks.workflow.data import NIFTI_SUFFIXES, VOLUME_SUFFIXES, Pair, case_list, check_lists, load_datalist
 from networks.workflow.geometry import brought_onto, check_affine
 from networks.workflow.pictures import PictureReader
 
@@ -52,8 +53,6 @@ class CaseReader:
             UserError: names the file, what was found and what was expected.
         """
         image = read_image(self._image, pair["image"])
-        if image.ndim == 4:
-            check_affine(image.affine, pair["image"])
         if self.check:
             _check_image(pair["image"], image, self.in_channels, self.spatial_dims)
         if "label" not in pair:
@@ -168,9 +167,15 @@ def check_intervals(epochs: int, val_interval: int) -> None:
 
 
 def read_image(loader: LoadImage, path: str) -> MetaTensor:
-    """Read a file; raises UserError that names it and the reader's first reason."""
+    """Read a file; raises UserError that names it and the reader's first reason, or an affine that is not usable."""
     try:
-        return loader(path)
+        if path.lower().endswith(NIFTI_SUFFIXES):
+            # MONAI replaces an affine that does not go with the voxels' sizes, without a word
+            check_affine(nib.load(path).affine, path)
+        image = loader(path)
+        if image.ndim == 4:
+            check_affine(image.affine, path)
+        return image
     except UserError:
         raise
     except Exception as error:

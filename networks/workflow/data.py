@@ -17,7 +17,8 @@ from networks.workflow.files import file_hash
 from networks.workflow.ids import truth
 
 logger = logging.getLogger(__name__)
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".mha", ".mhd", ".nrrd")
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
 PHANTOMS = {"ct": ensure_ct_phantom, "precipitate": ensure_precipitate_phantom}

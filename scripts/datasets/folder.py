@@ -15,11 +15,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from networks.errors import UserError
-from networks.workflow.data import PICTURE_SUFFIXES, patient
+from networks.workflow.data import NIFTI_SUFFIXES, PICTURE_SUFFIXES, patient
 from networks.workflow.pictures import as_picture, read_index_map, read_pixels
 from scripts.datasets.source import open_source
 from scripts.datasets.splits import Choice, carve
-from scripts.datasets.volumes import NIFTI_SUFFIXES, mapped, read_nifti, turned_like
+from scripts.datasets.volumes import mapped, read_nifti, turned_like
 from scripts.datasets.writer import CaseError, Savable, dataset_writer, reading
 
 SPLIT_NAMES = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}

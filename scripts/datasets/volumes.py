@@ -11,8 +11,6 @@ import numpy as np
 from networks.workflow.geometry import check_affine, turn
 from scripts.datasets.writer import CaseError, case_error, reading
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
-
 
 def nifti_stem(path: Path) -> str:
     """The file's name without ``.nii`` or ``.nii.gz``."""

@@ -52,8 +52,8 @@ def data_ids(preset: Preset) -> Config:
 
 
 def trained_ids(preset: Preset) -> list[str]:
-    """The ids of the data that are values, which a training's record can hold."""
-    return [key for key, value in data_ids(preset).items() if not isinstance(value, dict)]
+    """The ids of the data that the record of a training keeps: how files are read is no property of the weights."""
+    return [key for key in data_ids(preset) if key != "reader"]
 
 
 def recipe_ids(recipe: Recipe) -> Config:

@@ -160,7 +160,7 @@ def test_nan_of_the_last_step_reaches_no_checkpoint(is_buffer: bool, tmp_path: P
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: validated.append(engine.state.epoch))
     evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=0.0, best_metric_epoch=0))
     LastCheckpoint(str(tmp_path / "last.pt"), network, evaluator).attach(trainer)
-    with pytest.raises(FloatingPointError, match=r"of the network .* became NaN in epoch 2, iteration 4"):
+    with pytest.raises(UserError, match=r"of the network .* became NaN in epoch 2, iteration 4"):
         trainer.run(range(2), max_epochs=3)
     assert validated == [1] and read_weights(tmp_path / "last.pt")["progress"]["epoch"] == 1
 
@@ -222,9 +222,9 @@ def test_one_training_at_a_time(ct_dir: Path, tmp_path: Path) -> None:
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    lock = f"filelock.FileLock({str(tmp_path / '.work.lock')!r})"
-    code = f"import filelock, time; lock = {lock}; lock.acquire(); print(1, flush=True)"
-    process = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)"], stdout=subprocess.PIPE, text=True)
+    lock = f"lock = filelock.FileLock({str(tmp_path / '.work.lock')!r})"
+    code = f"import filelock, time; {lock}; lock.acquire(); print(1, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     with pytest.raises(UserError, match="Another work is writing to"), locked(tmp_path, "work"):
         pass

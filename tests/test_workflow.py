@@ -177,6 +177,13 @@ def test_bfloat16_where_the_processor_has_it(monkeypatch) -> None:
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
 
 
+def test_networks_get_no_metadata() -> None:
+    network, seen = torch.nn.Identity(), []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(type(inputs[0])))
+    AutocastInferer(amp="false")(MetaTensor(torch.rand(2, 4)), network)
+    assert seen == [torch.Tensor]
+
+
 def test_overlay_shows_the_slice_with_most_foreground() -> None:
     label, image = torch.zeros(2, 5, 7, 3), torch.zeros(1, 5, 7, 3)
     label[0], label[1, 2:4, 3:5, 1] = 1, 1

@@ -251,6 +251,6 @@ def _text(files: Sequence[Path], options: dict[str, str]) -> str:
     names = str([str(file) for file in files]).replace(" ", "") if len(files) > 1 else str(files[0])
     words = ["python", "-m", "monai.bundle", "run", "--config_file", names]
     words += [part for key, value in options.items() for part in (f"--{key}", value)]
-    return " ".join(
-        f'"{word}"' if "'" in word and not set('"$`\\!') & set(word) else shlex.quote(word) for word in words
-    )
+    # lists of files are full of single quotes
+    plain = [f'"{word}"' if "'" in word and not set('"$`\\!') & set(word) else shlex.quote(word) for word in words]
+    return " ".join(plain)

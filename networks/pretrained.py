@@ -87,7 +87,7 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
             tensors and plain values, or values that are none; it has no known format, or fits the network too little:
             less than half of a transformer encoder, not all of a convolutional one, or of a whole network anything but
             the head.
-        ConnectionError: the download failed.
+        UserError: the download failed.
     """
     network = unwrap(network)
     content = unwrap_state(_read(source))
@@ -244,7 +244,7 @@ def _download(name: str, hub_id: str) -> dict[str, Tensor]:
     """The weights that `timm.create_model(name, pretrained=True)` starts from.
 
     Raises:
-        ConnectionError: no answer, or no such file.
+        UserError: no answer, or no such file.
     """
     file = "model.safetensors"
     try:
@@ -253,7 +253,7 @@ def _download(name: str, hub_id: str) -> dict[str, Tensor]:
             get_hf_file_metadata(hf_hub_url(hub_id, file), timeout=HUB_TIMEOUT)
         return load_state_dict_from_hf(hub_id)
     except Exception as error:
-        raise ConnectionError(
+        raise UserError(
             f"The weights of {name} could not be downloaded ({type(error).__name__}); check the internet connection, "
             f"or fetch {file} from https://huggingface.co/{hub_id} elsewhere and give the path of that file instead."
         ) from error

@@ -138,7 +138,7 @@ def test_ensure_fills_an_empty_folder_but_no_other(tmp_path):
     assert (tmp_path / "empty" / "dataset.json").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="not an empty folder"):
+    with pytest.raises(ValueError, match="not an empty folder"):
         phantom.ensure_precipitate_phantom(tmp_path / "mine", **SMALL_2D)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 

@@ -24,6 +24,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou,
 from monai.networks import one_hot
 from scipy import ndimage
 
+from networks.errors import UserError
 from networks.workflow.protocols import TOLERANCE, check_protocol
 
 EPS = 1e-7  # of segmentation_models_pytorch
@@ -64,13 +65,13 @@ def score_case(
         tolerance: distance within which ``nsd`` takes two surfaces for the same, in mm or pixels.
 
     Raises:
-        ValueError: unknown protocol, or the shapes do not go together.
+        UserError: unknown protocol, or the shapes do not go together.
     """
     check_protocol(protocol)
     picture = truth.ndim == 3
     channels = (1, num_classes) if picture and protocol == "paper" else (1,)
     if truth.shape[0] != 1 or prediction.shape[0] not in channels or prediction.shape[1:] != truth.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"A prediction of shape {tuple(prediction.shape)} cannot be scored against a truth of shape "
             f"{tuple(truth.shape)}; expected class numbers in one channel on the same grid."
         )

@@ -21,11 +21,7 @@ import torch
 from monai.networks.layers import GaussianFilter
 from PIL import Image
 
-ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
-"""The organs of the Synapse multi-organ papers in the order of their tables; the label ids are 1 to 8."""
-
-PHASES = ("secondary precipitate", "tertiary precipitate")
-"""The classes of the precipitate micrographs; the label ids are 1 and 2."""
+from networks.class_names import ORGANS, PRECIPITATES
 
 NOT_EVIDENCE = "A phantom for trying the software: no score on it is evidence of accuracy."
 
@@ -165,7 +161,7 @@ def write_precipitate_phantom(
             "description": f"Synthetic micrographs of secondary and tertiary precipitates. {NOT_EVIDENCE}",
             "tensorImageSize": "2D",
             "modality": {"0": "SEM"},
-            "labels": {"0": "matrix", **{str(i): name for i, name in enumerate(PHASES, 1)}},
+            "labels": {"0": "matrix", **{str(i): name for i, name in enumerate(PRECIPITATES, 1)}},
         },
         (num_training, num_validation, num_test),
         ".png",

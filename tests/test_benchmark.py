@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.benchmark import __main__ as command
+from scripts.benchmark import series as command
 from scripts.benchmark.cases import CASES, Case
 from scripts.benchmark.measure import PASSES, Settings, attempt, count_macs, in_fresh_process
 from scripts.benchmark.records import authors_cost, authors_products, authors_ratio, default_path, latest, read_records

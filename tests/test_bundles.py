@@ -180,7 +180,9 @@ def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None
     for name, preset in bundle.presets.items():
         parser = ConfigParser()
         parser.read_config(config_paths(bundle, "train", f"presets/{name}"))
-        parser.update({**tiny_network(bundle), "dataset_dir": str(data_dirs[preset.kind])})
+        # a balanced loss reads the data, so that they have to fit
+        sizes = {"img_size": [48, 48]} if preset.kind == "micrograph" else {}
+        parser.update({**tiny_network(bundle), "dataset_dir": str(data_dirs[preset.kind]), **sizes})
         for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
             assert parser.get_parsed_content(part) is not None
         parser.read_config(config_paths(bundle, "train", f"presets/{name}", "evaluate", f"presets/{name}_paper"))
@@ -223,6 +225,8 @@ def recipe(name: str, preset: str, dataset_dir: Path) -> tuple[ConfigParser, tor
     parser = ConfigParser()
     parser.read_config(config_paths(BY_NAME[name], "train", f"presets/{preset}"))
     parser.update({**tiny_network(BY_NAME[name]), "dataset_dir": str(dataset_dir)})
+    # a balanced loss reads the data, which are smaller than the recipe's crops
+    parser["train::dataset::transform"] = "$monai.transforms.Compose(@train::preprocessing.transforms[:1])"
     return parser, parser.get_parsed_content("optimizer"), parser.get_parsed_content("loss")
 
 

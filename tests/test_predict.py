@@ -22,7 +22,7 @@ from networks.workflow.checkpoints import save_atomically
 from scripts.catalog.bundles import BY_NAME, Bundle
 from scripts.export.exporting import export
 from scripts.opened_bundle import InferenceConfig
-from scripts.predict.__main__ import predict
+from scripts.predict.predicting import predict
 from tests.workflows import ROOT, config_paths, run, tiny_network
 
 VOLUMES, PICTURES = BY_NAME["unet"], BY_NAME["cs_unet"]

@@ -48,7 +48,7 @@ def test_killed_training_resumes_to_the_same_end(ct_dir: Path, tmp_path: Path) -
     run(TRAIN, "train", "training", **whole)
 
     resumed, straight = read_weights(last), read_weights(tmp_path / "whole" / "models" / "last.pt")
-    assert resumed.keys() == {"network", "optimizer", "lr_scheduler", "progress"}
+    assert resumed.keys() == {"network", "optimizer", "lr_scheduler", "settings", "progress"}
     assert resumed["progress"] == straight["progress"]
     assert resumed["lr_scheduler"] == straight["lr_scheduler"]
     assert same_state(resumed["network"], straight["network"])
@@ -110,7 +110,7 @@ def test_two_processes_share_one_training(ct_dir: Path, tmp_path: Path) -> None:
     assert len(set(first["samples"])) == 2 * 9
     assert first["weights"] == second["weights"]
     assert first["metrics"] == second["metrics"]
-    assert {path.name for path in (tmp_path / "models").iterdir()} == {"model.pt", "model.json", "last.pt"}
+    assert {path.name for path in (tmp_path / "models").glob("[!.]*")} == {"model.pt", "model.json", "last.pt"}
     rows = list(csv.DictReader((tmp_path / "eval" / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["val_mean_dice"]) == pytest.approx(first["metrics"]["val_mean_dice"], abs=1e-4)

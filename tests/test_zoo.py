@@ -21,8 +21,9 @@ import nibabel as nib
 import pytest
 import torch
 
+from networks.errors import UserError
+from networks.workflow.files import file_hash
 from networks.workflow.provenance import describe_cases
-from networks.workflow.records import file_hash
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.render.bundle import NO_WEIGHTS
 from scripts.zoo import packed_configs
@@ -416,7 +417,7 @@ def test_verify_says_what_failed_and_exits_with_1(unpacked: Path, server: str, c
     output = capsys.readouterr().out
     assert "FAILED  manifest: LICENSE is missing." in output and "checks passed, " in output
     for source in (f"{server}/none.zip", str(unpacked / "none.zip")):
-        with pytest.raises(FileNotFoundError, match=r"none\.zip"):
+        with pytest.raises(UserError, match=r"none\.zip"):
             verify(source)
 
 

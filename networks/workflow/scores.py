@@ -24,8 +24,8 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou,
 from monai.networks import one_hot
 from scipy import ndimage
 
-PROTOCOLS = ("strict", "paper")
-TOLERANCE = 2.0
+from networks.workflow.protocols import TOLERANCE, check_protocol
+
 EPS = 1e-7  # of segmentation_models_pytorch
 
 
@@ -80,12 +80,6 @@ def score_case(
     if protocol == "paper":
         return list(_volume_scores(*labels, num_classes))
     return list(_strict_scores(*labels, num_classes, spacing, tolerance))
-
-
-def check_protocol(protocol: str) -> None:
-    """Raise ValueError for a protocol that does not exist."""
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"The protocol {protocol!r} is unknown; choose {' or '.join(PROTOCOLS)}.")
 
 
 def _strict_scores(

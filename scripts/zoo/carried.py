@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from networks.errors import UserError
+
 SOURCE = "networks"
 DIGITS = 8
 
@@ -42,12 +44,12 @@ def carry(root: Path, name: str, version: str, classes: Iterable[str], modules: 
         modules: modules of ``networks`` that its configs use.
 
     Raises:
-        ValueError: a name that ``networks`` does not have, or an import that cannot be renamed.
+        UserError: a name that ``networks`` does not have, or an import that cannot be renamed.
     """
     public = _public_list(_path(root, SOURCE).read_text(encoding="utf-8"))
     unknown = sorted(set(classes) - public.keys())
     if unknown:
-        raise ValueError(f"The configs of {name} use networks.{unknown[0]}, which networks/__init__.py does not have.")
+        raise UserError(f"The configs of {name} use networks.{unknown[0]}, which networks/__init__.py does not have.")
     exported = {cls: f"{SOURCE}.{public[cls]}" for cls in sorted(classes)}
     needed = follow(root, [*modules, *exported.values()])
     sources = {module: _path(root, module).read_text(encoding="utf-8") for module in needed}
@@ -98,12 +100,12 @@ def rename_imports(text: str, package: str, path: str) -> str:
     Only the module's name in each statement changes, so that line numbers stay.
 
     Raises:
-        ValueError: ``import networks...`` binds the name ``networks``, which would have to change everywhere.
+        UserError: ``import networks...`` binds the name ``networks``, which would have to change everywhere.
     """
     lines = text.splitlines(keepends=True)
     for node, _ in _imports(text, path):
         if isinstance(node, ast.Import):
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {node.lineno}: write 'from networks... import ...' so that it can be packed."
             )
         line = lines[node.lineno - 1]
@@ -116,7 +118,7 @@ def _imports(text: str, name: str) -> Iterator[tuple[ast.Import | ast.ImportFrom
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError(f"{name}, line {node.lineno}: write an absolute import so that it can be packed.")
+                raise UserError(f"{name}, line {node.lineno}: write an absolute import so that it can be packed.")
             names = [node.module or ""]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

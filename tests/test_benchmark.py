@@ -62,7 +62,7 @@ def test_goes_on_after_an_error_and_where_it_stopped(output: Path, monkeypatch) 
     with pytest.raises(SystemExit, match="hiformer_s could not be measured"):
         command.benchmark(**SETTINGS, output=str(output))
     broken, unet = read_records(output)
-    assert "ValueError: variant='XXL' is unknown" in broken["error"] and "error" not in unet
+    assert "UserError: variant='XXL' is unknown" in broken["error"] and "error" not in unet
     assert latest([broken, unet]) == {"unet": unet}
 
     measured = []

@@ -1,6 +1,8 @@
 """Checking images and labels before the first batch, so that a mistake is named by file and not by a stack trace."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import nibabel as nib
 import torch
@@ -14,6 +16,7 @@ from networks.workflow.data import NIFTI_SUFFIXES, VOLUME_SUFFIXES, Pair, case_l
 from networks.workflow.geometry import brought_onto, check_affine
 from networks.workflow.pictures import PictureReader
 
+logger = logging.getLogger(__name__)
 MAX_LISTED = 10
 REMEDY = "set --out_channels to the number of classes with background, or renumber the labels"
 Reader = str | ImageReader | None
@@ -84,6 +87,7 @@ def check_dataset(
     visit: Visit | None = None,
     allow_overlap: bool = False,
     datalist: Mapping[str, Sequence[Pair]] | None = None,
+    say: Callable[[str], Any] = logger.warning,
 ) -> dict[str, int]:
     """Check every list of a data set in the contract.
 
@@ -93,6 +97,7 @@ def check_dataset(
         visit: as in :func:`check_cases`.
         allow_overlap: as in :func:`networks.workflow.data.check_lists`.
         datalist: what ``load_datalist`` has read of it already.
+        say: as in :func:`networks.workflow.data.check_lists`.
 
     Returns:
         Number of cases per list.
@@ -104,7 +109,7 @@ def check_dataset(
     datalist = datalist or load_datalist(dataset_dir)
     if datalist["training"] and not datalist["validation"]:
         case_list(datalist, "validation")  # training would refuse it with the same sentence
-    check_lists(dataset_dir, allow_overlap, **datalist)
+    check_lists(dataset_dir, allow_overlap, say=say, **datalist)
     unique = list({(pair["image"], pair.get("label")): pair for items in datalist.values() for pair in items}.values())
     readers = {
         is_picture: CaseReader(PictureReader(in_channels) if is_picture else None, in_channels, out_channels)
@@ -212,12 +217,13 @@ def count_classes(
     else:
         numbers = values
     limit = 2**16 if out_channels is None else out_channels
-    if numbers is not None and numbers.numel() and numbers.min() >= 0 and numbers.max() < limit:
+    if numbers is not None and numbers.numel() and int(numbers.min()) >= 0 and int(numbers.max()) < limit:
         return torch.bincount(numbers, minlength=out_channels or 0)
     if not check:
         return None
     found = torch.unique(values)
-    wrong = found[~(torch.isfinite(found) & (found == found.round()) & (found >= 0) & (found < limit))].tolist()
+    exact = found.double()  # a small integer type would not hold the limit
+    wrong = exact[~(torch.isfinite(exact) & (exact == exact.round()) & (exact >= 0) & (exact < limit))].tolist()
     expected = "whole numbers from 0" if out_channels is None else f"whole numbers in 0..{out_channels - 1}"
     listed = ", ".join(f"{v:g}" for v in wrong[:MAX_LISTED]) + (", ..." if len(wrong) > MAX_LISTED else "")
     raise UserError(f"{path} holds the label values {listed}; expected {expected}: {remedy}.")

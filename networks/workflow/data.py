@@ -253,18 +253,24 @@ def read_dataset_json(dataset_dir: str) -> dict[str, Any]:
     return content
 
 
-def check_lists(dataset_dir: str, allow_overlap: bool | str = False, **lists: Sequence[Pair]) -> None:
+def check_lists(
+    dataset_dir: str,
+    allow_overlap: bool | str = False,
+    say: Callable[[str], Any] = logger.warning,
+    **lists: Sequence[Pair],
+) -> None:
     """Refuse lists of which one knows what another should not: scores on such lists measure memory.
 
     Args:
         dataset_dir: folder of the data set; the lists of its ``dataset.json`` that are not given are looked at as well
             if all cases lie in it.
         allow_overlap: accept them all the same.
+        say: gets a sentence for files of one list that are equal, which is odd but takes nothing from a score.
         **lists: items by name of the list. Of ``dataset.json`` only training, validation and test are compared.
 
     Raises:
-        UserError: a case is twice in a list or in two lists (by its path or its content), an image has two labels, or a
-            patient is in two lists.
+        UserError: a case is twice in a list (by its path) or in two lists (by its path or its content), an image has
+            two labels, or a patient is in two lists.
     """
     root = Path(dataset_dir).resolve()
     given = [Path(case["image"]).resolve() for cases in lists.values() for case in cases]
@@ -272,7 +278,7 @@ def check_lists(dataset_dir: str, allow_overlap: bool | str = False, **lists: Se
         lists = {**load_datalist(dataset_dir, say=lambda text: None), **lists}
     if truth(allow_overlap):
         return
-    found = _overlap({name: lists[name] for name in LISTS if lists.get(name)}, dataset_dir)
+    found = _overlap({name: lists[name] for name in LISTS if lists.get(name)}, dataset_dir, say)
     if found:
         raise UserError(
             f"{found}, so that a score would measure memory; correct the lists of dataset.json, or set "
@@ -280,7 +286,7 @@ def check_lists(dataset_dir: str, allow_overlap: bool | str = False, **lists: Se
         )
 
 
-def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str) -> str:
+def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str, say: Callable[[str], Any]) -> str:
     """The first overlap as the beginning of a sentence, or nothing."""
     images: dict[Path, tuple[str, Pair]] = {}
     people: dict[str, tuple[str, Pair]] = {}
@@ -298,9 +304,12 @@ def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str) -> str:
             if other != name:
                 return f"The patient {who} is in {other} ({first['image']}) and in {name} ({case['image']})"
     for one, other in _same_content(list(images)):
-        return f"{images[other][1]['image']} and {images[one][1]['image']} hold the same image, which is " + _both(
-            images[one][0], images[other][0]
-        )
+        (name, first), (other_name, second) = images[one], images[other]
+        same = f"{first['image']} and {second['image']} hold the same image"
+        if name != other_name:
+            return f"{same}, which is {_both(name, other_name)}"
+        if idist.get_rank() == 0:
+            say(f"{same}; it counts twice in {name}.")
     return ""
 
 

@@ -154,16 +154,19 @@ class PictureReader(ImageReader):
         """Every file is tried: its content and not its name says what it is."""
         return True
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[np.ndarray]:
-        """The pictures (height, width, channels) of one or several files."""
-        if self.is_label:
-            return [read_index_map(str(path)) for path in ensure_tuple(data)]
-        return [read_picture(str(path), self.channels, self.window) for path in ensure_tuple(data)]
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[str]:
+        """The paths. ``LoadImage`` would try other readers if this one failed here, which take what is refused."""
+        return [str(path) for path in ensure_tuple(data)]
 
-    def get_data(self, img: Sequence[np.ndarray]) -> tuple[np.ndarray, dict]:
-        """Array (width, height, channels), or (width, height) of one channel, and MONAI's meta data."""
+    def get_data(self, img: Sequence[str]) -> tuple[np.ndarray, dict]:
+        """Array (width, height, channels), or (width, height) of one channel, and MONAI's meta data.
+
+        Raises:
+            UserError: as :func:`read_picture`.
+        """
         arrays, meta = [], {}
-        for pixels in ensure_tuple(img):
+        for path in img:
+            pixels = read_index_map(path) if self.is_label else read_picture(path, self.channels, self.window)
             array = pixels.swapaxes(0, 1)
             array = array[..., 0] if array.shape[2] == 1 else array
             header = {

@@ -50,7 +50,7 @@ def check(
     content = read_dataset_json(str(root))
     out_channels = len(class_names(str(root), out_channels)) or None
     survey = Survey(datalist, cases, content.get("intensity", {}).get("intensity_range"))
-    counts = check_dataset(str(root), in_channels, out_channels, survey.add, truth(allow_overlap), datalist)
+    counts = check_dataset(str(root), in_channels, out_channels, survey.add, truth(allow_overlap), datalist, print)
     names = class_names(str(root), out_channels or survey.classes)
     target = Path(str(output_dir)) if output_dir else root
     target.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def call(source: Path, output: Path, expected: int = 0, **options: Any) -> None:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*")) if p.is_file()}
 
 
 def labels_of(folder: Path) -> dict[str, bytes]:

@@ -92,6 +92,9 @@ def run(commands: Commands, program: str) -> None:
             raise
         print(f"Stopped. {getattr(command, '_stopped', STOPPED)}", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except BrokenPipeError:  # the reader has seen enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if os.environ.get("NETWORKS_TRACEBACK"):
             raise

@@ -1,6 +1,5 @@
 """A bundle's ``inference.json`` with a user's options, opened so that tools can use its parts."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -111,11 +110,6 @@ def check_options(bundle: str, preset: str | None, options: Iterable[str]) -> li
         files.append(_preset_file(folder, str(preset)))
     check_ids(options, config_ids(files))
     return files
-
-
-def sha256(path: str | Path) -> str:
-    """Checksum of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _bundle_folder(bundle: str) -> Path:

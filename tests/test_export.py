@@ -16,12 +16,13 @@ from torch import Tensor, nn
 import networks
 from networks.errors import UserError
 from networks.workflow.checkpoints import save_atomically
+from networks.workflow.files import file_hash
 from scripts import command_line
 from scripts.catalog.bundles import BUNDLES, BY_NAME
 from scripts.export import exporting as tool
 from scripts.export.exporting import Difference, export, manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, RuntimeNetwork, load_model
-from scripts.opened_bundle import InferenceConfig, sha256
+from scripts.opened_bundle import InferenceConfig
 from tests.small import SMALL
 from tests.workflows import config_paths, tiny_network
 
@@ -52,8 +53,8 @@ def test_format_runs_as_pytorch_does(format: str, checkpoint: Path, ct_dir: Path
     assert {p.name for p in file.parent.iterdir()} == {*FORMATS[format].files, f"{file.name}.json"}
 
     manifest = read_manifest(file)
-    assert manifest["files"] == {name: sha256(file.parent / name) for name in FORMATS[format].files}
-    assert manifest["checkpoint"] == {"file": "model.pt", "sha256": sha256(checkpoint)}
+    assert manifest["files"] == {name: file_hash(file.parent / name) for name in FORMATS[format].files}
+    assert manifest["checkpoint"] == {"file": "model.pt", "sha256": file_hash(checkpoint)}
     assert manifest["input"]["shape"] == ["batch", 1, 48, 48]
     assert manifest["output"]["labels"]["5"] == "liver"
     assert {"_target_": "ScaleIntensityRanged", "a_min": -125, "a_max": 275}.items() <= manifest["preprocessing"][

@@ -431,7 +431,7 @@ def test_mistakes_get_one_sentence(ct_dir: Path, tmp_path: Path, monkeypatch, ca
     array, affine = np.asarray(labels[0].dataobj), labels[0].affine
     first = predictions / Path(items[0]["label"]).name
     for wrong, message in (
-        (nib.Nifti1Image(array, affine + np.eye(4)), "different affines"),
+        (nib.Nifti1Image(array, affine + np.eye(4)), "do not lie on the same grid"),
         (nib.Nifti1Image(array[:-1], affine), "has shape"),
         (nib.Nifti1Image(array + 50, affine), r"holds the label values 50.*expected whole numbers in 0\.\.8"),
     ):

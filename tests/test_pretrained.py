@@ -18,6 +18,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from networks import SwinUnet, TransUnet, Unet
+from networks.errors import UserError
 from networks.pretrained import load
 
 REFERENCE = Path(__file__).parent / "reference" / "swin_unet_tiny.json"
@@ -372,7 +373,7 @@ def test_a_cached_download_is_used(hub, swin):
 
 @pytest.mark.parametrize("source", ["nowhere/swin_tiny.pth", "swin_gigantic", "."])
 def test_neither_file_nor_timm_model(source):
-    with pytest.raises(FileNotFoundError, match=f"{re.escape(source)} is neither a file nor a timm model"):
+    with pytest.raises(UserError, match=f"{re.escape(source)} is neither a file nor a timm model"):
         load(small(), source)
 
 

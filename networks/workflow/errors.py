@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 
 from networks.errors import UserError
-from networks.workflow.arguments import check_command_line
+from networks.workflow.arguments import check_command_line, is_bundle_run
+from networks.workflow.stopping import stop_orderly
 
 REPORT = "This is not a mistake that was expected of you; please report it with the lines above."
 
@@ -24,6 +25,8 @@ def report_errors() -> None:
         UserError: the command line of ``python -m monai.bundle run`` has a mistake that MONAI does not see.
     """
     sys.excepthook = _excepthook
+    if is_bundle_run(sys.argv):
+        stop_orderly()
     check_command_line(sys.argv)
 
 

@@ -1,9 +1,10 @@
-"""Writing files so that none is ever half-written: writers for MONAI's ``SaveImage``, and moving finished files."""
+"""Writers for MONAI's ``SaveImage`` whose files are whole or not there."""
 
-import shutil
 from pathlib import Path
 
 from monai.data import NibabelWriter, PILWriter
+
+from networks.workflow.files import atomic
 
 
 class _Atomic:
@@ -11,11 +12,8 @@ class _Atomic:
 
     def write(self, filename: str | Path, verbose: bool = False, **kwargs) -> None:
         """Write the image; ``filename`` appears only when it is whole."""
-        path = Path(filename)
-        # the suffix chooses the format, so it stays
-        temporary = path.with_name(f".part-{path.name}")
-        super().write(temporary, verbose=verbose, **kwargs)  # type: ignore[misc]
-        temporary.replace(path)
+        with atomic(filename) as temporary:
+            super().write(temporary, verbose=verbose, **kwargs)  # type: ignore[misc]
 
 
 class AtomicNibabelWriter(_Atomic, NibabelWriter):
@@ -24,18 +22,3 @@ class AtomicNibabelWriter(_Atomic, NibabelWriter):
 
 class AtomicPILWriter(_Atomic, PILWriter):
     """PNG and other pictures."""
-
-
-def put_in_place(source: str | Path, target: str | Path) -> None:
-    """Copy a finished file to where it belongs, replacing what is there; ``target`` is always a whole file.
-
-    The copy has a hidden name in the folder of ``target``, which is created if need be, until it is complete.
-    """
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".part-{target.name}")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

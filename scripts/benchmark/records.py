@@ -4,12 +4,12 @@ And what the authors' networks cost, to compare with.
 """
 
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from networks.errors import UserError
+from networks.workflow.files import atomic
 from scripts.benchmark.cases import CASES
 from scripts.benchmark.measure import Settings
 
@@ -53,13 +53,8 @@ def read_records(path: Path) -> list[Record]:
 def store(path: Path, record: Record) -> None:
     """Add a record in place of an older one of the same network, settings and machine; the file is always whole."""
     records = [other for other in read_records(path) if _identity(other) != _identity(record)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(other)}\n" for other in [*records, record])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        temporary.write_text("".join(f"{json.dumps(other)}\n" for other in [*records, record]), encoding="utf-8")
 
 
 def latest(records: list[Record]) -> dict[str, Record]:

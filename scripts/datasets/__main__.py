@@ -31,6 +31,7 @@ def phantom(
     """
     if kind not in ("ct", "precipitate"):
         raise UserError(f"The phantom {kind!r} is unknown; choose ct or precipitate.")
+
     from networks.phantom import write_ct_phantom, write_precipitate_phantom
 
     write = write_ct_phantom if kind == "ct" else write_precipitate_phantom
@@ -253,6 +254,7 @@ def check(
     out_channels: int | None = None,
     cases: int = 6,
     output_dir: str | None = None,
+    allow_overlap: bool = False,
 ) -> None:
     """Read every image and label of a data set, name those that cannot be trained on, and draw the others.
 
@@ -265,10 +267,11 @@ def check(
         out_channels: number of classes with background; by default the number of ``labels`` in ``dataset.json``.
         cases: pictures per list on the contact sheet.
         output_dir: where the two pictures go; ``dataset_dir`` by default.
+        allow_overlap: accept a case, an image or a patient in two lists.
     """
     from scripts.datasets.check import check as run
 
-    run(dataset_dir, in_channels, out_channels, cases, output_dir)
+    run(dataset_dir, in_channels, out_channels, cases, output_dir, allow_overlap)
 
 
 COMMANDS = {

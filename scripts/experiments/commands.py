@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from networks.errors import UserError
+from networks.workflow.files import atomic
 from networks.workflow.records import read_records, write_records
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, Children, RunFolder
 from scripts.experiments.suite import load_suite
@@ -97,8 +98,7 @@ def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR
     results = Path(results_dir)
     write_records(results / f"{read.name}.jsonl", scores)
     runs = results / f"{read.name}_runs.jsonl"
-    temporary = runs.with_name(f".{runs.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
+    with atomic(runs) as temporary, temporary.open("w", encoding="utf-8") as file:
         for folder in done:
             line = {**folder.run.spec(), "seconds": folder.seconds(), "curve": folder.curve()}
             line["options"] = {key: _portable(value) for key, value in line["options"].items()}
@@ -109,7 +109,6 @@ def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR
             }
             line["dataset_dir"] = Path(folder.run.dataset_dir).name
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    temporary.replace(runs)
     print(f"Wrote {len(scores)} scores of {len(done)} of {len(read.runs)} runs to {results / read.name}.jsonl.")
 
 

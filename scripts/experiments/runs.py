@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from networks.workflow.provenance import write_json
+from networks.workflow.files import write_json
 from scripts.benchmark.measure import machine
 from scripts.experiments.suite import Run
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from networks.errors import UserError
-from networks.workflow import check_cases, load_weights, put_in_place
+from networks.workflow import check_cases, load_weights
+from networks.workflow.files import file_hash, put_in_place, write_json
 from scripts.export.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
-from scripts.opened_bundle import LOCATIONS, InferenceConfig, sha256
+from scripts.opened_bundle import LOCATIONS, InferenceConfig
 
 TOLERANCE = 1e-4
 PACKAGES = ("torch", "monai", "timm", "onnx", "onnxruntime", "openvino", "tensorrt")
@@ -103,7 +104,7 @@ def export(
             "bundle_version": config.metadata["version"],
             "preset": preset,
             "options": {key: value for key, value in options.items() if key not in LOCATIONS},
-            "files": {file: sha256(folder / file) for file in runtime.files},
+            "files": {file: file_hash(folder / file) for file in runtime.files},
             "input": {
                 "name": INPUT,
                 "dtype": "float32",
@@ -125,10 +126,9 @@ def export(
         }
         target = Path(str(output_dir)) if output_dir is not None else Path(config["ckpt_dir"])
         # The manifest comes last and holds the checksums of the others, so an interruption in between is noticed.
-        (folder / "manifest").write_text(json.dumps(manifest, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
         for file in runtime.files:
             put_in_place(folder / file, target / file)
-        put_in_place(folder / "manifest", manifest_path(target / runtime.files[0]))
+        write_json(manifest_path(target / runtime.files[0]), manifest)
     megabytes = sum((target / file).stat().st_size for file in runtime.files) / 1e6
     print(
         f"Wrote {target / runtime.files[0]} ({megabytes:.1f} MB) and its manifest: differs from PyTorch by at most "
@@ -162,7 +162,7 @@ def read_manifest(model: str | Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a manifest of an exported model; export the model again.") from error
     for file, digest in files.items():
-        if not file.is_file() or sha256(file) != digest:
+        if not file.is_file() or file_hash(file) != digest:
             raise UserError(f"{file} is not the file that {path.name} describes; export the model again.")
     return manifest
 
@@ -174,7 +174,7 @@ def _load(network: nn.Module, path: str) -> dict[str, str]:
             "weights with --untrained true to try a runtime."
         )
     load_weights(network, path)
-    return {"file": Path(path).name, "sha256": sha256(path)}
+    return {"file": Path(path).name, "sha256": file_hash(path)}
 
 
 def _write(runtime: Format, network: nn.Module, example: Tensor, folder: Path, config: InferenceConfig) -> None:

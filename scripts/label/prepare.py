@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from networks.errors import UserError
+from networks.workflow.files import put_in_place
 from scripts.catalog.bundles import BY_NAME
 from scripts.zoo.archive import opened
 from scripts.zoo.pack import Packed, assemble
@@ -33,9 +34,7 @@ def app(bundles: str | Sequence[str], output_dir: str = APP_DIR) -> None:
     for source in sources:
         target, has_weights = _add(source.strip(), folder)
         print(f"Wrote {target}{'' if has_weights else ', without weights: train it in the app'}.", flush=True)
-    temporary = folder / ".main.py.part"
-    shutil.copyfile(MAIN, temporary)
-    temporary.replace(folder / "main.py")
+    put_in_place(MAIN, folder / "main.py")
     print(f"Start it by: python -m scripts.label start --app {shlex.quote(str(folder))} --studies DIR")
 
 

@@ -2,21 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from networks.errors import UserError
-from networks.workflow.checks import check_values, read_image
-from networks.workflow.data import VOLUME_SUFFIXES, Pair, case_list, case_name, class_names, dataset_name, load_datalist
+from networks.workflow.checks import count_classes, loader, read_image, reader_of
+from networks.workflow.data import Pair, case_list, case_name, class_names, dataset_name, load_datalist
 from networks.workflow.evaluation import score_records
+from networks.workflow.geometry import brought_onto
 from networks.workflow.protocols import TOLERANCE, check_protocol
 from networks.workflow.records import write_records
 from networks.workflow.statistics import markdown, tables
 from scripts.metrics.predictions import find_predictions
-
-AFFINE_TOLERANCE = 1e-3  # mm
 
 
 def score(
@@ -62,21 +59,17 @@ def _labelled(pairs: list[Pair], split: str) -> list[Pair]:
 
 
 def _read(prediction: Path, label: str, num_classes: int) -> tuple[MetaTensor, MetaTensor]:
-    """Both label maps (1, X, Y[, Z]); raises UserError if they do not go together."""
-    volumes = label.endswith(VOLUME_SUFFIXES)
-    loader = LoadImage(reader=None if volumes else "PILReader", image_only=True, ensure_channel_first=True, dtype=None)
-    found, truth = (read_image(loader, str(path)) for path in (prediction, label))
-    if found.shape != truth.shape or found.shape[0] != 1:
-        raise UserError(
-            f"{prediction} has shape {tuple(found.shape)} and {label} {tuple(truth.shape)}, channels first; expected "
-            "one channel of class numbers on the label's grid."
-        )
-    remedy = 'they are the numbers of the classes in "labels" of dataset.json'
-    check_values(str(prediction), found, num_classes, remedy)
-    check_values(label, truth, num_classes, remedy)
-    if volumes and not np.allclose(found.affine, truth.affine, atol=AFFINE_TOLERANCE):
-        raise UserError(
-            f"{prediction} and {label} have different affines, so they do not lie on the same grid; "
-            "resample the prediction to the label's grid."
-        )
-    return found, truth
+    """Both label maps (1, X, Y[, Z]) on the label's grid.
+
+    Raises:
+        UserError: they do not go together, or hold other values than class numbers.
+    """
+    found, truth = (read_image(loader(reader_of(path, is_label=True)), path) for path in (str(prediction), label))
+    for path, values in ((str(prediction), found), (label, truth)):
+        if values.shape[0] != 1 or values.ndim != truth.ndim:
+            raise UserError(
+                f"{path} has shape {tuple(values.shape)}, channels first; expected one channel of class numbers on "
+                "the label's grid."
+            )
+        count_classes(path, values, num_classes, 'they are the numbers of the classes in "labels" of dataset.json')
+    return brought_onto(found, truth, (prediction, label)), truth

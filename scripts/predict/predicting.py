@@ -1,7 +1,7 @@
 """Segmenting cases, one after the other, and telling what became of them."""
 
+import contextlib
 import importlib.util
-import json
 import os
 import signal
 import sys
@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
+from networks.workflow.files import file_hash, json_text, locked, write_json
 from scripts import command_line
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, load_model
-from scripts.opened_bundle import LOCATIONS, InferenceConfig, sha256
+from scripts.opened_bundle import LOCATIONS, InferenceConfig
 from scripts.predict.cases import SUFFIXES, Case, find_cases
 from scripts.predict.processes import Processes
 from scripts.predict.segmenter import Segmenter
@@ -74,43 +75,50 @@ def predict(
     is_volumes = config["spatial_dims"] == 3
     target = Path(str(output))
 
-    def plan() -> list[dict[str, Any]]:
-        cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
-        weights = path or Path(config["ckpt_path"])
-        if not weights.is_file():
-            raise UserError(f"The checkpoint {weights} does not exist; train first or give --ckpt_path another file.")
-        record = {
-            "bundle": config.name,
-            "bundle_version": config.metadata["version"],
-            "preset": preset,
-            "runtime": manifest["format"] if manifest else "torch",
-            "options": {key: value for key, value in options.items() if key not in LOCATIONS},
-            "weights": {"file": weights.name, "sha256": sha256(weights)},
-        }
-        _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
-        return [asdict(case) for case in cases]
+    with contextlib.ExitStack() as lock:
 
-    cases = [Case(**{**item, "files": tuple(item["files"])}) for item in processes.from_first("plan", plan)]
-    if any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
-        _require_highdicom()
-    pending = processes.from_first("pending", lambda: [i for i, case in enumerate(cases) if not case.is_done])
-    share = processes.share([cases[i] for i in pending])
-    outcome = Outcome()
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        if share:
-            network = load_model(manifest["format"], path, config["device"]) if manifest else None
-            segment = Segmenter(config, config.labels(labels), network)
-            set_determinism(0)
-            _segment_all(share, segment, processes, outcome)
-        results = processes.to_first("outcome", asdict(outcome))
-    except (KeyboardInterrupt, SystemExit):
-        _report_stop(target, cases, outcome, processes.rank)
-        raise
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others as soon as one process ends with code 1
-    code = processes.from_first("code", lambda: _report(target, cases, pending, results))
-    processes.to_first("end", None)  # the first one keeps the store, so it goes last
-    sys.exit(code)
+        def plan() -> list[dict[str, Any]]:
+            cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
+            weights = path or Path(config["ckpt_path"])
+            if not weights.is_file():
+                raise UserError(
+                    f"The checkpoint {weights} does not exist; train first or give --ckpt_path another file."
+                )
+            record = {
+                "bundle": config.name,
+                "bundle_version": config.metadata["version"],
+                "preset": preset,
+                "runtime": manifest["format"] if manifest else "torch",
+                "options": {key: value for key, value in options.items() if key not in LOCATIONS},
+                "weights": {"file": weights.name, "sha256": file_hash(weights)},
+            }
+            if not _is_one_file(target, cases):
+                lock.enter_context(locked(target, "prediction"))
+            _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
+            return [asdict(case) for case in cases]
+
+        cases = [Case(**{**item, "files": tuple(item["files"])}) for item in processes.from_first("plan", plan)]
+        if any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
+            _require_highdicom()
+        pending = processes.from_first("pending", lambda: [i for i, case in enumerate(cases) if not case.is_done])
+        share = processes.share([cases[i] for i in pending])
+        outcome = Outcome()
+        signal.signal(signal.SIGTERM, _stop)
+        try:
+            if share:
+                network = load_model(manifest["format"], path, config["device"]) if manifest else None
+                segment = Segmenter(config, config.labels(labels), network)
+                set_determinism(0)
+                _segment_all(share, segment, processes, outcome)
+            results = processes.to_first("outcome", asdict(outcome))
+        except (KeyboardInterrupt, SystemExit):
+            _report_stop(target, cases, outcome, processes.rank)
+            raise
+        # torchrun ends the others as soon as one process ends with code 1
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        code = processes.from_first("code", lambda: _report(target, cases, pending, results))
+        processes.to_first("end", None)  # the first one keeps the store, so it goes last
+        sys.exit(code)
 
 
 def _exported(bundle: str | None, runtime: str | None, model: str | None) -> tuple[Path | None, dict | None]:
@@ -154,15 +162,20 @@ def _check_model(config: InferenceConfig, path: Path, manifest: dict[str, Any]) 
             raise UserError(f"{path} was exported with {name} {value}, not {found}; leave --{name} out or export anew.")
 
 
+def _is_one_file(output: Path, cases: Sequence[Case]) -> bool:
+    """Whether the output is the one label map itself, and no folder."""
+    return len(cases) == 1 and str(output) == cases[0].label
+
+
 def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwrite: bool) -> None:
     """Make sure that the results in the output folder are, and stay, those of one model."""
     if overwrite:
         for path in (path for case in cases for path in case.outputs):
             path.unlink(missing_ok=True)
-    if len(cases) == 1 and str(output) == cases[0].label:
+    if _is_one_file(output, cases):
         return
     file = output / RECORD
-    text = json.dumps(record, indent=4, ensure_ascii=False) + "\n"
+    text = json_text(record)
     if file.is_file() and file.read_text(encoding="utf-8") == text:
         return
     if file.is_file() and not overwrite and any(output.rglob("*_seg.*")):
@@ -170,10 +183,7 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
             f"{output} holds results of another model or other options ({file.name} tells which); give another folder, "
             "or --overwrite true to replace them."
         )
-    output.mkdir(parents=True, exist_ok=True)
-    temporary = output / f".part-{RECORD}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    write_json(file, record)
 
 
 def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome) -> None:
@@ -218,7 +228,7 @@ def _report_stop(output: Path, cases: Sequence[Case], outcome: Outcome, rank: in
 
 
 def _list_failed(output: Path, cases: Sequence[Case], rows: dict[str, str], temporary: str = FAILED) -> None:
-    if len(cases) == 1 and str(output) == cases[0].label:
+    if _is_one_file(output, cases):
         return
     if not rows:
         (output / FAILED).unlink(missing_ok=True)

@@ -18,8 +18,9 @@ from PIL import Image
 from torch import nn
 
 from networks.errors import UserError
-from networks.workflow import check_cases, load_weights, put_in_place
+from networks.workflow import check_cases, load_weights
 from networks.workflow.evaluation import label_overlay
+from networks.workflow.files import put_in_place
 from scripts.datasets.dicom import read_series
 from scripts.datasets.dicom_seg import write_dicom_seg
 from scripts.opened_bundle import InferenceConfig

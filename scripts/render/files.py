@@ -1,8 +1,8 @@
 """Every file that follows from the catalog."""
 
-import json
 from pathlib import Path
 
+from networks.workflow.files import json_text
 from scripts.catalog.bundles import BUNDLES
 from scripts.render.bundle import LOGGING, bundle_configs
 
@@ -19,7 +19,7 @@ def rendered_files(configs: bool = False) -> dict[Path, str]:
     for bundle in BUNDLES:
         folder = ROOT / "bundles" / bundle.name
         for name, content in bundle_configs(bundle).items():
-            files[folder / "configs" / f"{name}.json"] = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+            files[folder / "configs" / f"{name}.json"] = json_text(content)
         files[folder / "configs" / "logging.conf"] = LOGGING
         files[folder / "LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
     return files if configs else files | _documents()

@@ -4,7 +4,19 @@ from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
-from scripts.render.shared import check, common, data_ids, more_options, network, options, phantom, preset_ids
+from scripts.render.shared import (
+    AMP,
+    DEFAULT_WORKERS,
+    PIN,
+    check,
+    common,
+    data_ids,
+    more_options,
+    network,
+    options,
+    phantom,
+    preset_ids,
+)
 
 
 def inference(bundle: Bundle) -> Config:
@@ -21,7 +33,7 @@ def inference(bundle: Bundle) -> Config:
         "check_data": True,
         **data_ids(preset),
         "amp": True,
-        "num_workers": 0,
+        "num_workers": DEFAULT_WORKERS,
         "sw_batch_size": 8,
         "img_size": [preset.recipe.img_size] * 2,
         **preset.recipe.options,
@@ -29,7 +41,7 @@ def inference(bundle: Bundle) -> Config:
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",
         "datalist": f"$workflow.list_images(@dataset_dir, {phantom(preset)})",
-        "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
+        "preprocessing": data.compose(*data.load_image(), *data.image_only(preset)),
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {
             "_target_": "DataLoader",
@@ -37,6 +49,7 @@ def inference(bundle: Bundle) -> Config:
             "batch_size": 1,
             "shuffle": False,
             "num_workers": "@num_workers",
+            "pin_memory": PIN,
         },
         "inferer": data.inferer(preset),
         "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
@@ -49,13 +62,12 @@ def inference(bundle: Bundle) -> Config:
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
             "val_handlers": "@handlers",
-            "amp": "$@amp and 'cuda' in str(@device)",
+            "amp": AMP,
         },
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
         "run": [
             check("@datalist", classes="None"),
-            "$workflow.load_weights(@network, @ckpt_path)",
-            "$@evaluator.run()",
+            "$workflow.infer(@evaluator, @network, @ckpt_path, @output_dir)",
         ],
     }
     return {**content, "options": options(content)}
@@ -88,7 +100,7 @@ def preset_inference(bundle: Bundle, preset: Preset) -> Config:
     overlay |= more_options(overlay, inference(bundle))
     if preset.kind != bundle.default.kind:
         overlay |= {
-            "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
+            "preprocessing": data.compose(*data.load_image(), *data.image_only(preset)),
             "inferer": data.inferer(preset),
             "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
         }

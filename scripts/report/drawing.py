@@ -12,6 +12,7 @@ from networks.errors import UserError
 from networks.workflow import class_names, load_datalist
 from networks.workflow.data import VOLUME_SUFFIXES, Pair
 from networks.workflow.evaluation import fullest_slice, overlay
+from networks.workflow.files import atomic
 from scripts.metrics.predictions import find_predictions
 
 MARGIN = 24
@@ -45,9 +46,8 @@ def panel(
     for i, title in enumerate(("image", "truth", "prediction")):
         draw.text((i * width // 3 + 6, 6), title, fill="black")
     target = Path(output)
-    temporary = target.with_name(f".part-{target.name}")
-    picture.save(temporary)
-    temporary.replace(target)
+    with atomic(target) as temporary:
+        picture.save(temporary)
     print(f"Wrote {target}.")
 
 

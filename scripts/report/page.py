@@ -10,6 +10,7 @@ import jinja2
 from tqdm import tqdm
 
 from networks.errors import UserError
+from networks.workflow.files import atomic
 from networks.workflow.protocols import PROTOCOLS
 from scripts.benchmark.records import RESULTS, read_records
 from scripts.report import cost, figures, panels, ran, sheets
@@ -52,10 +53,8 @@ def report(
         _check_pictures(page, html, runs_dir)
     link = os.path.relpath(page, text.parent).replace(os.sep, "/")
     for path, content in ((page, html), (text, _markdown(account, sections, link))):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
+        with atomic(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
         print(f"Wrote {path} ({path.stat().st_size / 1e6:.2f} MB).")
 
 

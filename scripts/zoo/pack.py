@@ -11,7 +11,7 @@ from typing import Any
 
 import networks
 from networks.errors import UserError
-from networks.workflow.provenance import write_json
+from networks.workflow.files import atomic, json_text, put_in_place, write_json
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
 from scripts.render.documents import bundle_readme
@@ -124,8 +124,7 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
     folder.mkdir(parents=True, exist_ok=True)
     path, index = folder / f"{packed.stem}.zip", folder / MODEL_INFO
     info = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with atomic(path) as temporary:
         _write_zip(packed, temporary)
         checksum = sha1(temporary)
         if info.get(packed.stem, {}).get("checksum", checksum) != checksum and not overwrite:
@@ -133,13 +132,8 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
                 f"{folder} already holds {packed.name} {packed.version} with other content, which people may have "
                 "downloaded; add a version to its changelog in scripts/catalog/bundles.py, or give --overwrite."
             )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     if packed.aside:
-        beside = folder / f"{packed.stem}_model.pt"
-        shutil.copyfile(packed.aside, beside.with_name(f".{beside.name}.part"))
-        beside.with_name(f".{beside.name}.part").replace(beside)
+        put_in_place(packed.aside, folder / f"{packed.stem}_model.pt")
     source = f"{base_url.rstrip('/')}/{path.name}" if base_url else path.name
     info[packed.stem] = {"checksum": checksum, "source": source}
     write_json(index, dict(sorted(info.items())))
@@ -171,4 +165,4 @@ def sha1(path: Path) -> str:
 
 
 def _json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode()
+    return json_text(content).encode()

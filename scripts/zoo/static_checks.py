@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from networks.errors import UserError
-from networks.workflow.records import file_hash
+from networks.workflow.files import file_hash
 from scripts.render.bundle import NO_WEIGHTS
 from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, manifest_problems
 from scripts.zoo.packed_configs import REFERENCE

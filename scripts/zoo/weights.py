@@ -9,7 +9,8 @@ from typing import Any
 import networks
 from networks.errors import UserError
 from networks.workflow.checkpoints import load_weights
-from networks.workflow.records import file_hash, read_records
+from networks.workflow.files import file_hash
+from networks.workflow.records import read_records
 from networks.workflow.statistics import class_mean, tables
 from scripts.catalog.bundles import Bundle
 

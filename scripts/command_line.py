@@ -10,13 +10,12 @@ import inspect
 import logging
 import os
 import re
-import signal
 import sys
 import traceback
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -28,6 +27,7 @@ from fire.trace import FireTrace
 from networks.errors import UserError
 from networks.workflow.errors import REPORT, user_error
 from networks.workflow.ids import truth
+from networks.workflow.stopping import stoppable
 
 Commands = Callable | Mapping[str, "Commands"]
 HELP = {"--help", "-h"}
@@ -43,10 +43,6 @@ PERSONS_ERRORS = {
     errno.EPERM,
     errno.EROFS,
 }
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which so ends the program as Ctrl-C does: blocks are left and temporary folders removed."""
 
 
 def when_stopped(sentence: str) -> Callable[[Callable], Callable]:
@@ -75,7 +71,7 @@ def run(commands: Commands, program: str) -> None:
     arguments = sys.argv[1:]
     command = None
     try:
-        with _terminating():
+        with stoppable(lambda: getattr(command, "_stopped", STOPPED)):
             if "--" in arguments:  # Fire's own flags follow, such as --completion
                 fire.Fire(commands, command=arguments, name=program)
                 return
@@ -87,11 +83,9 @@ def run(commands: Commands, program: str) -> None:
                 raise UserError(f"Give a command after '{program}': {', '.join(command)}; --help says more.")
             check_arguments(command, arguments, program)
             fire.Fire(_parsing(command), command=arguments, name=program)
-    except KeyboardInterrupt as stop:
-        if os.environ.get("NETWORKS_TRACEBACK"):
-            raise
-        print(f"Stopped. {getattr(command, '_stopped', STOPPED)}", file=sys.stderr)
-        sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except BrokenPipeError:  # the reader has seen enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if os.environ.get("NETWORKS_TRACEBACK"):
             raise
@@ -246,15 +240,3 @@ def _mistake(error: BaseException) -> BaseException | str | None:
     if isinstance(error, OSError) and error.errno in PERSONS_ERRORS:
         return f"{error.filename or 'A file'}: {error.strerror}; give another path, or make room or rights for it."
     return user_error(error)
-
-
-@contextlib.contextmanager
-def _terminating() -> Iterator[None]:
-    def terminate(*_: Any) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 import tempfile
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def list_bundles(folder: str = ".") -> None:
         print(f"  {bundle.name:16} presets: {names or 'none'}")
     print("Suites:")
     for suite in sorted(ROOT.glob("suites/*.json")):
-        print(f"  {suite.stem:20} {json.loads(suite.read_text(encoding='utf-8')).get('description', '')}")
+        print(f"  {suite.stem:20} {_description(suite)}")
     patterns = ("models/model.pt", "*/models/model.pt", "bundles/*/models/model.pt")
     trained = sorted({path for pattern in patterns for path in Path(folder).glob(pattern)})
     print("Trained weights:" if trained else f"No trained weights in {Path(folder).resolve()}.")
@@ -80,6 +81,12 @@ COMMANDS: dict[str, command_line.Commands] = {
 def main() -> None:
     """Run the command line."""
     command_line.run(COMMANDS, segbundles.__name__)
+
+
+def _description(suite: Path) -> str:
+    return textwrap.shorten(
+        json.loads(suite.read_text(encoding="utf-8")).get("description", ""), 90, placeholder=" ..."
+    )
 
 
 def _trained_on(record: Path) -> str:

@@ -250,5 +250,5 @@ command_line.run(tool, "tool")
     assert process.stdout.readline() == "started\n"
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (code, "Stopped. The rest is safe.\n")
+    assert (process.returncode, said) == (code, "\nStopped. The rest is safe.\n")
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,6 @@ import venv
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from scripts.catalog.bundles import BY_NAME
 from tests.workflows import ROOT, command_line, training_overrides
@@ -41,16 +40,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_folder_of_the_tools_is_packed() -> None:
+    tomllib = pytest.importorskip("tomllib")
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {
-        path.parent.relative_to(ROOT) for part in ("networks", "scripts") for path in (ROOT / part).rglob("*.py")
-    }
-    expected = {".".join(folder.parts) for folder in folders}
-    expected = {name if name.startswith("networks") else f"segbundles.{name}" for name in expected}
-    assert set(packages) == expected | {
-        "segbundles",
-        *(f"segbundles.{part}" for part in ("bundles", "results", "suites")),
-    }
+    sources = [path for part in ("networks", "scripts") for path in (ROOT / part).rglob("*.py")]
+    names = {".".join(path.parent.relative_to(ROOT).parts) for path in sources}
+    expected = {name if name.startswith("networks") else f"segbundles.{name}" for name in names}
+    assert set(packages) == {"segbundles", "segbundles.bundles", "segbundles.results", "segbundles.suites", *expected}
 
 
 def test_from_installation_to_prediction(installed: Path, ct_dir: Path, tmp_path: Path) -> None:

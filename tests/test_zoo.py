@@ -415,10 +415,18 @@ def test_verify_says_what_failed_and_exits_with_1(unpacked: Path, server: str, c
         verify(str(unpacked), load=False)
     assert stop.value.code == 1
     output = capsys.readouterr().out
-    assert "FAILED  manifest: LICENSE is missing." in output and "checks passed, " in output
+    assert "FAILED   manifest: LICENSE is missing." in output and "checks passed, " in output
     for source in (f"{server}/none.zip", str(unpacked / "none.zip")):
         with pytest.raises(UserError, match=r"none\.zip"):
             verify(source)
+
+
+def test_a_check_that_cannot_be_made_is_skipped(unpacked: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    verify(str(unpacked), load=False)
+    said = capsys.readouterr().out
+    assert "skipped  metadata schema: not made, since jsonschema is not installed: python -m pip install" in said
+    assert " 0 failed, 1 skipped." in said
 
 
 def test_push_needs_a_token_and_a_hub(zoo: Path, monkeypatch) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import file_hash, json_text, locked, write_json
+from networks.workflow.stopping import saying
 from scripts import command_line
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, load_model
@@ -103,14 +104,14 @@ def predict(
         pending = processes.from_first("pending", lambda: [i for i, case in enumerate(cases) if not case.is_done])
         share = processes.share([cases[i] for i in pending])
         outcome = Outcome()
-        signal.signal(signal.SIGTERM, _stop)
         try:
-            if share:
-                network = load_model(manifest["format"], path, config["device"]) if manifest else None
-                segment = Segmenter(config, config.labels(labels), network)
-                set_determinism(0)
-                _segment_all(share, segment, processes, outcome)
-            results = processes.to_first("outcome", asdict(outcome))
+            with saying(lambda: _safe(cases, outcome)):
+                if share:
+                    network = load_model(manifest["format"], path, config["device"]) if manifest else None
+                    segment = Segmenter(config, config.labels(labels), network)
+                    set_determinism(0)
+                    _segment_all(share, segment, processes, outcome)
+                results = processes.to_first("outcome", asdict(outcome))
         except (KeyboardInterrupt, SystemExit):
             _report_stop(target, cases, outcome, processes.rank)
             raise
@@ -213,18 +214,25 @@ def _report(output: Path, cases: Sequence[Case], pending: Sequence[int], results
         f"{len(empty)} without findings, {len(failed)} failed: {output}"
     )
     _list_failed(output, cases, failed)
+    if failed and not _is_one_file(output, cases):
+        print(f"See {output / FAILED}.", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _report_stop(output: Path, cases: Sequence[Case], outcome: Outcome, rank: int) -> None:
-    known = {*outcome.failed, *outcome.empty}
-    undone = [case.name for case in cases if not case.is_done and case.name not in known]
-    rows = outcome.failed | dict.fromkeys(undone, "not done: the run was stopped")
+    rows = outcome.failed | dict.fromkeys(_undone(cases, outcome), "not done: the run was stopped")
     _list_failed(output, cases, rows, f"{FAILED}-{rank}")
-    print(
-        f"Stopped with {len(undone)} of {len(cases)} cases not done; the same command goes on with them.",
-        file=sys.stderr,
-    )
+
+
+def _undone(cases: Sequence[Case], outcome: Outcome) -> list[str]:
+    known = {*outcome.failed, *outcome.empty}
+    return [case.name for case in cases if not case.is_done and case.name not in known]
+
+
+def _safe(cases: Sequence[Case], outcome: Outcome) -> str:
+    """What a stop says."""
+    count = len(_undone(cases, outcome))
+    return f"{count} of {len(cases)} cases are not done, the others are whole; the same command goes on with them."
 
 
 def _list_failed(output: Path, cases: Sequence[Case], rows: dict[str, str], temporary: str = FAILED) -> None:
@@ -237,11 +245,6 @@ def _list_failed(output: Path, cases: Sequence[Case], rows: dict[str, str], temp
     file = output / f".{temporary}"
     write_csv(file, [{"case": name, "error": rows[name]} for name in sorted(rows)])
     file.replace(output / FAILED)
-    print(f"See {output / FAILED}.", file=sys.stderr)
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)
 
 
 def _require_highdicom() -> None:

@@ -28,9 +28,8 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
         raise UserError(f"{path} does not exist; run 'python -m scripts.zoo pack {name}' first.")
     if huggingface_hub.get_token() is None:
         raise UserError("There is no token for the Hugging Face Hub; run 'hf auth login' or set HF_TOKEN.")
-    failed = [
-        f"{check_name}: {detail}" for check_name, passed, detail in check(str(path), load=load) if passed is False
-    ]
+    results = check(str(path), load=load)
+    failed = [f"{check_name}: {detail}" for check_name, passed, detail in results if passed is False]
     if failed:
         raise UserError(f"{path} was not pushed, since it does not pass: {' '.join(failed)}")
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:

@@ -7,7 +7,7 @@ from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
 from networks.workflow.ids import check_options, truth
 from networks.workflow.provenance import describe_cases
-from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter, put_in_place
+from networks.workflow.saving import put_in_place, write_atomically
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
 from networks.workflow.training import (
     AutocastInferer,
@@ -19,8 +19,6 @@ from networks.workflow.training import (
 )
 
 __all__ = [
-    "AtomicNibabelWriter",
-    "AtomicPILWriter",
     "AutocastInferer",
     "BestCheckpoint",
     "EpochLog",
@@ -48,4 +46,5 @@ __all__ = [
     "put_in_place",
     "report_errors",
     "truth",
+    "write_atomically",
 ]

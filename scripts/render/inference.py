@@ -55,6 +55,7 @@ def inference(bundle: Bundle) -> Config:
         "run": [
             check("@datalist", classes="None"),
             "$workflow.load_weights(@network, @ckpt_path)",
+            "$workflow.write_atomically(@postprocessing)",
             "$@evaluator.run()",
         ],
     }

@@ -167,11 +167,14 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        batch_statistics = self.training and x.numel() > x.shape[1]
-        if batch_statistics:
+        batch_statistics = self.running_mean is None or (self.training and x.numel() > x.shape[1])
+        factor = 0.0
+        if batch_statistics and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
+            # Without a momentum the running statistics are averages of all batches.
+            factor = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, batch_statistics, self.momentum, self.eps
+            x, self.running_mean, self.running_var, self.weight, self.bias, batch_statistics, factor, self.eps
         )
 
 
@@ -223,6 +226,8 @@ class AttentionUnet(Baseline):
         ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
     """
 
+    __jit_unused_properties__ = ("encoder",)  # a list made anew at every call is nothing to compile
+
     def __init__(
         self,
         in_channels: int = 3,
@@ -247,6 +252,20 @@ class AttentionUnet(Baseline):
         self.network = monai.networks.nets.AttentionUnet(
             2, in_channels, out_channels, channels, strides, dropout=dropout
         )
+
+    @property
+    def encoder(self) -> nn.ModuleList:
+        """The layers that every resolution is reached by, finest first, to be frozen or counted as with other networks.
+
+        MONAI nests each resolution in the next finer one, so they are no module of their own, and the names in the
+        state dict stay MONAI's.
+        """
+        head, level, _ = self.network.model
+        blocks = [head]
+        while isinstance(level.submodule, nn.Sequential):
+            block, level = level.submodule
+            blocks.append(block)
+        return nn.ModuleList([*blocks, level.submodule])
 
     def logits(self, x: Tensor) -> Tensor:
         return self.network(x)

@@ -9,21 +9,21 @@ the code itself.
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.layers.arguments import check_channels, image_sides
 from networks.layers.cnn import cnn_encoder, pad_image, to_tokens
+from networks.layers.eager import channels_last
 from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.mlp import ResMlp
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
 from networks.swin_unet import AUTHORS_NAMES as SWIN_UNET_NAMES
-from networks.swin_unet import check_swin, convert_names
+from networks.swin_unet import SwinDecoderStage, check_swin, convert_names
 
 PATCH_SIZE = 4  # the stride of the finest convolutional feature
 
 
-class FusionStage(nn.Module):
+class FusionStage(SwinDecoderStage):
     """Enlarge a token map, join the skips of both encoders by a linear layer, run Swin blocks.
 
     Args:
@@ -32,22 +32,10 @@ class FusionStage(nn.Module):
         blocks: the blocks.
     """
 
-    def __init__(self, upsample: nn.Module, reduce: nn.Linear, blocks: SwinStage) -> None:
-        super().__init__()
-        self.upsample = upsample
-        self.reduce = reduce
-        self.blocks = blocks
-
     def forward(self, x: Tensor, skip: Tensor, cnn_skip: Tensor) -> Tensor:
         """Tokens (B, H', W', any), and of the encoders (B, H, W, C) and (B, H, W, C')."""
         x = self.upsample(x)[:, : skip.shape[1], : skip.shape[2]]
-        # Three products summed instead of one over a concatenation, which would have to be written and read.
-        dim = skip.shape[3]
-        weight = self.reduce.weight
-        x = F.linear(x, weight[:, :dim], self.reduce.bias)
-        x = x + F.linear(skip, weight[:, dim : 2 * dim])
-        x = x + F.linear(cnn_skip, weight[:, 2 * dim :])
-        return self.blocks(x)
+        return self.blocks(self.join([x, skip, cnn_skip]))
 
 
 class FusionDecoder(nn.Module):
@@ -204,7 +192,8 @@ class CSUnet(nn.Module):
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)
         features = self.encoder(x)
-        x = pad_image(x, 32)
+        # The convolutions follow the memory format of their input.
+        x = channels_last(pad_image(x, 32))
         cnn_features: list[Tensor] = []
         stride = 4
         for level, feature in enumerate(self.cnn_encoder(x)[-4:]):

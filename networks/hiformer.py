@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
+from networks.layers.eager import channels_last, is_plain
 from networks.layers.level_fusion import DoubleLevelFusion, NoFusion
 from networks.layers.swin import (
     PatchMerging,
@@ -52,7 +53,7 @@ class ResNetStages(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, in_channels, H, W) to maps of 1/4, 1/8 and 1/16 of its sides."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = channels_last(x)
         x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
         fine = self.layer1(x)
         middle = self.layer2(fine)
@@ -141,10 +142,16 @@ class Decoder(nn.Module):
         """Tokens (B, H, W, C) and (B, H / 4, W / 4, C') to logits (B, out_channels, 4H, 4W)."""
         x = upsample(self.small[0](small.permute(0, 3, 1, 2)), 2)
         x = self.small[1](x)
+        return self.head(upsample(F.relu(self.reduced_sum(self.large(large.permute(0, 3, 1, 2)), x)), 4))
+
+    def reduced_sum(self, large: Tensor, small: Tensor) -> Tensor:
+        """`reduce` of the sum of both levels' maps."""
+        if torch.jit.is_scripting():
+            pass
+        elif not is_plain(self.reduce):
+            return self.reduce(upsample(small, 2) + large)
         # The authors enlarge and add all channels, then reduce them; a 1 x 1 convolution may as well come first.
-        x = upsample(self.reduce(x), 2)
-        x = x + F.conv2d(self.large(large.permute(0, 3, 1, 2)), self.reduce.weight)
-        return self.head(upsample(F.relu(x), 4))
+        return upsample(self.reduce(small), 2) + F.conv2d(large, self.reduce.weight)
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
-from networks.layers.conv import conv3x3, upsampled_conv3x3
+from networks.layers.conv import UpBlock
 from networks.layers.levit import LevitEncoder, convert_levit
 
 VARIANTS = {
@@ -41,27 +41,6 @@ VARIANTS = {
 }
 
 
-class DecoderBlock(nn.Module):
-    """Enlarge twofold and convolve twice, with batch norm and ReLU.
-
-    Args:
-        in_channels: channels of the map.
-        out_channels: channels of the result.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
-        x = F.relu(self.norm1(upsampled_conv3x3(x, self.conv1.weight)), inplace=True)
-        return F.relu(self.norm2(conv3x3(x, self.conv2.weight)), inplace=True)
-
-
 class LevitDecoder(nn.Module):
     """All features of 1/16 and below together, then block by block up to 1/2 with the stem's maps, then logits.
 
@@ -75,7 +54,7 @@ class LevitDecoder(nn.Module):
         super().__init__()
         skips = [embed_dim[0] // 2, embed_dim[0] // 4, embed_dim[0] // 8]
         widths = [embed_dim[0] + sum(embed_dim), channels[0] + skips[0], channels[1] + skips[1]]
-        self.blocks = nn.ModuleList(DecoderBlock(*pair) for pair in zip(widths, channels, strict=True))
+        self.blocks = nn.ModuleList(UpBlock(width, 0, out) for width, out in zip(widths, channels, strict=True))
         self.head = nn.Conv2d(channels[2] + skips[2], out_channels, 3, padding=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:

@@ -9,10 +9,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
+from networks.layers.eager import is_plain
 from networks.layers.expand import UPSAMPLERS
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
 
@@ -35,12 +37,23 @@ class SwinDecoderStage(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Tokens (B, H', W', 2C) and the encoder's (B, H, W, C), whose grid counts even without a skip."""
         x = self.upsample(x)[:, : skip.shape[1], : skip.shape[2]]
-        if self.reduce is not None:
-            # Two products summed instead of one over a concatenation, which would have to be written and read.
-            dim = x.shape[-1]
-            x = F.linear(x, self.reduce.weight[:, :dim], self.reduce.bias)
-            x = x + F.linear(skip, self.reduce.weight[:, dim:])
-        return self.blocks(x)
+        return self.blocks(x if self.reduce is None else self.join([x, skip]))
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """`reduce` of several tokens (B, H, W, any) side by side."""
+        if torch.jit.is_scripting():
+            # Known while compiling: a layer of PyTorch's dynamic quantisation has no weight to read.
+            if hasattr(self.reduce, "_packed_params"):
+                return self.reduce(torch.cat(parts, -1))
+        elif not is_plain(self.reduce):
+            return self.reduce(torch.cat(parts, -1))
+        # Products summed instead of one over a concatenation, which would have to be written and read.
+        start = parts[0].shape[-1]
+        x = F.linear(parts[0], self.reduce.weight[:, :start], self.reduce.bias)
+        for part in parts[1:]:
+            x = x + F.linear(part, self.reduce.weight[:, start : start + part.shape[-1]])
+            start += part.shape[-1]
+        return x
 
 
 class SwinDecoder(nn.Module):

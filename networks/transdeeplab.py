@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
 from networks.layers.expand import ExpandHead, PatchExpand
-from networks.layers.pyramid_pooling import SwinPyramidPooling
+from networks.layers.pyramid_pooling import SwinPyramidPooling, pyramid_windows
 from networks.layers.swin import (
     PatchEmbed,
     PatchMerging,
@@ -142,7 +142,8 @@ class TransDeepLab(nn.Module):
         img_size: side, or (height, width), of the images for which attention masks are prepared in advance, and from
             which `levels` derives windows. Others work as well, a little slower.
         levels: stages of the pyramid pooling. Their windows are the largest divisors of the high-level grid, whose
-            sides are 1/16 of the image's (for patches of 4): of 14 x 14 tokens 14, 7, 2 and 1.
+            sides are 1/16 of the image's (for patches of 4): of 14 x 14 tokens 14, 7, 2 and 1. Where a grid has fewer
+            than `levels`, they are those of the smallest larger grid that has enough, to which it is then padded.
         windows: window sides of the pyramid's stages, in place of `levels`.
         aspp_depths: blocks of the pyramid's stages; None for 2 each, but 1 where a window covers the grid.
         patch_size: side of a patch in pixels; even.
@@ -193,13 +194,8 @@ class TransDeepLab(nn.Module):
         grid = (-(-height // patch_size), -(-width // patch_size))
         high = scaled_grid(grid, 2)
         if windows is None:
-            divisors = [side for side in range(1, min(high) + 1) if high[0] % side == 0 and high[1] % side == 0]
-            if not 1 <= levels <= len(divisors):
-                raise ValueError(
-                    f"levels={levels} is not possible for img_size={img_size}: the sides of its {high[0]} x {high[1]} "
-                    f"grid have {len(divisors)} common divisors, choose 1 to {len(divisors)} or give windows."
-                )
-            windows = divisors[-levels:]
+            check_counts(levels=levels)
+            windows = pyramid_windows(high, levels)
         if aspp_depths is None:
             aspp_depths = [1 if window >= max(high) else 2 for window in windows]
         if not windows or min(windows) < 1:

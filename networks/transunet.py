@@ -14,36 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
-from networks.layers.conv import conv3x3, upsampled_conv3x3
+from networks.layers.conv import Conv3x3, UpBlock
 from networks.layers.hybrid import HybridEncoder
-
-
-class DecoderBlock(nn.Module):
-    """Double a map, join a skip, two convolutions.
-
-    Args:
-        in_channels: channels of the input.
-        skip_channels: channels of the skip, 0 for none.
-        out_channels: channels of the output.
-    """
-
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels + skip_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Map (B, in_channels, H, W) and skip (B, skip_channels, 2H, 2W) to (B, out_channels, 2H, 2W)."""
-        # A convolution of both together is the sum of one of the enlarged map and one of the skip.
-        if skip is None:
-            x = upsampled_conv3x3(x, self.conv1.weight)
-        else:
-            weight, skip_weight = self.conv1.weight.split([x.shape[1], skip.shape[1]], 1)
-            x = upsampled_conv3x3(x, weight).add_(conv3x3(skip, skip_weight))
-        x = F.relu(self.norm1(x), inplace=True)
-        return F.relu(self.norm2(conv3x3(x, self.conv2.weight)), inplace=True)
 
 
 class Decoder(nn.Module):
@@ -57,15 +29,13 @@ class Decoder(nn.Module):
 
     def __init__(self, embed_dim: int, skip_channels: Sequence[int], channels: Sequence[int]) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(embed_dim, channels[0], 3, padding=1, bias=False)
+        self.conv = Conv3x3(embed_dim, channels[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels[0])
-        self.blocks = nn.ModuleList(
-            DecoderBlock(channels[i], skip, channels[i + 1]) for i, skip in enumerate(skip_channels)
-        )
+        self.blocks = nn.ModuleList(UpBlock(channels[i], skip, channels[i + 1]) for i, skip in enumerate(skip_channels))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps, finest first, to one of twice the finest's resolution."""
-        x = F.relu(self.norm(conv3x3(features[-1], self.conv.weight)), inplace=True)
+        x = F.relu(self.norm(self.conv(features[-1])), inplace=True)
         level = len(features) - 2
         for block in self.blocks:
             x = block(x, features[level] if level >= 0 else None)

@@ -32,14 +32,26 @@ def small(**kwargs) -> TransDeepLab:
         (224, 4, [1, 2, 7, 14]),
         (384, 5, [4, 6, 8, 12, 24]),
         ((224, 448), 2, [7, 14]),
+        (208, 3, [2, 7, 14]),  # 13 x 13 tokens, as if they were 14 x 14
+        ((208, 305), 3, [1, 2, 4]),  # 13 x 20 tokens, as if they were 16 x 20
+        (64, 4, [1, 2, 3, 6]),  # 4 x 4 tokens, as if they were 6 x 6
     ],
 )
 def test_levels_are_the_largest_divisors(img_size, levels, windows):
     network = TransDeepLab(img_size=img_size, levels=levels, embed_dim=12, num_heads=(1, 1, 1), depths=(1, 1, 1))
     stages = network.aspp.stages
     assert [stage[0].window_size if isinstance(stage[0], SwinBlock) else 1 for stage in stages] == windows
-    covered = img_size in (224, 384)
+    covered = img_size in (224, 384, 208, 64)
     assert [len(stage) for stage in stages] == [2] * (levels - 1) + [1 if covered else 2]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("img_size", [1, 72, (97, 130)], ids=str)
+def test_any_size_has_any_number_of_levels(img_size):
+    network = small(img_size=img_size, levels=5, depths=(1, 1, 1))
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    x = torch.randn(1, 3, height, width)
+    assert network(x).shape == (1, 2, height, width) and network(x).isfinite().all()
 
 
 def test_pointwise_block_equals_windows_of_one_token():
@@ -126,7 +138,7 @@ def test_authors_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"levels": 4}, r"levels=4 .* 4 x 4 grid have 3 common divisors, choose 1 to 3 or give windows"),
+        ({"levels": 0}, r"levels=0 .* at least 1"),
         ({"windows": ()}, r"windows=\(\) is not possible"),
         ({"windows": (2, 4), "aspp_depths": (2,)}, r"aspp_depths=\(2,\) does not fit windows=\(2, 4\)"),
         ({"patch_size": 3}, r"patch_size=3 .* even number"),

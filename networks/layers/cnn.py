@@ -7,7 +7,6 @@ with the older versions that published networks were built with, features on giv
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders, get_encoder
 from torch import Tensor, nn
@@ -60,7 +59,7 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
                 module.static_padding = nn.Identity()
                 module.padding = (total // 2, total // 2)
     quicken_convs(encoder)
-    return encoder.to(memory_format=torch.channels_last)
+    return encoder
 
 
 def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str]:

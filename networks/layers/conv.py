@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers.window_attention import eager_cpu
+from networks.layers.eager import apply, eager_cpu, is_plain
 
 BLOCK = 2**21  # values of transformed tiles at a time, so that they stay in the cache
 MIN_CHANNELS = 128  # with fewer, transforming the tiles takes as long as the multiplications that it saves
@@ -160,7 +160,7 @@ class _Winograd(torch.autograd.Function):
 def _winograd_pays(x: Tensor, weight: Tensor) -> bool:
     if not eager_cpu(x) or torch.is_autocast_enabled("cpu") or x.dtype not in (torch.float32, torch.float64):
         return False
-    return min(weight.shape[:2]) >= MIN_CHANNELS and x.dtype == weight.dtype
+    return min(weight.shape[:2]) >= MIN_CHANNELS and x.dtype == weight.dtype and eager_cpu(weight)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -175,7 +175,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         Maps (B, O, H, W).
     """
     if not torch.jit.is_scripting() and _winograd_pays(x, weight):
-        return _Winograd.apply(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        return apply(_Winograd, x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
     return F.conv2d(x, weight, bias, padding=1)
 
 
@@ -212,24 +212,73 @@ def interpolated_taps(size: int, like: Tensor) -> Tensor:
     """Matrix (2 * size, size * 3) from every pixel's three taps to the sums of neighbouring ones on a twofold grid."""
     fine = torch.arange(2 * size, device=like.device)[:, None] * (size - 1)
     coarse = torch.arange(size, device=like.device) * (2 * size - 1)
-    # Linear interpolation in whole numbers, exact in any precision: positions are in units of 1 / (2 * size - 1).
-    weights = (2 * size - 1 - (fine - coarse).abs()).clamp(min=0).to(like.dtype) / (2 * size - 1)
+    # Positions are whole numbers in units of 1 / (2 * size - 1), so only the weights are rounded, and those once:
+    # bfloat16, which has no odd numbers from 257 on, would round both sides of the division as well.
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    weights = (2 * size - 1 - (fine - coarse).abs()).clamp(min=0).to(dtype) / (2 * size - 1)
+    weights = weights.to(like.dtype)
     padded = F.pad(weights, (0, 0, 1, 1))
     return torch.stack([padded[:-2], padded[1:-1], padded[2:]], -1).flatten(1)
 
 
 class Conv3x3(nn.Conv2d):
-    """A zero-padded 3 x 3 convolution of stride 1, by `conv3x3`."""
+    """PyTorch's convolution, by `conv3x3` where it is a zero-padded one of 3 x 3 pixels and stride 1.
+
+    Adapters build their own convolutions, such as 1 x 1 ones, from the class of the one that they adapt.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, H, W)."""
-        return conv3x3(x, self.weight, self.bias)
+        """(B, in_channels, H, W) to (B, out_channels, H', W')."""
+        if torch.jit.is_scripting():
+            return self._conv_forward(x, self.weight, self.bias)
+        else:
+            return conv3x3(x, self.weight, self.bias) if is_3x3(self) else super().forward(x)
+
+
+def is_3x3(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is what `conv3x3` computes."""
+    plain = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    plain["padding_mode"] = "zeros"
+    return all(getattr(layer, name) == value for name, value in plain.items())
+
+
+class UpBlock(nn.Module):
+    """Double a map, join a skip, and convolve twice, with batch norm and ReLU.
+
+    Args:
+        in_channels: channels of the map.
+        skip_channels: channels of the skip, 0 for none.
+        out_channels: channels of the result.
+    """
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels + skip_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map (B, in_channels, H, W) and skip (B, skip_channels, 2H, 2W) to (B, out_channels, 2H, 2W)."""
+        x = F.relu(self.norm1(self.first(x, skip)), inplace=True)
+        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+
+    def first(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """`conv1` of the enlarged map and the skip."""
+        if torch.jit.is_scripting():
+            pass
+        elif not is_plain(self.conv1):
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+            return self.conv1(x if skip is None else torch.cat([x, skip], 1))
+        if skip is None:
+            return upsampled_conv3x3(x, self.conv1.weight)
+        # A convolution of both together is the sum of one of the enlarged map and one of the skip.
+        weight, skip_weight = self.conv1.weight.split([x.shape[1], skip.shape[1]], 1)
+        return upsampled_conv3x3(x, weight).add_(conv3x3(skip, skip_weight))
 
 
 def quicken_convs(module: nn.Module) -> None:
     """Let every convolution in a module that `Conv3x3` can compute be one."""
-    plain = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
-    plain["padding_mode"] = "zeros"
     for layer in module.modules():
-        if type(layer) is nn.Conv2d and all(getattr(layer, name) == value for name, value in plain.items()):
+        if type(layer) is nn.Conv2d and is_3x3(layer):
             layer.__class__ = Conv3x3

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers.window_attention import eager_cpu_training
+from networks.layers.eager import apply, eager_cpu_training, is_plain
 
 
 class PatchExpand(nn.Module):
@@ -107,7 +107,7 @@ class _QuadraticForms(torch.autograd.Function):
 
 
 class _FoldedLayerNorm(nn.LayerNorm):
-    """A layer norm that is never called: its parameters become part of other layers.
+    """A layer norm that is seldom called: its parameters become part of other layers.
 
     Converters such as MONAI's ``trt_compile`` replace modules called ``LayerNorm`` by wrappers that hide them.
     """
@@ -137,6 +137,12 @@ class ExpandHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) to (B, out_channels, scale * H, scale * W)."""
         batch, height, width, dim = x.shape
+        if torch.jit.is_scripting():
+            # Known while compiling: a layer of PyTorch's dynamic quantisation has no weight to read.
+            if hasattr(self.expand, "_packed_params"):
+                return self.expanded_logits(x)
+        elif not (is_plain(self.expand) and is_plain(self.norm) and is_plain(self.output)):
+            return self.expanded_logits(x)
         cells = self.scale * self.scale
         expand = self.expand.weight.view(cells, dim, dim)
         expand = expand - expand.mean(1, keepdim=True)
@@ -149,10 +155,17 @@ class ExpandHead(nn.Module):
         logits = logits.view(batch, height, width, self.scale, self.scale, -1).permute(0, 5, 1, 3, 2, 4)
         return logits.reshape(batch, -1, height * self.scale, width * self.scale)
 
+    def expanded_logits(self, x: Tensor) -> Tensor:
+        """The same by calling layer after layer, for those that must be called (see `is_plain`)."""
+        batch, height, width, _ = x.shape
+        x = self.expand(x).view(batch, height, width, self.scale, self.scale, -1).transpose(2, 3)
+        x = self.norm(x.reshape(batch, height * self.scale, width * self.scale, -1))
+        return self.output(x.permute(0, 3, 1, 2))
+
     def _squares(self, x: Tensor, expand: Tensor) -> Tensor:
         """Squared lengths of the expanded features, (B, H, W, scale^2)."""
         if not torch.jit.is_scripting() and eager_cpu_training(x):
-            lengths = _QuadraticForms.apply(x.flatten(0, 2), expand.transpose(1, 2) @ expand)
+            lengths = apply(_QuadraticForms, x.flatten(0, 2), expand.transpose(1, 2) @ expand)
             return lengths.view(x.shape[0], x.shape[1], x.shape[2], -1)
         return torch.stack([F.linear(x, part).square().sum(-1) for part in expand.unbind(0)], -1)
 

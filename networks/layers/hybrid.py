@@ -7,13 +7,13 @@ that code, not from the code itself.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import StdConv2d
+from timm.layers import Mlp, StdConv2d
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-
-from networks.layers.swin import Mlp
 
 
 def std_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> StdConv2d:
@@ -53,32 +53,8 @@ class Bottleneck(nn.Module):
         return F.relu(self.norm3(self.conv3(x)).add_(shortcut), inplace=True)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention of all tokens.
-
-    Args:
-        dim: channels of a token.
-        num_heads: attention heads; must divide `dim`.
-        attn_drop: dropout rate of the attention weights.
-    """
-
-    def __init__(self, dim: int, num_heads: int, attn_drop: float = 0.0) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attn_drop = attn_drop
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
-        return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
-
-
-class TransformerBlock(nn.Module):
-    """Attention and an MLP, each pre-normalised and residual.
+def transformer_block(dim: int, num_heads: int, mlp_dim: int, drop: float, attn_drop: float) -> Block:
+    """timm's block: attention and an MLP, each pre-normalised and residual.
 
     Args:
         dim: channels of a token.
@@ -87,17 +63,11 @@ class TransformerBlock(nn.Module):
         drop: dropout rate in the MLP.
         attn_drop: dropout rate of the attention weights.
     """
-
-    def __init__(self, dim: int, num_heads: int, mlp_dim: int, drop: float, attn_drop: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads, attn_drop)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, mlp_dim, drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+    block = Block(dim, num_heads, qkv_bias=True, attn_drop=attn_drop, norm_layer=partial(nn.LayerNorm, eps=1e-6))
+    # Built here because the block takes its width as a ratio, and would drop behind the attention at the same rate,
+    # where the authors don't.
+    block.mlp = Mlp(dim, mlp_dim, drop=drop)
+    return block
 
 
 def resize_positions(positions: Tensor, height: int, width: int) -> Tensor:
@@ -152,7 +122,7 @@ class HybridEncoder(nn.Module):
         self.position_embeddings = nn.Parameter(torch.zeros(1, grid[0], grid[1], embed_dim))
         self.drop = nn.Dropout(drop_rate)
         self.blocks = nn.Sequential(
-            *(TransformerBlock(embed_dim, num_heads, mlp_dim, drop_rate, attn_drop_rate) for _ in range(depth))
+            *(transformer_block(embed_dim, num_heads, mlp_dim, drop_rate, attn_drop_rate) for _ in range(depth))
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         for block in self.blocks:

@@ -16,6 +16,9 @@ from timm.layers import DropPath
 from timm.models import levit
 from torch import Tensor, nn
 
+from networks.layers.eager import channels_last
+from networks.layers.tables import Tables
+
 
 def bias_index(grid: tuple[int, int], table: tuple[int, int], stride: int, device: torch.device) -> Tensor:
     """Entries of a flattened bias table for every pair of a query and a key, flattened to (queries * keys,).
@@ -149,7 +152,7 @@ class LevitBlock(nn.Module):
         return x + self.drop_path(self.mlp(x))
 
 
-class LevitDownsample(nn.Module):
+class LevitDownsample(Tables):
     """Subsampling attention, then a residual MLP.
 
     Args:
@@ -166,7 +169,11 @@ class LevitDownsample(nn.Module):
         self.attn = SubsamplingAttention(dim, out_dim, key_dim, grid)
         self.mlp = Mlp(out_dim)
         self.drop_path = DropPath(drop_path)
-        self.register_buffer("index", bias_index(grid, grid, 2, torch.device("cpu")), persistent=False)
+        self.register_tables()
+
+    def own_tables(self) -> dict[str, Tensor | None]:
+        """Entries of the bias table of the grid that they are prepared for."""
+        return {"index": bias_index(self.grid, self.grid, 2, torch.device("cpu"))}
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) to (B, ceil(H / 2), ceil(W / 2), out_dim)."""
@@ -179,7 +186,7 @@ class LevitDownsample(nn.Module):
         return x.view(batch, (height + 1) // 2, (width + 1) // 2, -1)
 
 
-class LevitStage(nn.Module):
+class LevitStage(Tables):
     """Blocks of one resolution.
 
     Args:
@@ -206,7 +213,11 @@ class LevitStage(nn.Module):
         self.grid = grid
         self.downsample = downsample
         self.blocks = nn.ModuleList(LevitBlock(dim, key_dim, num_heads, grid, drop_path) for _ in range(depth))
-        self.register_buffer("index", bias_index(grid, grid, 1, torch.device("cpu")), persistent=False)
+        self.register_tables()
+
+    def own_tables(self) -> dict[str, Tensor | None]:
+        """Entries of the bias tables of the grid that they are prepared for."""
+        return {"index": bias_index(self.grid, self.grid, 1, torch.device("cpu"))}
 
     def forward(self, x: Tensor) -> Tensor:
         """A token map (B, H, W, C), halved by the downsampling if there is one, to (B, H', W', dim)."""
@@ -260,7 +271,7 @@ class LevitEncoder(nn.Module):
         features = []
         x = self.stem.act1(self.stem.conv1(x))
         # From here on channels last: token maps and images are then the same memory.
-        features.append(x.contiguous(memory_format=torch.channels_last))
+        features.append(channels_last(x))
         features.append(self.stem.act2(self.stem.conv2(features[0])))
         features.append(self.stem.act3(self.stem.conv3(features[1])))
         features.append(self.stem.conv4(features[2]))

@@ -4,13 +4,15 @@ Paper: Azad et al., https://arxiv.org/abs/2208.00713; the attention is CBAM, Woo
 https://arxiv.org/abs/1807.06521. Written from the papers and from a description of the authors' code of the former.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
 from torch import Tensor, nn
 
-from networks.layers.swin import Mlp, ResidualDrop, SwinStage
+from networks.layers.swin import ResidualDrop, SwinStage
 
 
 class PointwiseBlock(nn.Module):
@@ -66,6 +68,32 @@ class TokenCBAM(nn.Module):
         gated = x * gate[:, None, None]
         pooled = torch.stack([gated.amax(3), gated.mean(3)], 3)
         return x + gated * self.spatial(pooled).sigmoid()
+
+
+def pyramid_windows(grid: tuple[int, int], levels: int) -> list[int]:
+    """Window sides of the pyramid's stages: the largest common divisors of a grid's sides, smallest first.
+
+    A grid with fewer divisors than levels, such as 13 x 13, is taken for the smallest larger one that has enough, here
+    14 x 14. Blocks pad a map to whole windows and hide the padding from the attention.
+
+    Args:
+        grid: height and width of the token map.
+        levels: number of the windows, at least 1.
+    """
+    best: tuple[int, int] | None = None
+    divisor = 1
+    # Any grid with enough divisors has sides that are multiples of a number with enough, and at least that long.
+    while best is None or divisor**2 <= best[0]:
+        if len(_divisors(divisor)) >= levels:
+            height, width = (-(-side // divisor) * divisor for side in grid)
+            if best is None or height * width < best[0]:
+                best = (height * width, math.gcd(height, width))
+        divisor += 1
+    return _divisors(best[1])[-levels:]
+
+
+def _divisors(number: int) -> list[int]:
+    return [side for side in range(1, number + 1) if number % side == 0]
 
 
 class SwinPyramidPooling(nn.Module):

@@ -12,29 +12,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import drop_path, trunc_normal_
+from timm.layers import Mlp, drop_path, trunc_normal_
 from torch import Tensor, nn
 
-from networks.layers.window_attention import WindowAttention, eager_cpu, relative_position_index, window_mask
-
-
-class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between them.
-
-    Args:
-        dim: channels of a token.
-        hidden: channels in between.
-        drop: dropout rate after each linear layer.
-    """
-
-    def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+from networks.layers.eager import eager_cpu, transformed
+from networks.layers.tables import Tables
+from networks.layers.window_attention import WindowAttention, relative_position_index, window_mask
 
 
 class ResidualDrop(nn.Module):
@@ -51,9 +34,16 @@ class ResidualDrop(nn.Module):
         super().__init__()
         self.rate = rate
 
+    @torch.jit.unused
+    def fixed(self) -> bool:
+        """Whether sizes must not depend on what was drawn, so that all is computed, then dropped."""
+        return torch.compiler.is_compiling() or transformed()
+
     def draw(self, x: Tensor) -> Tensor | None:
         """Indices of the samples of (B, ...) whose branch counts this time, None for all."""
-        if not self.training or self.rate == 0.0 or torch.compiler.is_compiling():
+        if not self.training or self.rate == 0.0:
+            return None
+        if not torch.jit.is_scripting() and self.fixed():
             return None
         # Drawn on the CPU whatever the device: the indices' number is needed here, and waiting for a GPU is slow.
         kept = (torch.rand(x.shape[0]) >= self.rate).nonzero().squeeze(1)
@@ -66,13 +56,13 @@ class ResidualDrop(nn.Module):
         """Sum of (B, ...) and the branch of the kept samples."""
         if not self.training or self.rate == 0.0:
             return x + branch
-        if torch.compiler.is_compiling():  # compiled graphs have fixed sizes: compute all, then drop
+        if not torch.jit.is_scripting() and self.fixed():
             return x + drop_path(branch, self.rate, self.training)
         scale = 1.0 / (1.0 - self.rate)
         return torch.add(x, branch, alpha=scale) if kept is None else x.index_add(0, kept, branch, alpha=scale)
 
 
-class SwinBlock(nn.Module):
+class SwinBlock(Tables):
     """Window attention and an MLP, each pre-normalised and residual.
 
     Args:
@@ -86,7 +76,7 @@ class SwinBlock(nn.Module):
         drop: dropout rate after the projections.
         attn_drop: dropout rate of the attention weights.
         drop_path: rate of dropping a whole residual branch of a sample.
-        mlp: builds the MLP from (dim, hidden, drop).
+        mlp: builds the MLP from (dim, hidden, drop=drop).
     """
 
     def __init__(
@@ -101,7 +91,7 @@ class SwinBlock(nn.Module):
         drop: float = 0.0,
         attn_drop: float = 0.0,
         drop_path: float = 0.0,
-        mlp: Callable[[int, int, float], nn.Module] = Mlp,
+        mlp: Callable[..., nn.Module] = Mlp,
     ) -> None:
         super().__init__()
         self.window_size = window_size
@@ -110,17 +100,20 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, num_heads, window_size, qkv_bias, attn_drop, drop)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = mlp(dim, int(dim * mlp_ratio), drop)
+        self.mlp = mlp(dim, int(dim * mlp_ratio), drop=drop)
         self.drop_path = ResidualDrop(drop_path)
-        index, mask = self.tables(grid[0], grid[1], torch.device("cpu"))
-        self.register_buffer("index", index, persistent=False)
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_tables()
 
     def windows(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Window height, window width, row shift and column shift on a grid."""
         row_shift = self.shift_size if height > self.window_size else 0
         col_shift = self.shift_size if width > self.window_size else 0
         return min(self.window_size, height), min(self.window_size, width), row_shift, col_shift
+
+    def own_tables(self) -> dict[str, Tensor | None]:
+        """Bias index and mask of the grid that they are prepared for."""
+        index, mask = self.tables(self.grid[0], self.grid[1], torch.device("cpu"))
+        return {"index": index, "mask": mask}
 
     def tables(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Bias index and, where shift or padding call for one, mask of a grid."""

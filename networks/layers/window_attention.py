@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from networks.layers.eager import apply, eager_cpu_training
+
 
 def relative_position_index(height: int, width: int, window_size: int, device: torch.device) -> Tensor:
     """Rows of a bias table for every (query, key) pair of a height x width window, flattened to (N * N,).
@@ -41,18 +43,6 @@ def window_mask(
     return (~visible).float() * -100.0  # the authors' value; finite, so that fully hidden windows stay free of NaN
 
 
-@torch.jit.unused
-def eager_cpu(x: Tensor) -> bool:
-    """Whether a tensor is computed with on a CPU, operator by operator, where blocking for the cache pays."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
-
-
-@torch.jit.unused
-def eager_cpu_training(x: Tensor) -> bool:
-    """Whether to use this package's hand-written gradients, which save passes over memory that compilers save too."""
-    return x.requires_grad and eager_cpu(x) and not torch.is_autocast_enabled("cpu")
-
-
 class _BiasedAttention(torch.autograd.Function):
     """softmax(scale * q k' + bias) v for qkv (B, windows, N, 3, heads, d) and bias (windows or 1, heads, N, N).
 
@@ -82,7 +72,7 @@ class _BiasedAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = grad_packed.unbind(0)
         torch.bmm(attention.transpose(1, 2), grad, out=grad_v)
         grad_scores = torch.bmm(grad, v.transpose(1, 2))
-        grad_scores = torch._softmax_backward_data(grad_scores, attention, -1, grad_scores.dtype)
+        grad_scores.sub_(torch.linalg.vecdot(grad_scores, attention).unsqueeze(-1)).mul_(attention)
         grad_q.baddbmm_(grad_scores, k, beta=0, alpha=ctx.scale)
         grad_k.baddbmm_(grad_scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
         grad_bias = grad_scores.view(batch, windows, heads, tokens, tokens).sum_to_size(ctx.bias_shape)
@@ -137,7 +127,7 @@ class WindowAttention(nn.Module):
         if mask is not None:
             bias = bias + mask.to(bias.dtype).unsqueeze(1)
         if not torch.jit.is_scripting() and self.attn_drop == 0.0 and eager_cpu_training(qkv):
-            return self.proj_drop(self.proj(_BiasedAttention.apply(qkv, bias, self.scale)))
+            return self.proj_drop(self.proj(apply(_BiasedAttention, qkv, bias, self.scale)))
         q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
         if mask is not None:
             bias = bias.expand(batch, windows, self.num_heads, tokens, tokens).flatten(0, 1)

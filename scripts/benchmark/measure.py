@@ -23,7 +23,8 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from scripts.benchmark.cases import Case
 
@@ -202,6 +203,29 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+class _Counter(TorchDispatchMode):
+    """Counts floating-point operations by PyTorch's own formulas.
+
+    PyTorch's `FlopCounterMode` does so as well, but hooks all modules to tell them apart, and with hooks the networks
+    leave their fast paths (see `networks.layers.eager.is_plain`), so that it would count what is otherwise not done.
+    """
+
+    flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func._overloadpacket not in flop_registry:
+            # Convolutions and products may be inside, as in `linear` without gradients.
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
+        return result
+
+
 def count_macs(network: nn.Module, image: Tensor) -> int:
     """Multiply-accumulates of convolutions and matrix products of a forward pass, counted while it runs.
 
@@ -209,10 +233,10 @@ def count_macs(network: nn.Module, image: Tensor) -> int:
     """
     training = network.training
     network.eval()
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _Counter() as counter:
         network(image)
     network.train(training)
-    return counter.get_total_flops() // 2
+    return counter.flops // 2
 
 
 def peak_memory(call: Callable[[], None], device: str, before: int | None) -> int | None:

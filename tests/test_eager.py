@@ -1,0 +1,106 @@
+"""Which layers count as plain, and that networks take their fast paths where all layers are."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import nn
+from torch.nn.utils import parametrize, prune
+
+from networks.layers import conv, expand
+from networks.layers.eager import eager_cpu, is_plain
+from tests.small import NETWORKS, WIDE, build, image
+
+
+class Own(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class Named(nn.LayerNorm):
+    """Another name alone changes nothing."""
+
+
+def replaced(layer: nn.Module) -> None:
+    layer.forward = lambda x: x
+
+
+CHANGES = {
+    "forward hook": lambda layer: layer.register_forward_hook(lambda *_: None),
+    "forward pre-hook": lambda layer: layer.register_forward_pre_hook(lambda *_: None),
+    "backward hook": lambda layer: layer.register_full_backward_hook(lambda *_: None),
+    "backward pre-hook": lambda layer: layer.register_full_backward_pre_hook(lambda *_: None),
+    "forward": replaced,
+    "parametrisation": lambda layer: parametrize.register_parametrization(layer, "weight", nn.Identity()),
+    "weight norm": lambda layer: nn.utils.parametrizations.weight_norm(layer),
+    "pruning": lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    "weight of a subclass": lambda layer: setattr(layer, "weight", nn.Parameter(MetaTensor(layer.weight.data))),
+    "bias of a subclass": lambda layer: setattr(layer, "bias", nn.Parameter(MetaTensor(layer.bias.data))),
+}
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(4, 4), nn.Linear(4, 4, bias=False), nn.Conv2d(4, 4, 3), Named(4)], ids=str)
+def test_layers_as_built_are_plain(layer):
+    assert is_plain(layer)
+    assert is_plain(layer.to(torch.bfloat16).requires_grad_(False))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d])
+def test_changed_layers_are_not(kind, change):
+    layer = kind(4, 4, *[1] * (kind is nn.Conv2d))
+    CHANGES[change](layer)
+    assert not is_plain(layer)
+
+
+def test_another_forward_pass_is_not():
+    assert not is_plain(Own(4, 4))
+    assert not is_plain(nn.GroupNorm(1, 4))
+
+
+def test_no_layer_is_plain_while_all_are_hooked():
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not is_plain(nn.Linear(4, 4))
+    handle.remove()
+    assert is_plain(nn.Linear(4, 4))
+
+
+def test_a_subclass_that_only_carries_more_is_computed_with_as_usual():
+    x = torch.zeros(2)
+    assert eager_cpu(x) and eager_cpu(MetaTensor(x))
+    assert torch.func.vmap(lambda x: x if eager_cpu(x) else x + 1)(x).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["LevitUnet", "TransUnet", "CSUnet"])
+@pytest.mark.parametrize("kind", [torch.as_tensor, MetaTensor])
+def test_wide_convolutions_are_computed_with_fewer_multiplications(monkeypatch, name, kind):
+    seen = []
+    apply = conv.apply
+    monkeypatch.setattr(conv, "apply", lambda function, *args: seen.append(function) or apply(function, *args))
+    build(name, **WIDE.get(name, {}))(kind(image()))
+    assert conv._Winograd in seen
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("how", ["run", "compile", "export"])
+def test_expanded_features_are_never_held(monkeypatch, name, how):
+    network, x = build(name).eval(), image()
+    heads = [layer for layer in network.modules() if isinstance(layer, expand.ExpandHead)]
+    if not heads:
+        pytest.skip("no head that expands")
+
+    def fail(self, x):
+        raise AssertionError("the head calls its layers one after another")
+
+    monkeypatch.setattr(expand.ExpandHead, "expanded_logits", fail)
+    with torch.no_grad():
+        if how == "run":
+            network(x)
+        elif how == "compile":
+            torch.compile(heads[0], backend="eager", fullgraph=True)(
+                torch.randn(1, 4, 4, heads[0].norm.normalized_shape[0])
+            )
+        else:
+            torch.export.export(heads[0], (torch.randn(1, 4, 4, heads[0].norm.normalized_shape[0]),))
+    with pytest.raises(AssertionError, match="one after another"):
+        heads[0].output.register_forward_hook(lambda *_: None)
+        network(x)

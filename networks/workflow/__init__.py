@@ -6,6 +6,7 @@ from networks.workflow.data import balanced_weights, case_list, class_names, lis
 from networks.workflow.errors import report_errors
 from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
 from networks.workflow.ids import check_options, truth
+from networks.workflow.loading import StrictCheckpointLoader
 from networks.workflow.provenance import describe_cases
 from networks.workflow.saving import put_in_place, write_atomically
 from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
@@ -30,6 +31,7 @@ __all__ = [
     "ScoreWriter",
     "SliceDataset",
     "StopOnNan",
+    "StrictCheckpointLoader",
     "TrainingProgress",
     "ZoomedSliceInferer",
     "balanced_weights",

@@ -5,7 +5,7 @@ from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import PAIR, WORKFLOW, Config
-from scripts.render.shared import check, more_options
+from scripts.render.shared import check, load_weights, more_options
 from scripts.render.training import train
 
 
@@ -31,20 +31,19 @@ def evaluate(bundle: Bundle) -> Config:
             "protocol": "strict",
             "class_names": "@class_names",
             "dataset_dir": "@dataset_dir",
-            "checkpoint": "@ckpt_path",
             "model": "@model",
             "split": "@split",
             "seed": "@seed",
             "tolerance": "@tolerance",
         },
-        "validate::handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}, "@validate::scores"],
+        "validate::handlers": [load_weights(), {"_target_": f"{WORKFLOW}.EvaluationProgress"}, "@validate::scores"],
         "initialize": [
             "$workflow.report_errors()",
             "$@options",
             "$monai.utils.set_determinism(@seed)",
             check("@validate::dataset::data"),
         ],
-        "run": ["$workflow.load_weights(@network, @ckpt_path)", "$@validate::evaluator.run()"],
+        "run": ["$@validate::evaluator.run()"],
         "training": "%run",
     }
     return {**content, **more_options(content, train(bundle))}

@@ -4,7 +4,17 @@ from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
-from scripts.render.shared import check, common, data_ids, more_options, network, options, phantom, preset_ids
+from scripts.render.shared import (
+    check,
+    common,
+    data_ids,
+    load_weights,
+    more_options,
+    network,
+    options,
+    phantom,
+    preset_ids,
+)
 
 
 def inference(bundle: Bundle) -> Config:
@@ -40,7 +50,7 @@ def inference(bundle: Bundle) -> Config:
         },
         "inferer": data.inferer(preset),
         "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
-        "handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}],
+        "handlers": [load_weights(), {"_target_": f"{WORKFLOW}.EvaluationProgress"}],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
             "device": "@device",
@@ -54,7 +64,6 @@ def inference(bundle: Bundle) -> Config:
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
         "run": [
             check("@datalist", classes="None"),
-            "$workflow.load_weights(@network, @ckpt_path)",
             "$workflow.write_atomically(@postprocessing)",
             "$@evaluator.run()",
         ],

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from networks.workflow.ids import IDS
 from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset, Recipe
-from scripts.render.data import Config
+from scripts.render.data import WORKFLOW, Config
 
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
 DATASET_DIR = {"ct": "data/ct_phantom", "mr": "data/mr", "micrograph": "data/precipitate_phantom"}
@@ -75,6 +75,15 @@ def phantom(preset: Preset) -> str:
 def check(cases: str, classes: str = "@out_channels") -> str:
     """The check of images and labels before a run."""
     return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
+
+
+def load_weights() -> Config:
+    """The first handler of an evaluator, at the place where MONAI's own bundles have theirs."""
+    return {
+        "_target_": f"{WORKFLOW}.StrictCheckpointLoader",
+        "load_path": "@ckpt_path",
+        "load_dict": {"model": "@network"},
+    }
 
 
 def options(ids: Iterable[str]) -> Config:

@@ -1,6 +1,6 @@
 """What the bundles' configs call beyond MONAI and Ignite: data lists, checks, checkpoints, logs, scores."""
 
-from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_weights
+from networks.workflow.checkpoints import BestCheckpoint, FinalCheckpoint, LastCheckpoint, load_weights
 from networks.workflow.checks import check_cases, check_dataset, check_intervals
 from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
 from networks.workflow.errors import report_errors
@@ -25,6 +25,7 @@ __all__ = [
     "EpochLog",
     "EpochSeed",
     "EvaluationProgress",
+    "FinalCheckpoint",
     "LastCheckpoint",
     "OverlayWriter",
     "Plateau",

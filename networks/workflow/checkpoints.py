@@ -187,3 +187,23 @@ class LastCheckpoint:
     def _stateful(self, engine: Engine) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)
         return {**self.others, **({"scaler": scaler} if scaler is not None else {})}
+
+
+class FinalCheckpoint:
+    """Write the weights of a training's last epoch when it ends, where MONAI's federated learning looks for them.
+
+    Args:
+        path: file to write, a plain state dict; ``monai.fl`` takes ``models/model_final.pt`` for the final model.
+        network: the network, also if wrapped.
+    """
+
+    def __init__(self, path: str, network: nn.Module) -> None:
+        self.path, self.network = path, network
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            save_atomically(unwrap(self.network).state_dict(), self.path)

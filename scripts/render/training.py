@@ -118,6 +118,11 @@ def train(bundle: Bundle) -> Config:
                     "resume": "@resume",
                     "others": {"optimizer": "@optimizer", "lr_scheduler": "@lr_scheduler"},
                 },
+                {
+                    "_target_": f"{WORKFLOW}.FinalCheckpoint",
+                    "path": "$@ckpt_dir + '/model_final.pt'",
+                    "network": "@network",
+                },
             ],
             "trainer": {
                 "_target_": "SupervisedTrainer",

@@ -251,13 +251,15 @@ def test_results_inside_the_input_are_no_input(images: Path, volumes: dict[str, 
 
 
 @pytest.mark.skipif(not SERIES.is_dir(), reason="needs the DICOM series of shared/data")
-def test_dicom_series(volumes: dict[str, Any], tmp_path: Path) -> None:
+def test_dicom_series(volumes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A folder of series, one of them broken: DICOM SEG and NIfTI hold the same voxels at the same places."""
     for name in ("patient/first", "patient/second"):
         shutil.copytree(SERIES, tmp_path / "in" / name)
     slices = sorted((tmp_path / "in" / "patient" / "second").iterdir())
     slices[10].unlink()
     call(tmp_path / "in", tmp_path / "seg", 1, bundle="unet", overlays=True, **volumes)
+    for text in capsys.readouterr():  # when it happens, and at the end
+        assert text.count("Note: patient/first: The series has no StudyInstanceUID and SeriesInstanceUID") == 1
     call(tmp_path / "in", tmp_path / "nifti", 1, bundle="unet", format="nifti", **volumes)
     listed = failures(tmp_path / "seg")
     assert set(listed) == {"patient/second"} and "missing or unevenly spaced" in listed["patient/second"]

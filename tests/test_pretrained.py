@@ -353,9 +353,7 @@ def hub(monkeypatch, tmp_path) -> Path:
 
 
 def test_a_download_without_network_fails_clearly(hub):
-    with pytest.raises(
-        ValueError, match=r"swin_tiny_patch4_window7_224 could not be downloaded .* that file inst"
-    ):
+    with pytest.raises(ValueError, match=r"swin_tiny_patch4_window7_224 could not be downloaded .* that file inst"):
         load(small(), "swin_tiny_patch4_window7_224")
 
 

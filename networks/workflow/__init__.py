@@ -3,8 +3,6 @@
 from networks.lazy import public_list
 
 PUBLIC = {  # name: its module, which is imported when the name is first asked for
-    "AtomicNibabelWriter": "saving",
-    "AtomicPILWriter": "saving",
     "AutocastInferer": "training",
     "BestCheckpoint": "checkpoints",
     "CaseDataset": "loading",
@@ -12,6 +10,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "EpochSeed": "training",
     "EvaluationProgress": "training",
     "EventLog": "evaluation",
+    "FinalCheckpoint": "checkpoints",
     "KeepEarlier": "runs",
     "LastCheckpoint": "checkpoints",
     "LoadCased": "loading",
@@ -21,6 +20,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "ScoreWriter": "evaluation",
     "SliceDataset": "slices",
     "StopOnNan": "training",
+    "StrictCheckpointLoader": "checkpoints",
     "TrainingProgress": "training",
     "ZoomedSliceInferer": "slices",
     "balanced_weights": "loading",
@@ -42,6 +42,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "stored_window": "data",
     "train": "runs",
     "truth": "ids",
+    "write_atomically": "saving",
 }
 
 __getattr__, __dir__, __all__ = public_list(__name__, PUBLIC)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -45,6 +46,32 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     state = unwrap_state(read_weights(path))
     fill(unwrap(network), state, path)
     logger.info("Loaded %d tensors from %s.", len(state), path)
+
+
+class StrictCheckpointLoader(CheckpointLoader):
+    """MONAI's ``CheckpointLoader`` with the checks of :func:`load_weights`, when a run starts.
+
+    Programs that bring weights of their own find it by its name and switch it off, as MONAI's federated learning does,
+    and so does a person with ``--handlers#0#_disabled_ true``. ``engine.state.checkpoint`` is the file once it is
+    loaded.
+
+    Args:
+        load_path: one of our own checkpoints.
+        load_dict: the network, under any name.
+    """
+
+    def __init__(self, load_path: str | Path, load_dict: Mapping[str, nn.Module]) -> None:
+        super().__init__(str(load_path), dict(load_dict))
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the weights; the engine's counters stay.
+
+        Raises:
+            UserError: as :func:`load_weights`.
+        """
+        for network in self.load_dict.values():
+            load_weights(network, self.load_path)
+        engine.state.checkpoint = self.load_path
 
 
 class BestCheckpoint:
@@ -236,3 +263,23 @@ def _step(schedule: LRScheduler, times: int) -> None:
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         for _ in range(times):
             schedule.step()
+
+
+class FinalCheckpoint:
+    """Write the weights of a training's last epoch when it ends, where MONAI's federated learning looks for them.
+
+    Args:
+        path: file to write, a plain state dict; ``monai.fl`` takes ``models/model_final.pt`` for the final model.
+        network: the network, also if wrapped.
+    """
+
+    def __init__(self, path: str, network: nn.Module) -> None:
+        self.path, self.network = path, network
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            save_atomically(unwrap(self.network).state_dict(), self.path)

@@ -11,24 +11,23 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
-from torch import nn
 
 from networks.errors import UserError
 from networks.workflow.arguments import config_files, is_bundle_run, split_arguments
-from networks.workflow.checkpoints import load_weights
 from networks.workflow.config_files import config_ids, top_level
 from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
+from networks.workflow.saving import write_atomically
 from networks.workflow.stopping import saying
 
 logger = logging.getLogger(__name__)
-BEST, LAST, RECORD, LOG = "model.pt", "last.pt", "model.json", "metrics.csv"
+BEST, LAST, FINAL, RECORD, LOG = "model.pt", "last.pt", "model_final.pt", "model.json", "metrics.csv"
 EARLIER = "earlier"
 EVENTS = "events.out.tfevents.*"
 
@@ -84,7 +83,7 @@ class KeepEarlier:
         logger.info("Moved the earlier training's files to %s; --resume true would have continued it.", target)
 
     def _files(self) -> list[Path]:
-        checkpoints = [self.ckpt_dir / name for name in (BEST, LAST, RECORD)]
+        checkpoints = [self.ckpt_dir / name for name in (BEST, LAST, FINAL, RECORD)]
         return [*checkpoints, self.output_dir / LOG, *sorted(self.log_dir.glob(EVENTS))]
 
     def _target(self) -> Path:
@@ -135,39 +134,43 @@ def train(trainer: Engine, evaluator: Engine, ckpt_dir: str, output_dir: str) ->
     )
 
 
-def evaluate(evaluator: Engine, network: nn.Module, ckpt_path: str, output_dir: str) -> None:
-    """Load weights and evaluate them: alone in the folder, with an orderly end, and a summary.
+def evaluate(evaluator: Engine, output_dir: str) -> None:
+    """Evaluate: alone in the folder, with an orderly end, and a summary.
 
     Args:
-        evaluator: the engine, whose handlers write the scores.
-        network: what it evaluates.
-        ckpt_path: the weights.
+        evaluator: the engine, whose handlers load the weights and write the scores.
         output_dir: where the scores go.
 
     Raises:
         UserError: another evaluation writes to the folder, or the weights do not fit.
     """
-    _apply(evaluator, network, ckpt_path, output_dir, "evaluation", "Scores are written at the end")
+    _apply(evaluator, output_dir, "evaluation", "Scores are written at the end")
     if idist.get_rank() == 0:
-        _summary(f"Evaluated {ckpt_path}.", {"scores": Path(output_dir)}, "To predict", _prediction())
+        weights = getattr(evaluator.state, "checkpoint", "the network as it was")
+        _summary(f"Evaluated {weights}.", {"scores": Path(output_dir)}, "To predict", _prediction())
 
 
-def infer(evaluator: Engine, network: nn.Module, ckpt_path: str, output_dir: str) -> None:
-    """Load weights and segment images with them, as :func:`evaluate`.
+def infer(evaluator: Engine, postprocessing: Callable, output_dir: str) -> None:
+    """Segment images, as :func:`evaluate`; every label map is whole or not there.
+
+    Args:
+        evaluator: the engine, whose first handler loads the weights.
+        postprocessing: its transforms, which write the label maps.
+        output_dir: where they go.
 
     Raises:
         UserError: another prediction writes to the folder, or the weights do not fit.
     """
-    _apply(evaluator, network, ckpt_path, output_dir, "prediction", f"The label maps in {output_dir} are whole")
+    write_atomically(postprocessing)
+    _apply(evaluator, output_dir, "prediction", f"The label maps in {output_dir} are whole")
     if idist.get_rank() == 0:
         number = evaluator.state.iteration
         _summary(f"Segmented {number} image{'s' * (number != 1)}.", {"label maps": Path(output_dir)})
 
 
-def _apply(evaluator: Engine, network: nn.Module, ckpt_path: str, output_dir: str, work: str, safe: str) -> None:
+def _apply(evaluator: Engine, output_dir: str, work: str, safe: str) -> None:
     said = f"{safe}; start it again for the rest."
     with _alone((output_dir,), work, "give --output_dir another folder"), _quiet(evaluator), saying(lambda: said):
-        load_weights(network, ckpt_path)
         evaluator.run()
 
 

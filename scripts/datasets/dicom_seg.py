@@ -149,6 +149,17 @@ def _on_series(segmentation: Path, source: Path) -> tuple[Geometry, np.ndarray]:
     return geometry, values.astype(np.uint8)
 
 
+def uid_notice(image: Dataset) -> str:
+    """What the user of a SEG has to know if a slice of its series lacks UIDs, else nothing."""
+    missing = [name for name in UIDS if not image.get(name)]
+    if not missing:
+        return ""
+    return (
+        f"The series has no {' and '.join(missing)}; the SEG gets new ones, so a viewer may not connect it to the "
+        "series by itself."
+    )
+
+
 def _fill_uids(slices: Sequence[Dataset]) -> None:
     """Make up what careless anonymisation left empty, always the same for the same slices, and say so."""
     from pydicom.uid import generate_uid
@@ -158,16 +169,13 @@ def _fill_uids(slices: Sequence[Dataset]) -> None:
             image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID
         if not image.get("SOPClassUID"):
             image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID
-    missing = [name for name in UIDS if not slices[0].get(name)]
-    for name in missing:
+    notice = uid_notice(slices[0])
+    for name in [name for name in UIDS if not slices[0].get(name)]:
         uid = generate_uid(entropy_srcs=[name, *(image.SOPInstanceUID for image in slices)])
         for image in slices:
             setattr(image, name, uid)
-    if missing:
-        print(
-            f"The series has no {' and '.join(missing)}; the SEG gets new ones, so a viewer may not connect it to the "
-            "series by itself."
-        )
+    if notice:
+        print(notice)
 
 
 def _describe(number: int, name: str, algorithm: str) -> SegmentDescription:

@@ -31,11 +31,12 @@ RECORD, FAILED = "predictions.json", "failed.csv"
 
 @dataclass
 class Outcome:
-    """What became of the cases of one process, by their names; failed ones with the reason."""
+    """What became of the cases of one process, by their names; failed ones with the reason, others with a notice."""
 
     done: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    notices: dict[str, str] = field(default_factory=dict)
 
 
 def predict(
@@ -194,6 +195,9 @@ def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes
             # another machine's process may have done it before, in a folder that the first process does not see
             found = case.is_done or segment(case)
             (outcome.done if found else outcome.empty).append(case.name)
+            if found and segment.notice:
+                outcome.notices[case.name] = segment.notice
+                tqdm.write(f"Note: {case.name}: {segment.notice}", file=sys.stderr)
         except Exception as error:
             outcome.failed[case.name] = command_line.reason(error)
             tqdm.write(f"Failed: {case.name}: {outcome.failed[case.name]}", file=sys.stderr)
@@ -207,6 +211,9 @@ def _report(output: Path, cases: Sequence[Case], pending: Sequence[int], results
     for case in (cases[i] for i in pending):
         if case.name not in done and case.name not in empty:
             failed.setdefault(case.name, "not done: no process has taken it")
+    notices = {name: text for result in results for name, text in result["notices"].items()}
+    for text in sorted(set(notices.values())):
+        print(f"Note: {', '.join(sorted(name for name in notices if notices[name] == text))}: {text}")
     for name in empty:
         print(f"{name}: nothing but background was found, so there is no DICOM SEG of it.")
     print(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from networks.errors import UserError
 from networks.phantom import write_precipitate_phantom
 from networks.workflow import list_images
 from networks.workflow.errors import user_error
@@ -91,9 +92,9 @@ def test_malformed_dataset_json(content: str, said: str, tmp_path: Path) -> None
     assert "dataset.json" in text
 
 
-def test_no_validation_split(broken: Path, tmp_path: Path) -> None:
-    edit_json(broken, lambda content: content.update(validation=[]))
-    assert '"validation"' in sentence_of(TRAIN, **training_overrides(SWIN_UNET, tmp_path, broken))
+def test_nothing_to_validate_on(broken: Path, tmp_path: Path) -> None:
+    edit_json(broken, lambda content: content.update(training=content["training"][:1], validation=[]))
+    assert "none can be kept for validation" in sentence_of(TRAIN, **training_overrides(SWIN_UNET, tmp_path, broken))
 
 
 def test_truncated_nifti(broken: Path, tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_nan_loss_keeps_the_last_good_checkpoint(ct_dir: Path, tmp_path: Path) -
 
 def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(FileNotFoundError, match="holds no image"):
+    with pytest.raises(UserError, match="holds no image"):
         list_images(str(tmp_path))
 
 

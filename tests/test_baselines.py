@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from networks.baselines import PooledBatchNorm2d
-from tests.small import build
+from networks.checkpoint_formats import FORMATS
+from networks.deeplabv3_plus import PooledBatchNorm2d
+from tests.small import SIZE, build, image
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,25 @@ def test_single_value_normalisation():
     for key, tensor in norm.state_dict().items():
         assert torch.equal(tensor, before[key])
         assert torch.equal(tensor, usual.state_dict()[key])
+
+
+@torch.no_grad()
+def test_averages_without_momentum():
+    norm, usual = PooledBatchNorm2d(3, momentum=None), nn.BatchNorm2d(3, momentum=None)
+    for x in (torch.randn(4, 3, 2, 2), torch.randn(2, 3, 1, 1)):
+        torch.testing.assert_close(norm(x), usual(x))
+    torch.testing.assert_close(norm.state_dict(), usual.state_dict())
+
+
+def test_attention_unet_encoder_is_the_way_down():
+    network = build("AttentionUnet")
+    assert not any(key.startswith("encoder.") for key in network.state_dict())
+    assert len(network.encoder) == 3
+    x = image()
+    for block, channels in zip(network.encoder, (8, 12, 16), strict=True):
+        x = block(x)
+        assert x.shape[1] == channels
+    assert x.shape[2:] == (SIZE // 4, SIZE // 4)
+    encoders = [form for form in FORMATS if "MicroNet" in form.name]
+    assert [form.fits(network) for form in encoders] == [False]
+    assert [form.fits(build("Unet")) for form in encoders] == [True]

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_i
 from monai.transforms import LoadImage
 
 import networks
-from networks.workflow.checkpoints import read_checkpoint
+from networks.state_dicts import read_weights
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
@@ -99,7 +99,7 @@ def test_multi_gpu_train(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: P
     del options["device"]
     run(config_paths(bundle, "train", "multi_gpu_train"), "train", "training", **options)
     assert not torch.distributed.is_initialized()
-    build_network(bundle).load_state_dict(read_checkpoint(tmp_path / "models" / "model.pt"))
+    build_network(bundle).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
 
 
 def build_network(bundle: Bundle) -> torch.nn.Module:
@@ -180,7 +180,9 @@ def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None
     for name, preset in bundle.presets.items():
         parser = ConfigParser()
         parser.read_config(config_paths(bundle, "train", f"presets/{name}"))
-        parser.update({**tiny_network(bundle), "dataset_dir": str(data_dirs[preset.kind])})
+        # a balanced loss reads the data, so that they have to fit
+        sizes = {"img_size": [48, 48]} if preset.kind == "micrograph" else {}
+        parser.update({**tiny_network(bundle), "dataset_dir": str(data_dirs[preset.kind]), **sizes})
         for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
             assert parser.get_parsed_content(part) is not None
         parser.read_config(config_paths(bundle, "train", f"presets/{name}", "evaluate", f"presets/{name}_paper"))
@@ -223,6 +225,8 @@ def recipe(name: str, preset: str, dataset_dir: Path) -> tuple[ConfigParser, tor
     parser = ConfigParser()
     parser.read_config(config_paths(BY_NAME[name], "train", f"presets/{preset}"))
     parser.update({**tiny_network(BY_NAME[name]), "dataset_dir": str(dataset_dir)})
+    # a balanced loss reads the data, which are smaller than the recipe's crops
+    parser["train::dataset::transform"] = "$monai.transforms.Compose(@train::preprocessing.transforms[:1])"
     return parser, parser.get_parsed_content("optimizer"), parser.get_parsed_content("loss")
 
 

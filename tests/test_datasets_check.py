@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from networks.errors import UserError
 from networks.workflow.data import load_datalist
 from networks.workflow.evaluation import label_overlay, overlay
 from scripts.datasets.check import HISTOGRAM, SHEET, TILE
@@ -31,9 +32,11 @@ def make_pictures(folder):
     Image.fromarray(image).save(folder / "a" / "one.png")
     Image.fromarray(label).save(folder / "a" / "one_label.png")
     Image.fromarray(image[::-1]).save(folder / "a" / "two.png")
+    Image.fromarray(image // 2).save(folder / "a" / "three.png")
     content = {
         "labels": {"0": "background", "1": "never there", "2": "lower part"},
         "training": [{"image": "a/one.png", "label": "a/one_label.png"}],
+        "validation": [{"image": "a/three.png", "label": "a/one_label.png"}],
         "test": [{"image": "a/two.png"}],
         "elsewhere": [{"image": "a/one.png", "label": "a/one_label.png"}],
     }
@@ -45,11 +48,11 @@ def test_check_counts_and_draws(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "check", tmp_path / "set") == 0
     text = capsys.readouterr().out
     rows = {line.split("  ")[0]: re.findall(r"(\d+) +([\d.]+)% +(\d+/\d+)", line) for line in text.splitlines()}
-    assert rows["0 background"] == [("1800", "75.000", "1/1")] * 2
-    assert rows["1 never there"] == [("0", "0.000", "0/1")] * 2
-    assert rows["2 lower part"] == [("600", "25.000", "1/1")] * 2
+    assert rows["0 background"] == [("1800", "75.000", "1/1")] * 3
+    assert rows["1 never there"] == [("0", "0.000", "0/1")] * 3
+    assert rows["2 lower part"] == [("600", "25.000", "1/1")] * 3
     assert "no labels" in text and "3x60x40; values 0 to 255" in text
-    assert "1 training, 0 validation, 1 test, 1 elsewhere" in text
+    assert "1 training, 1 validation, 1 test, 1 elsewhere" in text
     sheet = np.asarray(Image.open(tmp_path / "set" / SHEET)).astype(int)
     assert Image.open(tmp_path / "set" / HISTOGRAM).size[0] > 500
     # The first tile lies below the legend and the title of its list, the picture in its middle, 220 wide.
@@ -68,7 +71,7 @@ def test_check_names_every_bad_case(tmp_path, monkeypatch):
     Image.fromarray(label).save(tmp_path / "set" / "a" / "one_label.png")
     (tmp_path / "set" / "a" / "two.png").write_bytes(b"cut")
     message = run(monkeypatch, "check", tmp_path / "set")
-    assert "2 of 2 cases" in message and "label values 9" in message and "two.png cannot be read" in message
+    assert "3 of 3 cases" in message and "label values 9" in message and "two.png cannot be read" in message
     assert not (tmp_path / "set" / SHEET).exists()
     assert "has no dataset.json" in run(monkeypatch, "check", tmp_path)
     assert "does not exist" in run(monkeypatch, "check", tmp_path / "nowhere")
@@ -82,7 +85,7 @@ def test_volumes_are_drawn_as_radiologists_look(tmp_path, monkeypatch):
     affine = np.diag([-2.0, 3, -5, 1])
     save_nifti(tmp_path / "set" / "a.nii.gz", array, affine)
     save_nifti(tmp_path / "set" / "b.nii.gz", label, affine)
-    content = {"labels": {"0": "background", "1": "thing"}, "training": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}
+    content = {"labels": {"0": "background", "1": "thing"}, "test": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}
     (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
     assert run(monkeypatch, "check", tmp_path / "set", "--output_dir", tmp_path / "pictures") == 0
     sheet = np.asarray(Image.open(tmp_path / "pictures" / SHEET)).astype(int)
@@ -124,7 +127,7 @@ def test_a_killed_conversion_is_never_taken_for_a_finished_one(tmp_path, monkeyp
     assert process.wait() == -signal.SIGKILL
     (left,) = tmp_path.glob(".out.*.tmp")
     assert not output.exists() and not (left / "dataset.json").exists()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError):
         load_datalist(str(output))
     assert "has no dataset.json" in run(monkeypatch, "check", left)
     assert run(monkeypatch, "nasa", source, output) == 0

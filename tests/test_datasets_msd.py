@@ -11,6 +11,7 @@ import pytest
 from monai.apps import DecathlonDataset
 from monai.transforms import LoadImaged
 
+from networks.errors import UserError
 from networks.workflow.checks import check_dataset
 from scripts.datasets.msd import convert_msd
 from scripts.datasets.splits import carve
@@ -106,7 +107,7 @@ def test_decathlon_download(tmp_path, monkeypatch):
 
 def test_decathlon_mistakes(tmp_path):
     (tmp_path / "in").mkdir()
-    with pytest.raises(FileNotFoundError, match="one task, such as Task09_Spleen"):
+    with pytest.raises(UserError, match="one task, such as Task09_Spleen"):
         convert_msd(tmp_path / "in", tmp_path / "out")
     for text in ("[]", "{", '{"labels": {"0": "a"}, "modality": {"0": "CT"}, "training": [{"image": "../x"}]}'):
         (tmp_path / "in" / "dataset.json").write_text(text)

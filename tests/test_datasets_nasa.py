@@ -11,9 +11,9 @@ import pytest
 from monai.transforms import LoadImaged
 from PIL import Image
 
-from scripts.datasets.images import read_pixels, to_8_bit
+from networks.errors import UserError
+from networks.workflow.pictures import read_pixels, to_8_bit
 from scripts.datasets.nasa import convert_nasa
-from scripts.datasets.writer import CaseError
 from tests.converters import (
     NASA,
     ODD_NAMES,
@@ -64,7 +64,7 @@ def test_a_file_cut_in_its_pixels_is_rejected(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
-    with pytest.raises(CaseError, match=r"^a.png cannot be read \("):
+    with pytest.raises(UserError, match=r"a.png cannot be read \("):
         read_pixels(tmp_path / "a.png")
 
 
@@ -219,7 +219,7 @@ def test_command_line_phantom_and_check(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "phantom", "--kind", "precipitate", "--output_dir", tmp_path / "p", *options) == 0
     assert run(monkeypatch, "check", tmp_path / "p") == 0
     assert "1 training, 1 validation, 0 test" in capsys.readouterr().out
-    assert "label values 2" in run(monkeypatch, "check", tmp_path / "p", "--out_channels", 2)
+    assert "names 3 classes" in run(monkeypatch, "check", tmp_path / "p", "--out_channels", 2)
 
 
 @needs_nasa

@@ -72,8 +72,8 @@ def test_totalsegmentator_rejects(tmp_path):
     convert_totalsegmentator(source, tmp_path / "out", organs="liver", pairs=source / "pairs.json")
     rejected = report(tmp_path / "out")["rejected"]
     reasons = {
-        "moved": "different affines",
-        "short": "has shape (6, 5, 4) but its label has (5, 5, 4)",
+        "moved": "do not lie on the same grid",
+        "short": "The label has shape (5, 5, 4), but the image has (6, 5, 4)",
         "strange": "holds the values 99",
         "cut": "cannot be read",
         "lost": "does not exist",

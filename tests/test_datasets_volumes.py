@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from networks.phantom import ORGANS
+from networks.class_names import ORGANS
+from networks.errors import UserError
 from networks.workflow.checks import check_dataset
 from scripts.datasets.acdc import convert_acdc
 from scripts.datasets.synapse import BTCV_ORGANS, TEST_CASES, convert_synapse
@@ -264,5 +265,5 @@ def test_acdc_rejects(tmp_path):
     }
     assert rejected.keys() == reasons.keys() and all(reasons[file] in reason for file, reason in rejected.items())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no patientXXX"):
+    with pytest.raises(UserError, match="holds no patientXXX"):
         convert_acdc(tmp_path / "empty", tmp_path / "out2")

@@ -14,13 +14,15 @@ from monai.networks.utils import add_casts_around_norms, convert_to_onnx
 from torch import Tensor, nn
 
 import networks
+from networks.errors import UserError
 from networks.workflow.checkpoints import save_atomically
+from networks.workflow.files import file_hash
 from scripts import command_line
 from scripts.catalog.bundles import BUNDLES, BY_NAME
 from scripts.export import exporting as tool
 from scripts.export.exporting import Difference, export, manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, RuntimeNetwork, load_model
-from scripts.opened_bundle import InferenceConfig, sha256
+from scripts.opened_bundle import InferenceConfig
 from tests.small import SMALL
 from tests.workflows import config_paths, tiny_network
 
@@ -51,8 +53,8 @@ def test_format_runs_as_pytorch_does(format: str, checkpoint: Path, ct_dir: Path
     assert {p.name for p in file.parent.iterdir()} == {*FORMATS[format].files, f"{file.name}.json"}
 
     manifest = read_manifest(file)
-    assert manifest["files"] == {name: sha256(file.parent / name) for name in FORMATS[format].files}
-    assert manifest["checkpoint"] == {"file": "model.pt", "sha256": sha256(checkpoint)}
+    assert manifest["files"] == {name: file_hash(file.parent / name) for name in FORMATS[format].files}
+    assert manifest["checkpoint"] == {"file": "model.pt", "sha256": file_hash(checkpoint)}
     assert manifest["input"]["shape"] == ["batch", 1, 48, 48]
     assert manifest["output"]["labels"]["5"] == "liver"
     assert {"_target_": "ScaleIntensityRanged", "a_min": -125, "a_max": 275}.items() <= manifest["preprocessing"][
@@ -167,7 +169,7 @@ def test_mistakes_leave_nothing(format: str, changes: dict, message: str, ct_dir
 
 
 def test_unknown_bundle() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no bundle swin_net; give one of attention_unet, .*swin_unet"):
+    with pytest.raises(UserError, match=r"no bundle swin_net; give one of attention_unet, .*swin_unet"):
         export("swin_net", "onnx")
 
 
@@ -178,7 +180,7 @@ def test_missing_runtime_is_named(monkeypatch) -> None:
 
 
 def test_changed_model_is_noticed(ct_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model\.ts does not exist"):
+    with pytest.raises(UserError, match=r"model\.ts does not exist"):
         read_manifest(tmp_path / "model.ts")
     export("unet", "torchscript", output_dir=tmp_path, untrained=True, cases=1, **options_of(UNET, ct_dir))
     with (tmp_path / "model.ts").open("ab") as file:

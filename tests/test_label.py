@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from networks.errors import UserError
 from scripts.catalog.bundles import BY_NAME
 from scripts.label.prepare import app
 from scripts.label.server import start
@@ -82,7 +83,7 @@ def test_what_an_app_has_is_not_replaced(zoo: Path, tmp_path: Path) -> None:
 def test_mistakes_when_preparing(zoo: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There is no bundle 'vnet'; choose from swin_unet"):
         app(bundles="vnet", output_dir=str(tmp_path / "app"))
-    with pytest.raises(FileNotFoundError, match=r"none\.zip does not exist"):
+    with pytest.raises(UserError, match=r"none\.zip does not exist"):
         app(bundles=str(tmp_path / "none.zip"), output_dir=str(tmp_path / "app"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "main.py").write_text("mine")
@@ -99,9 +100,9 @@ def test_mistakes_when_preparing(zoo: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_when_starting(app_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no app; make one with: python -m scripts\.label app"):
+    with pytest.raises(UserError, match=r"no app; make one with: python -m scripts\.label app"):
         start(studies=str(tmp_path), app=str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"The folder of studies .* does not exist"):
+    with pytest.raises(UserError, match=r"The folder of studies .* does not exist"):
         start(studies=str(tmp_path / "none"), app=str(app_dir))
     with pytest.raises(ValueError, match=f"no bundle 'vnet'; choose from {NAME}"):
         start(studies=str(tmp_path), app=str(app_dir), uncertainty="vnet")

@@ -22,7 +22,7 @@ from networks.workflow.checkpoints import save_atomically
 from scripts.catalog.bundles import BY_NAME, Bundle
 from scripts.export.exporting import export
 from scripts.opened_bundle import InferenceConfig
-from scripts.predict.__main__ import predict
+from scripts.predict.predicting import predict
 from tests.workflows import ROOT, config_paths, run, tiny_network
 
 VOLUMES, PICTURES = BY_NAME["unet"], BY_NAME["cs_unet"]
@@ -75,7 +75,7 @@ def call(source: Path, output: Path, expected: int = 0, **options: Any) -> None:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*")) if p.is_file()}
 
 
 def labels_of(folder: Path) -> dict[str, bytes]:

@@ -13,9 +13,13 @@ from monai.data import DataLoader, MetaTensor
 from monai.transforms import CastToTyped, Compose, EnsureChannelFirstd, LoadImaged, RandShiftIntensityd, SaveImaged
 from PIL import Image
 
+from networks.errors import UserError
 from networks.workflow import (
     AutocastInferer,
+    CaseDataset,
     EpochSeed,
+    LoadCased,
+    PictureReader,
     Plateau,
     SliceDataset,
     balanced_weights,
@@ -23,11 +27,11 @@ from networks.workflow import (
     check_dataset,
     class_names,
     load_datalist,
-    write_atomically,
 )
 from networks.workflow import training as training_module
 from networks.workflow.arguments import check_command_line
 from networks.workflow.evaluation import overlay, write_csv
+from networks.workflow.saving import write_atomically
 
 LOAD = [LoadImaged(("image", "label"), image_only=True), EnsureChannelFirstd(("image", "label"))]
 
@@ -95,14 +99,15 @@ def test_check_dataset_counts_cases(ct_dir: Path) -> None:
     assert check_dataset(str(ct_dir), 1, 9) == {"training": 3, "validation": 2, "test": 2}
 
 
-def test_check_cases_accepts_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", ["PILReader", PictureReader(3)], ids=["MONAI", "ours"])
+def test_check_cases_accepts_pictures(reader: str | PictureReader, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "image.png")
     Image.fromarray(np.ones((6, 8), np.uint8)).save(tmp_path / "label.png")
     pair = {"image": str(tmp_path / "image.png"), "label": str(tmp_path / "label.png")}
-    check_cases([pair], 3, 2, "PILReader")
+    check_cases([pair], 3, 2, reader)
     Image.fromarray(np.ones((6, 8, 3), np.uint8)).save(tmp_path / "label.png")
-    with pytest.raises(ValueError, match="3 channels; expected one channel of class numbers"):
-        check_cases([pair], 3, 2, "PILReader")
+    with pytest.raises(UserError, match="3 channels; expected one channel of class numbers"):
+        check_cases([pair], 3, 2, reader)
 
 
 def test_class_names(ct_dir: Path, tmp_path: Path) -> None:
@@ -137,7 +142,9 @@ def test_plateau_lowers_the_rate_then_stops() -> None:
 
 def test_balanced_weights(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 0, 0], [0, 0, 1]], np.uint8)).save(tmp_path / "label.png")
-    weights = balanced_weights([{"image": "", "label": str(tmp_path / "label.png")}] * 2, 3, "PILReader")
+    pair = {"image": str(tmp_path / "label.png"), "label": str(tmp_path / "label.png")}
+    load = LoadCased(reader=PictureReader(1), out_channels=3)
+    weights = balanced_weights(CaseDataset([pair], Compose([load]), repeats=2))
     torch.testing.assert_close(weights, torch.tensor([1.2, 6.0, 0.0]) / 2.4)
 
 
@@ -171,6 +178,13 @@ def test_bfloat16_where_the_processor_has_it(monkeypatch) -> None:
         monkeypatch.setattr(training_module, "has_fast_bfloat16", lambda fast=fast: fast)
         assert AutocastInferer(amp)(x, network).dtype == torch.float32
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
+
+
+def test_networks_get_no_metadata() -> None:
+    network, seen = torch.nn.Identity(), []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(type(inputs[0])))
+    AutocastInferer(amp="false")(MetaTensor(torch.rand(2, 4)), network)
+    assert seen == [torch.Tensor]
 
 
 def test_overlay_shows_the_slice_with_most_foreground() -> None:

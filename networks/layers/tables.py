@@ -23,9 +23,10 @@ class Tables(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """What `to`, `to_empty`, `cuda` and their like have in common."""
+        before = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, table in self.own_tables().items():
             buffer = getattr(self, name)
-            if table is not None and not buffer.is_meta:
+            if buffer is not before[name] and not buffer.is_meta:
                 buffer.copy_(table)
         return self

@@ -1,53 +1,47 @@
 """What the bundles' configs call beyond MONAI and Ignite: data lists, checks, checkpoints, logs, scores."""
 
-from networks.workflow.checkpoints import BestCheckpoint, FinalCheckpoint, LastCheckpoint, load_weights
-from networks.workflow.checks import check_cases, check_dataset, check_intervals
-from networks.workflow.data import balanced_weights, case_list, class_names, list_images, load_datalist
-from networks.workflow.errors import report_errors
-from networks.workflow.evaluation import EpochLog, OverlayWriter, ScoreWriter
-from networks.workflow.ids import check_options, truth
-from networks.workflow.loading import StrictCheckpointLoader
-from networks.workflow.provenance import describe_cases
-from networks.workflow.saving import put_in_place, write_atomically
-from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
-from networks.workflow.training import (
-    AutocastInferer,
-    EpochSeed,
-    EvaluationProgress,
-    Plateau,
-    StopOnNan,
-    TrainingProgress,
-)
+from networks.lazy import public_list
 
-__all__ = [
-    "AutocastInferer",
-    "BestCheckpoint",
-    "EpochLog",
-    "EpochSeed",
-    "EvaluationProgress",
-    "FinalCheckpoint",
-    "LastCheckpoint",
-    "OverlayWriter",
-    "Plateau",
-    "ScoreWriter",
-    "SliceDataset",
-    "StopOnNan",
-    "StrictCheckpointLoader",
-    "TrainingProgress",
-    "ZoomedSliceInferer",
-    "balanced_weights",
-    "case_list",
-    "check_cases",
-    "check_dataset",
-    "check_intervals",
-    "check_options",
-    "class_names",
-    "describe_cases",
-    "list_images",
-    "load_datalist",
-    "load_weights",
-    "put_in_place",
-    "report_errors",
-    "truth",
-    "write_atomically",
-]
+PUBLIC = {  # name: its module, which is imported when the name is first asked for
+    "AutocastInferer": "training",
+    "BestCheckpoint": "checkpoints",
+    "CaseDataset": "loading",
+    "EpochLog": "evaluation",
+    "EpochSeed": "training",
+    "EvaluationProgress": "training",
+    "EventLog": "evaluation",
+    "FinalCheckpoint": "checkpoints",
+    "KeepEarlier": "runs",
+    "LastCheckpoint": "checkpoints",
+    "LoadCased": "loading",
+    "OverlayWriter": "evaluation",
+    "PictureReader": "pictures",
+    "Plateau": "training",
+    "ScoreWriter": "evaluation",
+    "SliceDataset": "slices",
+    "StopOnNan": "training",
+    "StrictCheckpointLoader": "checkpoints",
+    "TrainingProgress": "training",
+    "ZoomedSliceInferer": "slices",
+    "balanced_weights": "loading",
+    "case_list": "data",
+    "check_cases": "checks",
+    "check_dataset": "checks",
+    "check_intervals": "checks",
+    "check_lists": "data",
+    "check_options": "ids",
+    "class_names": "data",
+    "default_workers": "training",
+    "describe_cases": "provenance",
+    "evaluate": "runs",
+    "infer": "runs",
+    "list_images": "data",
+    "load_datalist": "data",
+    "load_weights": "checkpoints",
+    "report_errors": "errors",
+    "stored_window": "data",
+    "train": "runs",
+    "truth": "ids",
+}
+
+__getattr__, __dir__, __all__ = public_list(__name__, PUBLIC)

@@ -1,44 +1,134 @@
 """Checking images and labels before the first batch, so that a mistake is named by file and not by a stack trace."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
+import nibabel as nib
 import torch
 from ignite import distributed as idist
+from monai.data import ImageReader, MetaTensor
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from networks.workflow.data import Pair, load_datalist
+from networks.errors import UserError
+from networks.workflow.data import NIFTI_SUFFIXES, VOLUME_SUFFIXES, Pair, case_list, check_lists, load_datalist
+from networks.workflow.geometry import brought_onto, check_affine
+from networks.workflow.pictures import PictureReader
 
+logger = logging.getLogger(__name__)
 MAX_LISTED = 10
-Visit = Callable[[Pair, torch.Tensor, torch.Tensor | None], None]
+REMEDY = "set --out_channels to the number of classes with background, or renumber the labels"
+Reader = str | ImageReader | None
+Visit = Callable[[Pair, MetaTensor, MetaTensor | None], None]
+
+
+class CaseReader:
+    """Reads a case: the one way from files to an image and its label on one grid.
+
+    Args:
+        reader: MONAI image reader, or its name; None chooses by the suffix. A ``PictureReader`` reads labels as such.
+        in_channels: channels that the network takes; not checked if None.
+        out_channels: classes of the network; labels must be whole numbers in 0..out_channels-1. Not checked if None.
+        spatial_dims: 3 for volumes, 2 for pictures; not checked if None.
+        check: whether channels, dimensions and values are checked; that image and label go together always is.
+    """
+
+    def __init__(
+        self,
+        reader: Reader = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        spatial_dims: int | None = None,
+        check: bool = True,
+    ) -> None:
+        self.in_channels, self.out_channels, self.spatial_dims = in_channels, out_channels, spatial_dims
+        self.check = check
+        self._image = loader(reader)
+        self._label = loader(PictureReader(is_label=True)) if isinstance(reader, PictureReader) else self._image
+
+    def __call__(self, pair: Pair) -> tuple[MetaTensor, MetaTensor | None, torch.Tensor | None]:
+        """Image (channels, ...), label (1, ...) on the image's grid, and its voxels per class (classes,).
+
+        The last two are None for a case without a label; the voxels also where unchecked values are no class numbers.
+
+        Raises:
+            UserError: names the file, what was found and what was expected.
+        """
+        image = read_image(self._image, pair["image"])
+        if self.check:
+            _check_image(pair["image"], image, self.in_channels, self.spatial_dims)
+        if "label" not in pair:
+            return image, None, None
+        label = read_image(self._label, pair["label"])
+        if label.shape[0] != 1:
+            raise UserError(
+                f"{pair['label']} has {label.shape[0]} channels; expected one channel of class numbers (an index map)."
+            )
+        label = brought_onto(label, image, (pair["label"], pair["image"]))
+        voxels = count_classes(pair["label"], label, self.out_channels, check=self.check)
+        return image, label, voxels
+
+
+def loader(reader: Reader = None) -> LoadImage:
+    """MONAI's ``LoadImage`` that keeps the file's type and puts the channel first."""
+    return LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)
+
+
+def reader_of(path: str, channels: int | None = None, is_label: bool = False) -> Reader:
+    """How a file is read where no config says so: pictures by ``PictureReader``, volumes by their suffix."""
+    return None if path.lower().endswith(VOLUME_SUFFIXES) else PictureReader(channels, is_label=is_label)
 
 
 def check_dataset(
-    dataset_dir: str, in_channels: int | None = None, out_channels: int | None = None, visit: Visit | None = None
+    dataset_dir: str,
+    in_channels: int | None = None,
+    out_channels: int | None = None,
+    visit: Visit | None = None,
+    allow_overlap: bool = False,
+    datalist: Mapping[str, Sequence[Pair]] | None = None,
+    say: Callable[[str], Any] = logger.warning,
 ) -> dict[str, int]:
     """Check every list of a data set in the contract.
+
+    Args:
+        dataset_dir: folder with ``dataset.json``.
+        in_channels, out_channels: as in :func:`check_cases`. Pictures are read with that many channels.
+        visit: as in :func:`check_cases`.
+        allow_overlap: as in :func:`networks.workflow.data.check_lists`.
+        datalist: what ``load_datalist`` has read of it already.
+        say: as in :func:`networks.workflow.data.check_lists`.
 
     Returns:
         Number of cases per list.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`networks.workflow.data.load_datalist` and :func:`check_cases`; all
-            cases with a mistake are named.
+        UserError: as :func:`networks.workflow.data.load_datalist`, :func:`networks.workflow.data.check_lists` and
+            :func:`check_cases`; all cases with a mistake are named.
     """
-    datalist = load_datalist(dataset_dir)
-    unique = list({pair["image"]: pair for items in datalist.values() for pair in items}.values())
+    datalist = datalist or load_datalist(dataset_dir)
+    if datalist["training"] and not datalist["validation"]:
+        case_list(datalist, "validation")  # training would refuse it with the same sentence
+    check_lists(dataset_dir, allow_overlap, say=say, **datalist)
+    unique = list({(pair["image"], pair.get("label")): pair for items in datalist.values() for pair in items}.values())
+    readers = {
+        is_picture: CaseReader(PictureReader(in_channels) if is_picture else None, in_channels, out_channels)
+        for is_picture in {reader_of(pair["image"]) is not None for pair in unique}
+    }
     mistakes = []
     for pair in tqdm(unique, desc="Checking data", unit="case", leave=False):
         try:
-            check_cases([pair], in_channels, out_channels, visit=visit)
-        except ValueError as error:
+            image, label, _ = readers[reader_of(pair["image"]) is not None](pair)
+        except UserError as error:
             mistakes.append(str(error))
+        else:
+            if visit is not None:
+                visit(pair, image, label)
     if len(mistakes) > 1:
         listed = "".join(f"\n- {mistake}" for mistake in mistakes)
-        raise ValueError(f"{len(mistakes)} of {len(unique)} cases cannot be trained on:{listed}")
+        raise UserError(f"{len(mistakes)} of {len(unique)} cases cannot be trained on:{listed}")
     if mistakes:
-        raise ValueError(mistakes[0])
+        raise UserError(mistakes[0])
     return {name: len(items) for name, items in datalist.items()}
 
 
@@ -46,57 +136,104 @@ def check_cases(
     cases: Sequence[Pair],
     in_channels: int | None = None,
     out_channels: int | None = None,
-    reader: str | None = None,
+    reader: Reader = None,
     spatial_dims: int | None = None,
-    visit: Visit | None = None,
 ) -> None:
-    """Read every image and label once and raise on the first that cannot be trained on.
+    """Read every image and label once and raise on the first that cannot be used.
 
     Under several processes each checks its share. A file in several lists is read once.
 
     Args:
         cases: items with ``image`` and, where there is one, ``label``: paths.
-        in_channels: channels that the network takes; not checked if None.
-        out_channels: classes of the network; labels must be whole numbers in 0..out_channels-1. Not checked if None.
-        reader: MONAI image reader, as in the config's ``LoadImaged``.
-        spatial_dims: 3 for volumes, 2 for pictures; not checked if None.
-        visit: called with every case that passed and what was read: image (channels, ...) and label (1, ...) or None.
+        in_channels, out_channels, reader, spatial_dims: as in :class:`CaseReader`.
 
     Raises:
-        ValueError: names the file, what was found and what was expected.
+        UserError: names the file, what was found and what was expected.
     """
-    unique = list({pair["image"]: pair for pair in cases}.values())
+    unique = list({(pair["image"], pair.get("label")): pair for pair in cases}.values())
     share = unique[idist.get_rank() :: idist.get_world_size()]
-    loader = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)
+    read = CaseReader(reader, in_channels, out_channels, spatial_dims)
     is_quiet = idist.get_rank() > 0 or len(share) < 2
     for pair in tqdm(share, desc="Checking data", unit="case", leave=False, disable=is_quiet):
-        image = read_image(loader, pair["image"])
-        _check_image(pair["image"], image, in_channels, spatial_dims)
-        if "label" in pair:
-            label = read_image(loader, pair["label"])
-            _check_shapes(pair, image, label)
-            check_values(pair["label"], label, out_channels)
-        if visit is not None:
-            visit(pair, image, label if "label" in pair else None)
+        read(pair)
 
 
 def check_intervals(epochs: int, val_interval: int) -> None:
-    """Raise ValueError for a training that would never validate and so never keep a best checkpoint."""
+    """Refuse a training that would never validate and so never keep a best checkpoint.
+
+    Raises:
+        UserError: the interval is longer than the training.
+    """
     if not 1 <= val_interval <= epochs:
-        raise ValueError(
+        raise UserError(
             f"val_interval is {val_interval}, which never comes within {epochs} epochs; "
             f"give --val_interval a number from 1 to {epochs}."
         )
 
 
-def read_image(loader: LoadImage, path: str) -> torch.Tensor:
-    """Read a file; raises ValueError that names it and the reader's first reason."""
+def read_image(loader: LoadImage, path: str) -> MetaTensor:
+    """Read a file; raises UserError that names it and the reader's first reason, or an affine that is not usable."""
     try:
-        return loader(path)
+        if path.lower().endswith(NIFTI_SUFFIXES):
+            # MONAI replaces an affine that does not go with the voxels' sizes, without a word
+            check_affine(nib.load(path).affine, path)
+        image = loader(path)
+        if image.ndim == 4:
+            check_affine(image.affine, path)
+        return image
+    except UserError:
+        raise
     except Exception as error:
-        raise ValueError(
+        told = _told(error)
+        if told is not None:
+            raise UserError(str(told)) from error
+        raise UserError(
             f"{path} cannot be read ({_reason(error)}); it may be truncated or in a format that its name does not say."
         ) from error
+
+
+def count_classes(
+    path: str, label: torch.Tensor, out_channels: int | None, remedy: str = REMEDY, check: bool = True
+) -> torch.Tensor | None:
+    """Voxels of every class of a label map.
+
+    Args:
+        path: its file, for messages.
+        label: class numbers, of any type.
+        out_channels: number of classes; by default as many as there are in the label.
+        remedy: end of the sentence.
+        check: whether other values raise; else None is returned.
+
+    Returns:
+        (classes,) int64; as many classes as ``out_channels``.
+
+    Raises:
+        UserError: a value is no class number below ``out_channels``.
+    """
+    values = torch.as_tensor(label).flatten()
+    if values.is_floating_point() or values.dtype == torch.bool:
+        whole = torch.isfinite(values) & (values == values.round()) & (values.abs() < 2**31)
+        numbers = values.long() if bool(whole.all()) else None
+    else:
+        numbers = values
+    limit = 2**16 if out_channels is None else out_channels
+    if numbers is not None and numbers.numel() and int(numbers.min()) >= 0 and int(numbers.max()) < limit:
+        return torch.bincount(numbers, minlength=out_channels or 0)
+    if not check:
+        return None
+    found = torch.unique(values)
+    exact = found.double()  # a small integer type would not hold the limit
+    wrong = exact[~(torch.isfinite(exact) & (exact == exact.round()) & (exact >= 0) & (exact < limit))].tolist()
+    expected = "whole numbers from 0" if out_channels is None else f"whole numbers in 0..{out_channels - 1}"
+    listed = ", ".join(f"{v:g}" for v in wrong[:MAX_LISTED]) + (", ..." if len(wrong) > MAX_LISTED else "")
+    raise UserError(f"{path} holds the label values {listed}; expected {expected}: {remedy}.")
+
+
+def _told(error: BaseException | None) -> UserError | None:
+    """The sentence that one of our own readers gave; MONAI wraps it."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _reason(error: BaseException) -> str:
@@ -110,45 +247,15 @@ def _reason(error: BaseException) -> str:
 def _check_image(path: str, image: torch.Tensor, in_channels: int | None, spatial_dims: int | None) -> None:
     if spatial_dims is not None and image.ndim - 1 != spatial_dims:
         kinds = {2: "pictures", 3: "volumes"}
-        raise ValueError(
+        raise UserError(
             f"{path} has {image.ndim - 1} spatial dimensions, but this config is for {kinds[spatial_dims]}; "
             f"add the preset for {kinds[5 - spatial_dims]} or convert the images."
         )
     if in_channels is not None and image.shape[0] != in_channels:
-        raise ValueError(
+        raise UserError(
             f"{path} has {image.shape[0]} channels, but the network takes {in_channels}; "
             f"set --in_channels {image.shape[0]} or convert the images."
         )
     if image.dtype.is_floating_point and not bool(torch.isfinite(image.as_tensor()).all()):
         bad = int((~torch.isfinite(image.as_tensor())).sum())
-        raise ValueError(f"{path} holds {bad} values that are NaN or infinite; replace them before training.")
-
-
-def _check_shapes(pair: Pair, image: torch.Tensor, label: torch.Tensor) -> None:
-    if label.shape[0] != 1:
-        raise ValueError(
-            f"{pair['label']} has {label.shape[0]} channels; expected one channel of class numbers (an index map)."
-        )
-    if image.shape[1:] != label.shape[1:]:
-        raise ValueError(
-            f"{pair['label']} has shape {tuple(label.shape[1:])}, but its image {pair['image']} has "
-            f"{tuple(image.shape[1:])}; they must be equal."
-        )
-
-
-def check_values(
-    path: str,
-    label: torch.Tensor,
-    out_channels: int | None,
-    remedy: str = "set --out_channels to the number of classes with background, or renumber the labels",
-) -> None:
-    """Raise ValueError, which ends with ``remedy``, for values that are not class numbers below ``out_channels``."""
-    values = np.unique(label.numpy())
-    wrong = values[~np.isfinite(values) | (values != np.round(values)) | (values < 0)]
-    expected = "whole numbers from 0"
-    if out_channels is not None:
-        wrong = np.union1d(wrong, values[values >= out_channels])
-        expected = f"whole numbers in 0..{out_channels - 1}"
-    if wrong.size:
-        listed = ", ".join(f"{v:g}" for v in wrong[:MAX_LISTED]) + (", ..." if wrong.size > MAX_LISTED else "")
-        raise ValueError(f"{path} holds the label values {listed}; expected {expected}: {remedy}.")
+        raise UserError(f"{path} holds {bad} values that are NaN or infinite; replace them before training.")

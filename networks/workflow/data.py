@@ -1,95 +1,195 @@
 """Reading the data contract: a folder with ``dataset.json`` in the Medical Segmentation Decathlon's layout."""
 
 import json
-from collections.abc import Sequence
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-from monai.transforms import LoadImage
+import numpy as np
+from ignite import distributed as idist
 
+from networks.errors import UserError
 from networks.phantom import ensure_ct_phantom, ensure_precipitate_phantom
+from networks.workflow.files import file_hash
+from networks.workflow.ids import truth
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
-IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+logger = logging.getLogger(__name__)
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".mha", ".mhd", ".nrrd")
+PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
 PHANTOMS = {"ct": ensure_ct_phantom, "precipitate": ensure_precipitate_phantom}
+LISTS = ("training", "validation", "test")
+VALIDATION_SHARE = 0.2  # of the patients of training, where there is no validation list
+VALIDATION_SEED = 0  # of no config: every run on a data set has to draw the same
+MIDDLE = 1 << 16  # bytes that tell most files of the same size apart
 Pair = dict[str, str]
 
+# Names that say of whom an image is: BIDS, the word patient or subject with a number, and a numbered case of which
+# there are parts. A bare case_001 may be counted anew in every list, so it says nothing.
+_PATIENT = re.compile(
+    r"(?:^|[/_.-])(?P<patient>sub-[a-z0-9]+|(?:patient|subject)[_-]?\d+"
+    r"|case[_-]?\d+(?=[_-]?(?:slice|frame|volume|ses|visit|time|ed\b|es\b)))(?![a-z0-9])",
+    re.IGNORECASE,
+)
 
-def load_datalist(dataset_dir: str, phantom: str | None = None) -> dict[str, list[Pair]]:
+
+def load_datalist(
+    dataset_dir: str, phantom: str | None = None, say: Callable[[str], Any] = logger.info
+) -> dict[str, list[Pair]]:
     """Read the lists of ``dataset.json``.
+
+    Without a validation list one is carved from training: a fifth of the patients, the same in every run.
 
     Args:
         dataset_dir: folder that holds ``dataset.json``.
         phantom: kind of phantom ("ct" or "precipitate") to write to ``dataset_dir`` first if nothing is there.
+        say: gets a sentence if a validation list was carved.
 
     Returns:
         For every list of ``dataset.json`` (``training``, ``validation``, ``test`` and any other) its items, with
-        paths joined to ``dataset_dir``. ``validation`` and ``test`` are there even if empty.
+        paths joined to ``dataset_dir``. These three are there even if empty.
 
     Raises:
-        FileNotFoundError: no such folder, no ``dataset.json`` in it, or a listed file is missing.
-        ValueError: ``dataset.json`` is malformed or lists no training cases.
+        UserError: no such folder, no ``dataset.json`` in it or a malformed one, a listed file that is missing, or no
+            cases at all.
     """
-    if phantom is not None:
-        PHANTOMS[phantom](dataset_dir)
-    content = _read_dataset_json(dataset_dir)
-    lists = {name: items for name, items in content.items() if _is_case_list(items)}
-    datalist = {name: [_resolve(dataset_dir, name, item) for item in items] for name, items in lists.items()}
-    if not any(datalist.values()):
-        raise ValueError(
-            f"{_json_path(dataset_dir)} lists no cases; expected at least one item "
-            '{"image": ..., "label": ...} in "training".'
-        )
-    return {"training": [], "validation": [], "test": [], **datalist}
+    datalist = _listed(dataset_dir, phantom)
+    training = datalist["training"]
+    if training and not datalist["validation"]:
+        datalist["training"], datalist["validation"] = _carved(training, dataset_dir)
+        if datalist["validation"] and idist.get_rank() == 0:
+            say(
+                f"{_json_path(dataset_dir)} has no validation list: {len(datalist['validation'])} of the "
+                f"{len(training)} training cases are kept for validation, the same in every run."
+            )
+    return datalist
 
 
-def case_list(datalist: dict[str, list[Pair]], name: str) -> list[Pair]:
-    """One list of the data set, or a ValueError that says which list is empty."""
-    if not datalist.get(name):
-        filled = [key for key, items in datalist.items() if items]
-        raise ValueError(
-            f'The list "{name}" of dataset.json is missing or empty (filled: {", ".join(filled)}); '
-            f"add the {name} cases to it."
+def case_list(datalist: Mapping[str, Sequence[Pair]], name: str) -> list[Pair]:
+    """One list of the data set.
+
+    Raises:
+        UserError: it is empty.
+    """
+    if datalist.get(name):
+        return list(datalist[name])
+    filled = ", ".join(f"{len(items)} {key}" for key, items in datalist.items() if items)
+    if name == "validation" and datalist.get("training"):
+        raise UserError(
+            f"dataset.json lists no validation cases and all of training ({filled}) is of one patient, so none can be "
+            'kept for validation; add cases of other patients to "validation" or to "training".'
         )
-    return datalist[name]
+    raise UserError(
+        f'The list "{name}" of dataset.json is missing or empty (filled: {filled or "none"}); '
+        f"add the {name} cases to it."
+    )
 
 
 def class_names(dataset_dir: str, out_channels: int | None = None) -> list[str]:
-    """Names of the classes 0..out_channels-1 (default: all) from ``dataset.json``; "class 1", ... where it has none."""
-    path = _json_path(dataset_dir)
-    labels = _read_dataset_json(dataset_dir).get("labels", {}) if path.is_file() else {}
-    return [
-        labels.get(str(i)) or ("background" if i == 0 else f"class {i}") for i in range(out_channels or len(labels))
-    ]
-
-
-def balanced_weights(cases: Sequence[Pair], out_channels: int, reader: str | None = None) -> torch.Tensor:
-    """Weights (out_channels,) that give every class the same share of a cross-entropy: 1 / frequency, mean 1.
+    """Names of the classes, background first, from ``dataset.json``.
 
     Args:
-        cases: items whose ``label`` is counted.
-        out_channels: classes; one that no label has gets weight 0.
-        reader: MONAI image reader.
+        dataset_dir: folder of the data set.
+        out_channels: number of classes; by default that of the names. Without ``labels``, or without a
+            ``dataset.json``, they are called "class 1", "class 2", ...
+
+    Raises:
+        UserError: ``dataset.json`` is malformed, or its names are not those of ``out_channels`` classes.
     """
-    counts = torch.zeros(out_channels, dtype=torch.float64)
-    load = LoadImage(reader=reader, image_only=True)
-    for path in sorted({pair["label"] for pair in cases}):
-        counts += torch.bincount(load(path).as_tensor().long().flatten(), minlength=out_channels)
-    weights = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), 0)
-    return (weights / weights.mean()).float()
+    path = _json_path(dataset_dir)
+    names = parse_labels(read_dataset_json(dataset_dir).get("labels"), path) if path.is_file() else []
+    if not names:
+        return ["background", *(f"class {i}" for i in range(1, out_channels or 0))][: out_channels or 0]
+    if out_channels is not None and len(names) != out_channels:
+        raise UserError(
+            f'{path} names {len(names)} classes with background in "labels", but out_channels is {out_channels}; set '
+            f"--out_channels {len(names)}, or correct the labels."
+        )
+    return names
+
+
+def parse_labels(labels: Any, path: str | Path) -> list[str]:
+    """Class names by number from either form of ``labels``: ``{"1": "liver"}``, or nnU-Net's ``{"liver": 1}``.
+
+    The background may be left out.
+
+    Args:
+        labels: what ``dataset.json`` holds; None and an empty object name nothing.
+        path: the file, for messages.
+
+    Raises:
+        UserError: neither form, regions of several classes, a class to ignore, a number or name that comes twice, or a
+            gap in the numbers.
+    """
+    if not labels:
+        return []
+    form = f'{path}: "labels" must be {{"0": "background", "1": name, ...}}'
+    if not isinstance(labels, dict):
+        raise UserError(f"{form}, but it is {json.dumps(labels)[:200]}.")
+    if any(str(part).strip().lower() == "ignore" for item in labels.items() for part in item):
+        raise UserError(
+            f'{path}: "labels" has the class "ignore", and pixels to leave out are not supported; give them a class or '
+            "make them background."
+        )
+    if any(isinstance(value, list) for value in labels.values()):
+        raise UserError(
+            f'{path}: "labels" has regions of several classes, which are not supported; name each class by one number.'
+        )
+    if all(re.fullmatch("0|[1-9][0-9]*", key) for key in labels):
+        pairs = [(int(key), name) for key, name in labels.items()]
+    elif all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in labels.values()):
+        pairs = [(number, name) for name, number in labels.items()]
+    else:
+        raise UserError(f"{form}, but it is {json.dumps(labels, ensure_ascii=False)[:200]}.")
+    names = {0: "background"} if all(number != 0 for number, _ in pairs) else {}
+    for number, name in pairs:
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"{form}, but class {number} has the name {json.dumps(name)}.")
+        if number in names or name.strip() in names.values():
+            raise UserError(
+                f'{path}: "labels" has the number {number} or the name {name!r} twice; every class has one of each.'
+            )
+        names[number] = name.strip()
+    if sorted(names) != list(range(len(names))):
+        listed = ", ".join(map(str, sorted(names)))
+        raise UserError(f'{path}: "labels" has the numbers {listed}; expected 0, 1, 2, ... without a gap.')
+    return [names[number] for number in range(len(names))]
 
 
 def dataset_name(dataset_dir: str) -> str:
     """``name`` of ``dataset.json``, or the folder's name."""
-    path = _json_path(dataset_dir)
-    name = _read_dataset_json(dataset_dir).get("name") if path.is_file() else None
+    name = read_dataset_json(dataset_dir).get("name") if _json_path(dataset_dir).is_file() else None
     return str(name or Path(dataset_dir).resolve().name)
+
+
+def stored_window(dataset_dir: str) -> list[float] | None:
+    """``window`` in ``intensity`` of ``dataset.json``: what the conversion of 16-bit pictures made 0 and 255, or None.
+
+    Raises:
+        UserError: ``dataset.json`` is malformed.
+    """
+    path = _json_path(dataset_dir)
+    return read_dataset_json(dataset_dir).get("intensity", {}).get("window") if path.is_file() else None
 
 
 def case_name(image: str, dataset_dir: str) -> str:
     """Path of a case's image within the data set, with forward slashes."""
     path, root = Path(image), Path(dataset_dir)
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def patient(image: str, dataset_dir: str) -> str | None:
+    """Of whom an image is, where its path in the data set says so; None where it does not.
+
+    ``sub-01/ses-2/sub-01_ses-2_T1w``, ``patient001_frame01`` and ``case0005_slice012`` do, ``case_001`` and
+    ``hippocampus_001`` do not: whether such numbers are counted anew in every list is not known.
+    """
+    match = _PATIENT.search(case_name(image, dataset_dir))
+    return match["patient"].lower() if match else None
 
 
 def list_images(dataset_dir: str, phantom: str | None = None) -> list[Pair]:
@@ -103,21 +203,167 @@ def list_images(dataset_dir: str, phantom: str | None = None) -> list[Pair]:
         Sorted items ``{"image": path}``.
 
     Raises:
-        FileNotFoundError: the folder or file does not exist or holds no image in a known format.
-        ValueError: ``dataset.json`` is malformed or its test list is empty.
+        UserError: the folder or file does not exist or holds no image in a known format, or ``dataset.json`` is
+            malformed or its test list is empty.
     """
     root = Path(dataset_dir)
     if phantom is not None or (root / "dataset.json").is_file():
-        datalist = load_datalist(dataset_dir, phantom)
-        return [{"image": item["image"]} for item in case_list(datalist, "test")]
+        return [{"image": item["image"]} for item in case_list(_listed(dataset_dir, phantom), "test")]
     if root.is_file():
         return [{"image": str(root)}]
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} does not exist; give --dataset_dir a folder with images or a data set.")
+        raise UserError(f"{root} does not exist; give --dataset_dir a folder with images or a data set.")
     files = sorted(p for p in root.rglob("*") if p.is_file() and _is_image(p))
     if not files:
-        raise FileNotFoundError(f"{root} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+        raise UserError(f"{root} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
     return [{"image": str(p)} for p in files]
+
+
+def read_dataset_json(dataset_dir: str) -> dict[str, Any]:
+    """``dataset.json`` as it is, with or without a byte-order mark.
+
+    Raises:
+        UserError: no such folder or file, it is no JSON object, or a key comes twice in one of its objects.
+    """
+    root, path = Path(dataset_dir), _json_path(dataset_dir)
+    if not root.is_dir():
+        raise UserError(f"The data set folder {root} does not exist; give --dataset_dir an existing folder.")
+    if not path.is_file():
+        raise UserError(
+            f"{root} has no dataset.json; make one with 'python -m scripts.datasets' or write it by hand "
+            "(docs: the data contract)."
+        )
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+        if twice:
+            raise UserError(f"{path} has the key {json.dumps(twice[0])} twice in one object; take one of them out.")
+        return dict(pairs)
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); correct it or convert the data set again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}; expected an object with the list 'training'.")
+    for name in LISTS:
+        if not isinstance(content.get(name, []), list):
+            raise UserError(f"{path}: '{name}' must be a list of image and label pairs.")
+    return content
+
+
+def check_lists(
+    dataset_dir: str,
+    allow_overlap: bool | str = False,
+    say: Callable[[str], Any] = logger.warning,
+    **lists: Sequence[Pair],
+) -> None:
+    """Refuse lists of which one knows what another should not: scores on such lists measure memory.
+
+    Args:
+        dataset_dir: folder of the data set; the lists of its ``dataset.json`` that are not given are looked at as well
+            if all cases lie in it.
+        allow_overlap: accept them all the same.
+        say: gets a sentence for files of one list that are equal, which is odd but takes nothing from a score.
+        **lists: items by name of the list. Of ``dataset.json`` only training, validation and test are compared.
+
+    Raises:
+        UserError: a case is twice in a list (by its path) or in two lists (by its path or its content), an image has
+            two labels, or a patient is in two lists.
+    """
+    root = Path(dataset_dir).resolve()
+    given = [Path(case["image"]).resolve() for cases in lists.values() for case in cases]
+    if _json_path(dataset_dir).is_file() and all(path.is_relative_to(root) for path in given):
+        lists = {**load_datalist(dataset_dir, say=lambda text: None), **lists}
+    if truth(allow_overlap):
+        return
+    found = _overlap({name: lists[name] for name in LISTS if lists.get(name)}, dataset_dir, say)
+    if found:
+        raise UserError(
+            f"{found}, so that a score would measure memory; correct the lists of dataset.json, or set "
+            "--allow_overlap true if this is meant."
+        )
+
+
+def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str, say: Callable[[str], Any]) -> str:
+    """The first overlap as the beginning of a sentence, or nothing."""
+    images: dict[Path, tuple[str, Pair]] = {}
+    people: dict[str, tuple[str, Pair]] = {}
+    for name, cases in lists.items():
+        for case in cases:
+            path = Path(case["image"]).resolve()
+            if path in images:
+                other, first = images[path]
+                if first.get("label") != case.get("label"):
+                    return f"{case['image']} is listed with two labels, {first.get('label')} and {case.get('label')}"
+                return f"{case['image']} is {_both(other, name)}"
+            images[path] = name, case
+            who = patient(case["image"], dataset_dir)
+            other, first = people.setdefault(who, (name, case)) if who else (name, case)
+            if other != name:
+                return f"The patient {who} is in {other} ({first['image']}) and in {name} ({case['image']})"
+    for one, other in _same_content(list(images)):
+        (name, first), (other_name, second) = images[one], images[other]
+        same = f"{first['image']} and {second['image']} hold the same image"
+        if name != other_name:
+            return f"{same}, which is {_both(name, other_name)}"
+        if idist.get_rank() == 0:
+            say(f"{same}; it counts twice in {name}.")
+    return ""
+
+
+def _both(one: str, other: str) -> str:
+    return f"twice in {one}" if one == other else f"in {one} and in {other}"
+
+
+def _same_content(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Files that are equal to the last byte. Only what has the same size and the same middle is read to its end."""
+    similar: dict[tuple[int, bytes], list[Path]] = {}
+    sizes: dict[int, list[Path]] = {}
+    for path in paths:
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    for size, group in sizes.items():
+        for path in group if len(group) > 1 else []:
+            with path.open("rb") as file:
+                file.seek(max(size - MIDDLE, 0) // 2)
+                similar.setdefault((size, file.read(MIDDLE)), []).append(path)
+    found = []
+    for group in similar.values():
+        hashes: dict[str, Path] = {}
+        for path in group if len(group) > 1 else []:
+            first = hashes.setdefault(file_hash(path), path)
+            found += [(first, path)] if first != path else []
+    return found
+
+
+def _carved(training: list[Pair], dataset_dir: str) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation; all of it is training if it is of one patient."""
+    units = [patient(case["image"], dataset_dir) or case["image"] for case in training]
+    # by the path in the data set, so that the draw does not depend on where that lies
+    names = sorted(set(units), key=lambda unit: case_name(unit, dataset_dir))
+    if len(names) < 2:
+        return training, []
+    count = max(round(VALIDATION_SHARE * len(names)), 1)
+    order = np.random.default_rng(VALIDATION_SEED).permutation(len(names))
+    chosen = {names[i] for i in order[:count]}
+    pairs = list(zip(units, training, strict=True))
+    return [case for unit, case in pairs if unit not in chosen], [case for unit, case in pairs if unit in chosen]
+
+
+def _listed(dataset_dir: str, phantom: str | None) -> dict[str, list[Pair]]:
+    """The lists as ``dataset.json`` has them."""
+    if phantom is not None:
+        PHANTOMS[phantom](dataset_dir)
+    content = read_dataset_json(dataset_dir)
+    lists = {name: items for name, items in content.items() if name in LISTS or _is_case_list(items)}
+    datalist = {name: [_resolve(dataset_dir, name, item) for item in items] for name, items in lists.items()}
+    if not any(datalist.values()):
+        raise UserError(
+            f"{_json_path(dataset_dir)} lists no cases; expected at least one item "
+            '{"image": ..., "label": ...} in "training".'
+        )
+    return {**{name: [] for name in LISTS}, **datalist}
 
 
 def _is_image(path: Path) -> bool:
@@ -128,47 +374,39 @@ def _json_path(dataset_dir: str) -> Path:
     return Path(dataset_dir) / "dataset.json"
 
 
-def _read_dataset_json(dataset_dir: str) -> dict:
-    root, path = Path(dataset_dir), _json_path(dataset_dir)
-    if not root.is_dir():
-        raise FileNotFoundError(f"The data set folder {root} does not exist; give --dataset_dir an existing folder.")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{root} has no dataset.json; make one with 'python -m scripts.datasets' or write it by hand "
-            "(docs: the data contract)."
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); correct it or convert the data set again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected an object with the list 'training'.")
-    if not isinstance(content.get("training", []), list) or not isinstance(content.get("labels", {}), dict):
-        raise ValueError(f"{path}: 'training' must be a list of image and label pairs and 'labels' an object.")
-    return content
-
-
 def _is_case_list(items: object) -> bool:
-    return isinstance(items, list) and all(isinstance(item, str | dict) for item in items)
+    """Whether a list of another name is one of cases; one good item shows what is meant."""
+    return isinstance(items, list) and any(isinstance(item, dict) and "image" in item for item in items)
 
 
-def _resolve(dataset_dir: str, name: str, item: str | dict) -> Pair:
-    item = {"image": item} if isinstance(item, str) else item
-    keys = ("image",) if name == "test" and "label" not in item else ("image", "label")
-    if not all(isinstance(item.get(key), str) for key in keys):
-        raise ValueError(
+def _resolve(dataset_dir: str, name: str, item: object) -> Pair:
+    case = {"image": item} if isinstance(item, str) else item
+    keys = ("image",) if name == "test" and isinstance(case, dict) and "label" not in case else ("image", "label")
+    if not isinstance(case, dict) or not all(isinstance(case.get(key), str) and case[key] for key in keys):
+        raise UserError(
             f'{_json_path(dataset_dir)}: the item {json.dumps(item)} of "{name}" is malformed; '
             'expected {"image": "path", "label": "path"}.'
         )
-    pair = {key: str(Path(dataset_dir) / item[key]) for key in keys}
-    _require_files(dataset_dir, name, pair.values())
-    return pair
+    return {key: _file(dataset_dir, name, case[key]) for key in keys}
 
 
-def _require_files(dataset_dir: str, name: str, paths: Sequence[str]) -> None:
-    for path in paths:
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f'{_json_path(dataset_dir)} lists {path} in "{name}", but there is no such file; '
-                "restore it or take the case out of the list."
-            )
+def _file(dataset_dir: str, name: str, path: str) -> str:
+    """A listed file below the data set's folder.
+
+    Results are written under the path that an image has in its data set, so a file elsewhere has no place there.
+    """
+    # not resolved: a link in the folder may lead anywhere
+    root = Path(dataset_dir).absolute()
+    inside = Path(os.path.relpath(os.path.normpath(root / path), os.path.normpath(root)))
+    if os.pardir in inside.parts:
+        raise UserError(
+            f'{_json_path(dataset_dir)} lists {path} in "{name}", which is outside of its folder; copy or link the '
+            "file into the folder and list it by its path there."
+        )
+    file = Path(dataset_dir) / inside
+    if not file.is_file():
+        raise UserError(
+            f'{_json_path(dataset_dir)} lists {file} in "{name}", but there is no such file; '
+            "restore it or take the case out of the list."
+        )
+    return str(file)

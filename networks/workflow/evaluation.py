@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from networks.workflow.data import case_name, dataset_name
-from networks.workflow.records import Record, file_hash, make_records, write_records
-from networks.workflow.scores import TOLERANCE, check_protocol, score_case
+from networks.workflow.files import atomic, file_hash, not_written
+from networks.workflow.protocols import TOLERANCE, check_protocol
+from networks.workflow.records import Record, make_records, write_records
+from networks.workflow.scores import score_case
 from networks.workflow.statistics import markdown, summarise, tables
 from networks.workflow.training import LOSS
 
@@ -45,11 +49,16 @@ class EpochLog:
         self.path, self.optimizer, self.evaluator = Path(path), optimizer, evaluator
         self.class_names = list(class_names[1:])
         self._rows: list[dict[str, str]] | None = None
+        self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         Average(output_transform=LOSS).attach(engine, "train_loss")
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
@@ -60,6 +69,7 @@ class EpochLog:
             "loss": f"{engine.state.metrics['train_loss']:.{DECIMALS}f}",
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3g}",
         }
+        text = f"loss {row['loss']}, learning rate {row['learning_rate']}, {time.monotonic() - self._started:.1f} s"
         validated = self.evaluator.state
         if validated.epoch == epoch and validated.metrics:
             name = validated.key_metric_name
@@ -67,7 +77,9 @@ class EpochLog:
             row[name] = f"{validated.metrics[name]:.{DECIMALS}f}"
             row |= {c: f"{score:.{DECIMALS}f}" for c, score in zip(self.class_names, scores, strict=True)}
             per_class = ", ".join(f"{c} {row[c]}" for c in self.class_names)
-            logger.info("Epoch %d: mean Dice %s on the validation split (%s)", epoch, row[name], per_class)
+            best = ", the best so far" if validated.best_metric_epoch == epoch else ""
+            text += f", mean Dice {row[name]} on the validation split{best} ({per_class})"
+        logger.info("Epoch %d of %d: %s", epoch, engine.state.max_epochs, text)
         if self._rows is None:
             self._rows = self._rows_before(epoch)
         self._rows.append(row)
@@ -175,16 +187,62 @@ def score_records(
     return make_records(scores, class_names, protocol=protocol, prediction=kind, **ids)
 
 
-class OverlayWriter:
-    """Truth and prediction over the image of each validation's first case, side by side in TensorBoard.
+class EventLog:
+    """TensorBoard's file, made when there is something to write: a run that is refused leaves none.
 
     Args:
         log_dir: TensorBoard's folder.
+
+    The methods are those of ``SummaryWriter`` that MONAI's handlers call.
+
+    Raises:
+        UserError: the folder cannot be written to.
     """
 
     def __init__(self, log_dir: str) -> None:
         self.log_dir = log_dir
         self._writer: SummaryWriter | None = None
+
+    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
+        """Add a number."""
+        self._call("add_scalar", *args, **kwargs)
+
+    def add_image(self, *args: Any, **kwargs: Any) -> None:
+        """Add a picture."""
+        self._call("add_image", *args, **kwargs)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        self._call("flush")
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            self._writer = self._writer or self._open()
+            getattr(self._writer, name)(*args, **kwargs)
+        except OSError as error:
+            raise not_written(self.log_dir, error) from error
+
+    def _open(self) -> SummaryWriter:
+        others = threading.excepthook
+
+        def hook(args: threading.ExceptHookArgs) -> None:
+            # what fails in TensorBoard's thread is raised by the next call here, so it needs no traceback there
+            if not type(args.thread).__module__.startswith("tensorboard."):
+                others(args)
+
+        threading.excepthook = hook
+        return SummaryWriter(self.log_dir)
+
+
+class OverlayWriter:
+    """Truth and prediction over the image of each validation's first case, side by side in TensorBoard.
+
+    Args:
+        events: where to write it.
+    """
+
+    def __init__(self, events: EventLog) -> None:
+        self.events = events
         self._picture: torch.Tensor | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -200,9 +258,8 @@ class OverlayWriter:
 
     def __call__(self, engine: Engine) -> None:
         """Write the picture under the validation's epoch."""
-        self._writer = self._writer or SummaryWriter(self.log_dir)
-        self._writer.add_image("truth and prediction", self._picture, engine.state.epoch)
-        self._writer.flush()
+        self.events.add_image("truth and prediction", self._picture, engine.state.epoch)
+        self.events.flush()
         self._picture = None
 
 
@@ -268,11 +325,8 @@ def class_means(details: torch.Tensor) -> list[float]:
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows under the union of their keys, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     fields = list(dict.fromkeys(key for row in rows for key in row))
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)

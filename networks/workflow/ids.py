@@ -117,7 +117,7 @@ def _is_device(value: Any) -> bool:
 TRUTH = Kind("true or false", _is_truth)
 PATH = Kind("a path", lambda v: (isinstance(v, str) and bool(v.strip())) or hasattr(v, "__fspath__"))
 TEXT = Kind("a text", lambda v: isinstance(v, str) and bool(v.strip()))
-READER = Kind("the name of a reader", lambda v: isinstance(v, str) or callable(v))
+READER = Kind("the name of a reader, or one", lambda v: isinstance(v, str) or callable(v) or hasattr(v, "get_data"))
 SIDES = Kind(
     f"two whole numbers of at least {SMALLEST_SIDE}",
     lambda v: _is_pair(v, lambda side: _is_whole(side) and side >= SMALLEST_SIDE),
@@ -146,6 +146,9 @@ IDS = {
         "distance within which the normalised surface Dice takes two surfaces for the same, in mm or pixels",
     ),
     "check_data": Id(TRUTH, "check every image and label before the start and stop at the first mistake"),
+    "allow_overlap": Id(
+        TRUTH, "accept a case, or a patient by the files' names, in two of the lists training, validation and test"
+    ),
     "preset": Id(
         TEXT,
         "name of the overlay that was merged, kept with the weights; not to be set by hand",
@@ -154,7 +157,18 @@ IDS = {
     "in_channels": Id(whole(1), "channels of the images"),
     "out_channels": Id(whole(2, 256), "classes with background"),
     "spatial_dims": Id(whole(2, 3), "3 for volumes, which are cut into axial slices, 2 for pictures"),
-    "reader": Id(READER, "MONAI image reader, such as `PILReader`; null chooses by the file's suffix", optional=True),
+    "reader": Id(
+        READER,
+        "MONAI image reader, such as `ITKReader`; null chooses by the file's suffix, and pictures have one that makes "
+        "grey, palette, alpha, CMYK and 16 bit the same 8-bit channels in training and inference",
+        optional=True,
+    ),
+    "window": Id(
+        increasing(),
+        "values of 16-bit pictures that become 0 and 255; null takes those that `dataset.json` keeps in `intensity`, "
+        "else 0 and 65535",
+        optional=True,
+    ),
     "intensity_range": Id(increasing(), "CT numbers (HU) that become 0 and 1; values beyond are clipped"),
     "intensity_percentiles": Id(
         increasing(0, 100), "percentiles of a volume's values that become 0 and 1; values beyond are clipped"
@@ -177,9 +191,15 @@ IDS = {
         optional=True,
     ),
     "resume": Id(TRUTH, "continue from `last.pt`"),
+    "overwrite": Id(
+        TRUTH,
+        "replace an earlier training in these folders; by default its files are moved to `<ckpt_dir>/earlier`",
+    ),
     "seed": Id(whole(0, 2**32 - 1), "seed of initialisation, shuffling and augmentation"),
     "amp": Id(TRUTH, "mixed precision: float16 on GPUs, in training bfloat16 on processors that have it"),
-    "num_workers": Id(whole(0), "processes that prepare batches"),
+    "num_workers": Id(
+        whole(0), "processes that prepare batches; by default with a GPU as many as there are cores, up to 8, else none"
+    ),
     "cache_rate": Id(number(0, 1), "share of the prepared data kept in memory; the rest of the volumes waits on disk"),
     "device": Id(DEVICE, "where the network computes: cpu, cuda, cuda:1, ..."),
 }

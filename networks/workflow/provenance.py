@@ -4,8 +4,6 @@
 SHA-256, as the records of an evaluation do, so that neither is ever taken for those of other weights.
 """
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +14,9 @@ import numpy as np
 import torch
 from ignite.engine import Engine
 
-from networks.workflow.data import Pair
-from networks.workflow.records import file_hash
-
-
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+from networks.workflow.data import Pair, parse_labels, read_dataset_json
+from networks.workflow.files import file_hash, write_json
+from networks.workflow.records import json_number
 
 
 def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
@@ -39,7 +29,6 @@ def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
         dataset_dir: folder of the data contract.
         **lists: the run's cases by name of the list.
     """
-    # a list may repeat its cases for several crops of each
     distinct = {name: {Path(case["image"]).resolve() for case in cases} for name, cases in lists.items()}
     images, numbers = set().union(*distinct.values()), {name: len(cases) for name, cases in distinct.items()}
     root = Path(dataset_dir).resolve()
@@ -47,8 +36,10 @@ def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
     if not index.is_file() or not all(root in image.parents for image in images):
         common = Path(os.path.commonpath([image.parent for image in images])) if images else root
         return {"name": common.name, **numbers}
-    content = json.loads(index.read_text(encoding="utf-8"))
-    kept = {key: content[key] for key in ("description", "licence", "labels") if content.get(key)}
+    content = read_dataset_json(str(root))
+    kept = {key: content[key] for key in ("description", "licence", "intensity") if content.get(key)}
+    names = parse_labels(content.get("labels"), index)
+    kept |= {"labels": {str(number): name for number, name in enumerate(names)}} if names else {}
     return {"name": content.get("name") or root.name, **kept, **numbers}
 
 
@@ -68,13 +59,7 @@ def write_training_record(
         "data_set": dict(data_set),
         "ids": dict(ids),
         "epoch": engine.state.epoch,
-        engine.state.key_metric_name: _number(engine.state.metrics[engine.state.key_metric_name]),
+        engine.state.key_metric_name: json_number(round(float(engine.state.metrics[engine.state.key_metric_name]), 4)),
         "versions": {"monai": monai.__version__, "torch": torch.__version__, "numpy": np.__version__},
     }
     write_json(Path(checkpoint).with_suffix(".json"), record)
-
-
-def _number(value: float) -> float | str | None:
-    """A score as JSON has it: null for none, "inf" for a distance to an empty set."""
-    value = float(value)
-    return None if math.isnan(value) else "inf" if math.isinf(value) else round(value, 4)

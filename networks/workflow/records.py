@@ -1,12 +1,13 @@
 """Results as JSON Lines: one record per case, class, metric and protocol."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from networks.errors import UserError
+from networks.workflow.files import atomic
 from networks.workflow.scores import Score
 
 SCHEMA = 1
@@ -44,7 +45,7 @@ def make_records(scores: Iterable[Score], class_names: Sequence[str], **ids: Any
             "metric": score.metric,
             "unit": score.unit,
             "class": None if score.class_number is None else class_names[score.class_number],
-            "value": None if math.isnan(score.value) else "inf" if math.isinf(score.value) else score.value,
+            "value": json_number(score.value),
         }
         for score in scores
     ]
@@ -52,26 +53,21 @@ def make_records(scores: Iterable[Score], class_names: Sequence[str], **ids: Any
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:
     """Write one record per line, the documented keys first, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in records:
             ordered = {key: record[key] for key in KEYS} | record
             file.write(json.dumps(ordered, ensure_ascii=False, allow_nan=False) + "\n")
-    temporary.replace(path)
 
 
 def read_records(path: str | Path) -> list[Record]:
     """Read what :func:`write_records` wrote.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: empty, or a line is not a record; names the line.
+        UserError: no such file, empty, or a line is not a record; names the line.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a file of results that an evaluation wrote.")
+        raise UserError(f"{path} does not exist; give a file of results that an evaluation wrote.")
     records = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -83,25 +79,21 @@ def read_records(path: str | Path) -> list[Record]:
             else:
                 problem = _problem(record)
             if problem:
-                raise ValueError(f"Line {number} of {path} is not a record of results: {problem}.")
+                raise UserError(f"Line {number} of {path} is not a record of results: {problem}.")
             records.append(record)
     if not records:
-        raise ValueError(f"{path} is empty; expected one record of results per line.")
+        raise UserError(f"{path} is empty; expected one record of results per line.")
     return records
+
+
+def json_number(value: float) -> float | str | None:
+    """A score as JSON has it: null for none, "inf" for a distance to an empty set."""
+    return None if math.isnan(value) else "inf" if math.isinf(value) else value
 
 
 def number(record: Record) -> float:
     """The record's value, NaN where it is missing."""
     return math.nan if record["value"] is None else float(record["value"])
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        for part in iter(lambda: file.read(1 << 20), b""):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _problem(record: object) -> str:

@@ -1,6 +1,5 @@
-"""Writing files so that none is ever half-written: the writers of MONAI's ``SaveImage``, and moving finished files."""
+"""Letting the writers of MONAI's ``SaveImage`` write files that are whole or not there."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,16 @@ from typing import Any
 from monai.data import ImageWriter
 from monai.transforms import SaveImage
 
+from networks.workflow.files import atomic
+
 
 class _Atomic:
     """Write to a temporary name in the same folder, then rename."""
 
     def write(self, filename: str | Path, verbose: bool = False, **kwargs) -> None:
         """Write the image; ``filename`` appears only when it is whole."""
-        path = Path(filename)
-        # the suffix chooses the format, so it stays
-        temporary = path.with_name(f".part-{path.name}")
-        super().write(temporary, verbose=verbose, **kwargs)  # type: ignore[misc]
-        temporary.replace(path)
+        with atomic(filename) as temporary:
+            super().write(temporary, verbose=verbose, **kwargs)  # type: ignore[misc]
 
 
 def write_atomically(postprocessing: Any) -> None:
@@ -45,18 +43,3 @@ def _savers(transform: Any) -> Iterator[SaveImage]:
 
 def _atomic(writer: type[ImageWriter]) -> type[ImageWriter]:
     return writer if issubclass(writer, _Atomic) else type(f"Atomic{writer.__name__}", (_Atomic, writer), {})
-
-
-def put_in_place(source: str | Path, target: str | Path) -> None:
-    """Copy a finished file to where it belongs, replacing what is there; ``target`` is always a whole file.
-
-    The copy has a hidden name in the folder of ``target``, which is created if need be, until it is complete.
-    """
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".part-{target.name}")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

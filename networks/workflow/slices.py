@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from networks.errors import UserError
 from networks.workflow.data import Pair
-
-KEYS = ("image", "label")
+from networks.workflow.loading import KEYS, voxels_of
 
 
 class SliceDataset(Randomizable, Dataset):
@@ -37,7 +37,7 @@ class SliceDataset(Randomizable, Dataset):
     Each item is ``{"image": (C, X, Y) float tensor, "label": (1, X, Y) tensor}``.
 
     Raises:
-        ValueError: no data, or ``cache_rate`` outside 0..1.
+        UserError: no data, or ``cache_rate`` outside 0..1.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class SliceDataset(Randomizable, Dataset):
         cache_dir: str | None = None,
     ) -> None:
         if not data:
-            raise ValueError("The list of volumes is empty; expected at least one pair of image and label.")
+            raise UserError("The list of volumes is empty; expected at least one pair of image and label.")
         if not 0 <= cache_rate <= 1:
-            raise ValueError(f"cache_rate is {cache_rate}; expected a number from 0 to 1.")
+            raise UserError(f"cache_rate is {cache_rate}; expected a number from 0 to 1.")
         self.data = list(data)
         self.transform = transform
         first_random = transform.get_index_of_first(lambda t: isinstance(t, Randomizable))
@@ -69,6 +69,11 @@ class SliceDataset(Randomizable, Dataset):
         """Seed the random transforms."""
         self.transform.set_random_state(seed, state)
         return self
+
+    @property
+    def voxels(self) -> torch.Tensor:
+        """Voxels per class of all labels, as they are in the files."""
+        return voxels_of(self.transform, self.data)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

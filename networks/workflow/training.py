@@ -2,11 +2,14 @@
 
 import logging
 import math
+import os
+import sys
 
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
+from monai.data import MetaTensor
 from monai.data.utils import set_rnd
 from monai.handlers import from_engine
 from monai.inferers import Inferer
@@ -15,8 +18,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from networks.errors import UserError
+from networks.workflow.ids import truth
+
 logger = logging.getLogger(__name__)
 LOSS = from_engine("loss", first=True)
+LOWERED = "lowered_in_epoch"  # kept in the optimizer's groups
+MAX_WORKERS = 8
 
 
 def has_fast_bfloat16() -> bool:
@@ -25,21 +33,34 @@ def has_fast_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
+def default_workers(device: str | torch.device) -> int:
+    """How many processes prepare the batches: with a GPU up to 8 of this process's cores, without one none.
+
+    A processor that computes the network has no core to spare.
+    """
+    if torch.device(device).type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 class AutocastInferer(Inferer):
     """The plain forward pass, in bfloat16 autocast where the processor has it.
 
     MONAI's engines autocast on CUDA only (their ``amp``), and this leaves CUDA tensors to them.
 
     Args:
-        amp: False keeps float32.
+        amp: False, or a text that means it, keeps float32.
     """
 
-    def __init__(self, amp: bool = True) -> None:
+    def __init__(self, amp: bool | str = True) -> None:
         super().__init__()
-        self.amp = amp and has_fast_bfloat16()
+        self.amp = truth(amp) and has_fast_bfloat16()
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
         """Logits (B, classes, H, W) of ``inputs`` (B, channels, H, W); float32 on the CPU."""
+        if isinstance(inputs, MetaTensor):  # whose metadata every single operation would carry on
+            inputs = inputs.as_tensor()
         if inputs.device.type != "cpu" or not self.amp:
             return network(inputs, *args, **kwargs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -72,20 +93,38 @@ class EpochSeed:
 
 
 class StopOnNan:
-    """End a training whose loss is no longer finite, before its weights reach a checkpoint."""
+    """End a training whose loss or network is no longer finite, before its weights are validated or kept.
+
+    The loss is looked at after every step, and the network after every epoch: a step whose gradients are not finite
+    spoils it behind a loss that was still good. Attach it before the validation.
+    """
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_network)
 
     def __call__(self, engine: Engine) -> None:
-        """Raise FloatingPointError if the iteration's loss is NaN or infinite."""
+        """Raise UserError if the iteration's loss is NaN or infinite."""
         loss = float(LOSS(engine.state.output))
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; the "
-                "checkpoints of the epochs before are kept: lower --learning_rate, then --resume true or start again."
-            )
+            raise _not_finite(f"The loss became {loss}", engine)
+
+    def check_network(self, engine: Engine) -> None:
+        """Raise UserError if a parameter or buffer holds a NaN or an infinite value."""
+        tensors = engine.network.state_dict().items()
+        named = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point()]
+        finite = torch.stack([tensor.isfinite().all() for _, tensor in named]).tolist()  # one wait for the device
+        wrong = [name for (name, _), is_finite in zip(named, finite, strict=True) if not is_finite]
+        if wrong:
+            raise _not_finite(f"{len(wrong)} tensors of the network (such as '{wrong[0]}') became NaN", engine)
+
+
+def _not_finite(what: str, engine: Engine) -> UserError:
+    return UserError(
+        f"{what} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; the checkpoints of the epochs "
+        "before are kept: lower --learning_rate, then --resume true or start again."
+    )
 
 
 class Plateau:
@@ -114,7 +153,7 @@ class Plateau:
 
     def __call__(self, engine: Engine) -> None:
         group, epoch = self.optimizer.param_groups[0], engine.state.epoch
-        lowered = group.get("lowered_in_epoch", 0)
+        lowered = group.get(LOWERED, 0)
         if epoch - max(self.evaluator.state.best_metric_epoch, lowered) < self.patience:
             return
         if lowered or self.second_learning_rate <= 0:
@@ -122,16 +161,16 @@ class Plateau:
             engine.terminate()
             return
         logger.info("No improvement in %d epochs: learning rate %g.", self.patience, self.second_learning_rate)
-        group["lowered_in_epoch"] = epoch
+        group[LOWERED] = epoch
         for group in self.optimizer.param_groups:
             group["lr"] = self.second_learning_rate
 
 
 class TrainingProgress(ProgressBar):
-    """Ignite's progress bar with the loss and the learning rate, in the first process only."""
+    """Ignite's progress bar with the loss and the learning rate, in the first process and on a terminal only."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        super().__init__(desc="Training", persist=True, disable=idist.get_rank() > 0)
+        super().__init__(desc="Training", persist=True, disable=not shows_bars())
         self.optimizer = optimizer
 
     def attach(self, engine: Engine) -> None:  # type: ignore[override]
@@ -143,7 +182,24 @@ class TrainingProgress(ProgressBar):
 
 
 class EvaluationProgress(ProgressBar):
-    """Ignite's progress bar over the cases of an evaluation or inference, in the first process only."""
+    """Ignite's progress bar over the cases of an evaluation or inference; a log line at every tenth elsewhere."""
 
     def __init__(self) -> None:
-        super().__init__(desc="Cases", persist=True, disable=idist.get_rank() > 0)
+        super().__init__(desc="Cases", persist=True, disable=not shows_bars())
+
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+        """Attach to the evaluator."""
+        if shows_bars():
+            super().attach(engine)
+        elif idist.get_rank() == 0:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._log)
+
+    def _log(self, engine: Engine) -> None:
+        done, total = engine.state.iteration, engine.state.epoch_length
+        if 10 * done // total > 10 * (done - 1) // total:
+            logger.info("%d of %d cases", done, total)
+
+
+def shows_bars() -> bool:
+    """Whether progress bars are of use: in one process, on a terminal, and not in a file of logs."""
+    return idist.get_rank() == 0 and sys.stderr.isatty()

@@ -4,11 +4,12 @@ And what the authors' networks cost, to compare with.
 """
 
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from networks.errors import UserError
+from networks.workflow.files import atomic
 from scripts.benchmark.cases import CASES
 from scripts.benchmark.measure import Settings
 
@@ -17,7 +18,7 @@ Record = dict[str, Any]
 
 
 def default_path(settings: Settings) -> Path:
-    """The results file for these settings: the device, then whatever is not as usual."""
+    """The results file for these settings, below the current folder: the device, then whatever is not as usual."""
     parts = ["benchmark", settings.device]
     for option in fields(Settings):
         value = getattr(settings, option.name)
@@ -25,14 +26,14 @@ def default_path(settings: Settings) -> Path:
             parts.append(
                 option.name if value is True else f"{option.name}{value}" if option.type is int else str(value)
             )
-    return RESULTS / f"{'_'.join(parts)}.jsonl"
+    return Path("results") / f"{'_'.join(parts)}.jsonl"
 
 
 def read_records(path: Path) -> list[Record]:
     """The records of a file; none if it does not exist.
 
     Raises:
-        ValueError: a line is no record.
+        UserError: a line is no record.
     """
     if not path.is_file():
         return []
@@ -42,7 +43,7 @@ def read_records(path: Path) -> list[Record]:
             record = json.loads(line)
             _identity(record)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"Line {number} of {path} is no measurement of this tool; remove the line or give another --output."
             ) from error
         records.append(record)
@@ -52,13 +53,8 @@ def read_records(path: Path) -> list[Record]:
 def store(path: Path, record: Record) -> None:
     """Add a record in place of an older one of the same network, settings and machine; the file is always whole."""
     records = [other for other in read_records(path) if _identity(other) != _identity(record)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(other)}\n" for other in [*records, record])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        temporary.write_text("".join(f"{json.dumps(other)}\n" for other in [*records, record]), encoding="utf-8")
 
 
 def latest(records: list[Record]) -> dict[str, Record]:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 
+from networks.class_names import PRECIPITATES
 from scripts.catalog.augmentation import flips_and_rotations, micrograph_augmentation
 from scripts.catalog.recipes import (
     ADAM,
     ADAMW,
-    PRECIPITATES,
     Preset,
     Recipe,
     acdc,

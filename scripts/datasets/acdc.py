@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from networks.class_names import HEART
+from networks.errors import UserError
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import Choice, carve, name_list
 from scripts.datasets.volumes import read_nifti, turned_like
 from scripts.datasets.writer import CaseError, Writer, dataset_writer, reading
 
-LABELS = ("background", "right ventricle", "myocardium", "left ventricle")
+LABELS = ("background", *HEART)
 PHASES = ("ED", "ES")
 OFFICIAL = "testing"
 FRAME = re.compile(r"(patient\d{3})_frame(\d+)(_gt)?\.nii(?:\.gz)?")
@@ -67,15 +69,15 @@ def convert_acdc(
         seed: which patients a number or share chooses.
 
     Raises:
-        FileNotFoundError: ``source`` is missing or holds no patient.
+        UserError: ``source`` is missing or holds no patient.
         FileExistsError: ``output_dir`` exists and is not empty.
-        ValueError: a patient in two lists, an unknown patient, or no usable patient for a list.
+        UserError: a patient in two lists, an unknown patient, or no usable patient for a list.
     """
     description = {"name": "ACDC", "licence": LICENCE, "tensorImageSize": "3D", "modality": {"0": "MR"}}
     with open_source(source) as opened:
         files = opened.files()
         if not any(FRAME.fullmatch(path.name) for path in files):
-            raise FileNotFoundError(
+            raise UserError(
                 f"{opened.root} holds no patientXXX_frameYY.nii.gz; give --source the folder with ACDC's training."
             )
         patients, rejected = _find(opened, files)
@@ -110,7 +112,7 @@ def _find(source: Source, files: Sequence[Path]) -> tuple[dict[str, Patient], li
     for folder, numbered in sorted(frames.items()):
         name = FRAME.fullmatch(next(iter(next(iter(numbered.values())).values())).name)[1]
         if name in patients:
-            raise ValueError(f"{name} is in several folders, one of them {folder}; give --source one copy of ACDC.")
+            raise UserError(f"{name} is in several folders, one of them {folder}; give --source one copy of ACDC.")
         try:
             info = _info(source, folder / "Info.cfg")
         except CaseError as error:
@@ -178,7 +180,7 @@ def _split(
     for a, b in (("training", "validation"), ("training", "test"), ("validation", "test")):
         common = sorted({*lists[a]} & {*lists[b]})
         if common:
-            raise ValueError(f"{', '.join(common[:5])} would be in {a} and {b}; a patient belongs to one list.")
+            raise UserError(f"{', '.join(common[:5])} would be in {a} and {b}; a patient belongs to one list.")
     return lists, f"Split by patient: {'; '.join(about)}."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +15,10 @@ from monai.transforms import Orientation
 from PIL import Image, ImageDraw, ImageFont
 
 from networks.workflow.checks import check_dataset
-from networks.workflow.data import Pair, class_names, load_datalist
+from networks.workflow.data import Pair, class_names, load_datalist, read_dataset_json
 from networks.workflow.evaluation import COLOURS, label_overlay
+from networks.workflow.files import atomic
+from networks.workflow.ids import truth
 
 TILE, GAP, LINE, COLUMNS = 220, 6, 16, 6  # pixels
 SHEET, HISTOGRAM = "contact_sheet.png", "class_histogram.png"
@@ -29,6 +30,7 @@ def check(
     out_channels: int | None = None,
     cases: int = COLUMNS,
     output_dir: str | None = None,
+    allow_overlap: bool = False,
 ) -> None:
     """Read every image and label of a data set, name those that cannot be trained on, and draw the others.
 
@@ -41,13 +43,14 @@ def check(
         out_channels: number of classes with background; by default the number of ``labels`` in ``dataset.json``.
         cases: pictures per list on the contact sheet.
         output_dir: where the two pictures go; ``dataset_dir`` by default.
+        allow_overlap: accept a case, an image or a patient in two lists.
     """
     root = Path(str(dataset_dir))
-    datalist = load_datalist(str(root))
-    content = json.loads((root / "dataset.json").read_text("utf-8"))
-    out_channels = out_channels or len(content.get("labels", {})) or None
+    datalist = load_datalist(str(root), say=print)
+    content = read_dataset_json(str(root))
+    out_channels = len(class_names(str(root), out_channels)) or None
     survey = Survey(datalist, cases, content.get("intensity", {}).get("intensity_range"))
-    counts = check_dataset(str(root), in_channels, out_channels, survey.add)
+    counts = check_dataset(str(root), in_channels, out_channels, survey.add, truth(allow_overlap), datalist, print)
     names = class_names(str(root), out_channels or survey.classes)
     target = Path(str(output_dir)) if output_dir else root
     target.mkdir(parents=True, exist_ok=True)
@@ -239,6 +242,5 @@ def _beside(tiles: Sequence[Image.Image]) -> Image.Image:
 
 
 def _save(path: Path, write: Callable[[str], None]) -> None:
-    temporary = path.with_name(f".part-{path.name}")
-    write(os.fspath(temporary))
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        write(os.fspath(temporary))

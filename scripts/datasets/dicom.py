@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from networks.errors import UserError
 from scripts.datasets.volumes import to_nifti
 from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, reading
 
@@ -51,13 +52,13 @@ def convert_dicom(source: str | os.PathLike, output_dir: str | os.PathLike) -> N
         output_dir: folder to create.
 
     Raises:
-        FileNotFoundError: ``source`` is missing.
+        UserError: ``source`` is missing.
         FileExistsError: ``output_dir`` exists and is not empty.
-        ValueError: no usable series, or series of several modalities, which no one network takes.
+        UserError: no usable series, or series of several modalities, which no one network takes.
     """
     root = Path(str(source))
     if not root.is_dir():
-        raise FileNotFoundError(f"The folder {root} does not exist; give --source the folder with the DICOM files.")
+        raise UserError(f"The folder {root} does not exist; give --source the folder with the DICOM files.")
     series, strangers = find_series(root)
     modality = _common_modality(series)
     unit = ("HU", SYNAPSE_RANGE) if modality == "CT" else (f"{modality} values in arbitrary units", None)
@@ -207,5 +208,5 @@ def _common_modality(series: Sequence[Sequence[Path]]) -> str:
             continue
     if len(found) > 1:
         examples = ", ".join(f"{modality} in {file.parent}" for modality, file in sorted(found.items()))
-        raise ValueError(f"The source holds series of several modalities ({examples}); give --source one of them.")
+        raise UserError(f"The source holds series of several modalities ({examples}); give --source one of them.")
     return next(iter(found), "other")

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from networks.errors import UserError
+from networks.workflow.files import atomic
 from scripts.datasets.dicom import TO_RAS, Geometry, find_series, series_geometry
 from scripts.datasets.volumes import read_nifti, turned_like
-from scripts.datasets.writer import AFFINE_TOLERANCE, CaseError, reading
+from scripts.datasets.writer import CaseError, reading
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -43,23 +45,23 @@ def write_dicom_seg(
         algorithm: name that the SEG gives for what made the segmentation.
 
     Raises:
-        FileNotFoundError: a file or folder is missing.
+        UserError: a file or folder is missing.
         FileExistsError: ``output`` exists.
-        ValueError: no series, or several, on the label map's grid; a class without a name, or
+        UserError: no series, or several, on the label map's grid; a class without a name, or
             nothing but background; highdicom is not installed.
     """
     hd, pydicom = _libraries()
     target = Path(str(output))
     if target.exists():
-        raise FileExistsError(f"{target} already exists; choose another name or remove it first.")
+        raise UserError(f"{target} already exists; choose another name or remove it first.")
     names = _class_names(Path(str(labels)))
     geometry, values = _on_series(Path(str(segmentation)), Path(str(source)))
     order = sorted(set(np.unique(values).tolist()) - {0})  # viewers choke on segments without a frame
     if not order:
-        raise ValueError(f"{segmentation} is background everywhere, so there is no segment to write.")
+        raise UserError(f"{segmentation} is background everywhere, so there is no segment to write.")
     unnamed = [number for number in order if number not in names]
     if unnamed:
-        raise ValueError(
+        raise UserError(
             f"{segmentation} holds the class numbers {unnamed}, which {labels} has no names for; give --labels the "
             "dataset.json or metadata.json that the network was trained with."
         )
@@ -85,14 +87,9 @@ def write_dicom_seg(
         device_serial_number="0",
         series_description=f"Segmentation: {algorithm}"[:64],
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".part-{target.name}")
-    try:
+    with atomic(target) as temporary:
         seg.save_as(temporary)
         _compare(temporary, frames, geometry)
-        temporary.rename(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     found = ", ".join(f"{names[c]} {int((frames == n).sum())}" for n, c in enumerate(order, 1))
     print(f"Wrote {target}: {len(order)} segments over {len(frames)} slices (voxels: {found}).")
 
@@ -102,24 +99,22 @@ def _libraries() -> tuple:
         import highdicom
         import pydicom
     except ImportError as error:
-        raise ValueError("DICOM SEG needs highdicom: python -m pip install 'segmentation-bundles[data]'.") from error
+        raise UserError("DICOM SEG needs highdicom: python -m pip install 'segmentation-bundles[data]'.") from error
     return highdicom, pydicom
 
 
 def _class_names(path: Path) -> dict[int, str]:
     """Names by class number, without background."""
     if not path.is_file():
-        raise FileNotFoundError(f"The file with class names {path} does not exist.")
+        raise UserError(f"The file with class names {path} does not exist.")
     try:
         content = json.loads(path.read_text("utf-8"))
         names = content.get("labels") or content["network_data_format"]["outputs"]["pred"]["channel_def"]
         found = {int(number): str(name) for number, name in names.items() if int(number) > 0}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json."
-        ) from error
+        raise UserError(f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json.") from error
     if not found or max(found) > 255:
-        raise ValueError(f"{path} names {len(found)} classes beside the background; expected 1 to 255.")
+        raise UserError(f"{path} names {len(found)} classes beside the background; expected 1 to 255.")
     return found
 
 
@@ -127,7 +122,7 @@ def _on_series(segmentation: Path, source: Path) -> tuple[Geometry, np.ndarray]:
     """The series on whose grid the label map lies, and its class numbers turned to that grid (column, row, slice)."""
     for path in (segmentation, source):
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist.")
+            raise UserError(f"{path} does not exist.")
     label = read_nifti(segmentation)
     fitting, others = [], []
     for files in find_series(source)[0]:
@@ -136,14 +131,13 @@ def _on_series(segmentation: Path, source: Path) -> tuple[Geometry, np.ndarray]:
         except CaseError as error:
             others.append(f"{files[0].parent.name}: {error}")
             continue
-        turned = turned_like(label, geometry)
-        if turned.shape == geometry.shape and np.allclose(turned.affine, geometry.affine, atol=AFFINE_TOLERANCE):
-            fitting.append((geometry, turned))
-        else:
+        try:
+            fitting.append((geometry, turned_like(label, geometry)))
+        except CaseError:
             others.append(f"{files[0].parent.name}: another grid, shape {geometry.shape}")
     if len(fitting) != 1:
         found = "; ".join(others[:5]) or "nothing else"
-        raise ValueError(
+        raise UserError(
             f"{source} has {len(fitting)} series on the grid of {segmentation}, expected one (also found: {found}); "
             "give --source the folder of the series that was segmented."
         )
@@ -151,7 +145,7 @@ def _on_series(segmentation: Path, source: Path) -> tuple[Geometry, np.ndarray]:
     with reading(segmentation):
         values = np.asanyarray(turned.dataobj)
     if (values != np.round(values)).any() or values.min() < 0 or values.max() > 255:
-        raise ValueError(f"{segmentation} holds other values than class numbers from 0 to 255.")
+        raise UserError(f"{segmentation} holds other values than class numbers from 0 to 255.")
     return geometry, values.astype(np.uint8)
 
 
@@ -230,7 +224,7 @@ def _version() -> str:
 
 
 def _compare(path: Path, frames: np.ndarray, geometry: Geometry) -> None:
-    """Read the file and raise ValueError unless voxels and places are those that were to be written."""
+    """Read the file and raise RuntimeError unless voxels and places are those that were to be written."""
     import highdicom as hd
 
     volume = hd.seg.segread(path).get_volume(combine_segments=True)
@@ -238,4 +232,4 @@ def _compare(path: Path, frames: np.ndarray, geometry: Geometry) -> None:
     affine = (TO_RAS @ geometry.affine)[:, [2, 1, 0, 3]]
     grid = hd.VolumeGeometry(affine, frames.shape, coordinate_system="PATIENT")
     if not np.array_equal(volume.match_geometry(grid).array, frames):
-        raise ValueError(f"{path} does not give the voxels back that were written; please report this.")
+        raise RuntimeError(f"{path} does not give the voxels back that were written; please report this.")

@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from scripts.datasets.images import IMAGE_SUFFIXES, read_index_or_colours, read_pixels, to_8_bit
+from networks.errors import UserError
+from networks.workflow.data import NIFTI_SUFFIXES, PICTURE_SUFFIXES, patient
+from networks.workflow.pictures import as_picture, read_index_map, read_pixels
 from scripts.datasets.source import open_source
 from scripts.datasets.splits import Choice, carve
-from scripts.datasets.volumes import NIFTI_SUFFIXES, mapped, read_nifti, turned_like
-from scripts.datasets.writer import CaseError, Savable, dataset_writer
+from scripts.datasets.volumes import mapped, read_nifti, turned_like
+from scripts.datasets.writer import CaseError, Savable, dataset_writer, reading
 
 SPLIT_NAMES = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
 MAX_LISTED = 5
@@ -58,27 +60,28 @@ def convert_folder(
         test: the same for the test.
         seed: which of them a number or share chooses.
         channels: 3 or 1, of the pictures that are written: grey is repeated, or colours are averaged by luminance.
-        window: two values of 16-bit pictures that become 0 and 255; 0 and 65535 by default.
+        window: two values of 16-bit pictures that become 0 and 255; 0 and 65535 by default. ``dataset.json`` keeps
+            them, and inference on the originals takes them as ``--window``.
         unit: what the values of NIfTI images are, such as HU.
 
     Raises:
-        FileNotFoundError: ``source`` is missing.
+        UserError: ``source`` is missing.
         FileExistsError: ``output_dir`` exists and is not empty.
-        ValueError: a pattern or option makes no sense, nothing matches, or no usable case for a list.
+        UserError: a pattern or option makes no sense, nothing matches, or no usable case for a list.
     """
     names = [str(name).strip() for name in (labels.split(",") if isinstance(labels, str) else labels)]
     classes = _colour_map(colours, len(names)) if colours is not None else None
     patterns = _compile(images, "images"), _compile(masks, "masks")
     if channels not in (1, 3):
-        raise ValueError(f"--channels is {channels}; expected 1 or 3.")
+        raise UserError(f"--channels is {channels}; expected 1 or 3.")
     if window is not None and not (isinstance(window, list | tuple) and len(window) == 2 and window[0] < window[1]):
-        raise ValueError(f"--window is {window}; expected two values such as 0,4095, the lower one first.")
+        raise UserError(f"--window is {window}; expected two values such as 0,4095, the lower one first.")
     if set(patterns[0].groupindex) != set(patterns[1].groupindex) or not patterns[0].groupindex:
-        raise ValueError("--images and --masks need the same placeholders, at least one, such as {case}.")
+        raise UserError("--images and --masks need the same placeholders, at least one, such as {case}.")
     with open_source(source) as opened:
         pairs, rejected = _pairs(opened.root, opened.files(), *patterns)
         if not pairs:
-            raise ValueError(
+            raise UserError(
                 f"No image matching {images} in {opened.root} has a mask matching {masks}; the patterns are paths "
                 "below --source."
             )
@@ -88,6 +91,7 @@ def convert_folder(
             "name": opened.root.resolve().name,
             "description": f"Images {images} and masks {masks}."
             + ("" if "split" in patterns[0].groupindex else f" Split with seed {seed}."),
+            **({"intensity": {"window": list(window)}} if window is not None and not is_volume else {}),
             "tensorImageSize": "3D" if is_volume else "2D",
             "modality": {"0": unit if is_volume else "picture"},
         }
@@ -117,7 +121,7 @@ def _compile(pattern: str, option: str) -> re.Pattern[str]:
         name = part[1:-1]
         if part.startswith("{"):
             if not name.isidentifier():
-                raise ValueError(f"--{option} {pattern} has the placeholder {part}; expected a name such as {{case}}.")
+                raise UserError(f"--{option} {pattern} has the placeholder {part}; expected a name such as {{case}}.")
             expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
             seen.add(name)
         elif part.startswith("**"):
@@ -138,7 +142,7 @@ def _pairs(
         # A mask's name often matches the images' pattern too (a_mask.png and {case}.png).
         kind, match = (1, masks.fullmatch(name)) if masks.fullmatch(name) else (0, images.fullmatch(name))
         if match is None:
-            if path.name.lower().endswith((*IMAGE_SUFFIXES, *NIFTI_SUFFIXES)):
+            if path.name.lower().endswith((*PICTURE_SUFFIXES, *NIFTI_SUFFIXES)):
                 rejected.append((path, "It matches neither --images nor --masks."))
             continue
         key = tuple(sorted(match.groupdict().items()))
@@ -158,15 +162,20 @@ def _lists(pairs: Mapping[Key, Any], validation: Choice, test: Choice, seed: int
     placeholders = {name for name, _ in next(iter(pairs))}
     if "split" in placeholders:
         return {key: SPLIT_NAMES.get(dict(key)["split"].lower(), dict(key)["split"].lower()) for key in pairs}
-    unit = {key: dict(key)["group"] if "group" in placeholders else _stem(key) for key in pairs}
+    unit = {key: dict(key)["group"] if "group" in placeholders else _unit(_stem(key)) for key in pairs}
     names = sorted(set(unit.values()))
-    tested = set(carve(names, test, seed, "test"))
+    tested = set(carve(names, test, seed, "test", _unit))
     left = [name for name in names if name not in tested]
-    validated = set(carve(left, validation, seed, total=len(names)))
+    validated = set(carve(left, validation, seed, key=_unit, total=len(names)))
     return {
         key: "test" if name in tested else "validation" if name in validated else "training"
         for key, name in unit.items()
     }
+
+
+def _unit(stem: str) -> str:
+    """What stays in one list: everything of a patient where the name says whose it is."""
+    return patient(stem, "") or stem
 
 
 def _stem(key: Key) -> str:
@@ -180,12 +189,12 @@ def _colour_map(colours: str | Mapping[str, int], classes: int) -> dict[Colour, 
             colours = json.loads(Path(colours).read_text("utf-8") if Path(colours).is_file() else colours)
         result = {tuple(int(v) for v in str(key).strip("()[] ").split(",")): int(n) for key, n in colours.items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f'--colours is {colours!r}; expected a JSON object such as {{"255,0,0": 1}}.') from error
+        raise UserError(f'--colours is {colours!r}; expected a JSON object such as {{"255,0,0": 1}}.') from error
     lengths = {len(colour) for colour in result}
     if len(lengths) != 1 or lengths - {1, 3}:
-        raise ValueError("--colours needs keys of three values (red, green, blue), or all of one grey value.")
+        raise UserError("--colours needs keys of three values (red, green, blue), or all of one grey value.")
     if any(not 0 <= number < classes for number in result.values()):
-        raise ValueError(f"--colours gives classes beyond the {classes} names of --labels.")
+        raise UserError(f"--colours gives classes beyond the {classes} names of --labels.")
     return {(0,) * lengths.pop(): 0} | result
 
 
@@ -206,13 +215,14 @@ class _Pictures:
 
     def convert(self, image_path: Path, mask_path: Path) -> tuple[Image.Image, Image.Image]:
         """Image and label as they are to be written."""
-        pixels = read_pixels(image_path)
-        pixels = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]  # without alpha
+        with reading(image_path):
+            pixels = read_pixels(image_path)
         if pixels.dtype != np.uint8:
             self._highest = max(self._highest, int(pixels.max()))
-        image = Image.fromarray(np.repeat(self._to_8_bit(pixels), 3 // pixels.shape[2], axis=2))
-        label = self._classes(read_index_or_colours(mask_path))
-        return (image if self.channels == 3 else image.convert("L")), Image.fromarray(label)
+        with reading(mask_path):
+            label = self._classes(read_index_map(mask_path))
+        image = as_picture(pixels, self.channels, self.window)
+        return Image.fromarray(image if self.channels == 3 else image[..., 0]), Image.fromarray(label)
 
     def hint(self) -> str:
         """A sentence if the 16-bit images would come out dark, else nothing."""
@@ -222,12 +232,6 @@ class _Pictures:
                 f"--window 0,{self._highest}."
             )
         return ""
-
-    def _to_8_bit(self, pixels: np.ndarray) -> np.ndarray:
-        if self.window is None or pixels.dtype == np.uint8:
-            return to_8_bit(pixels)
-        low, high = self.window
-        return np.round((pixels.astype(np.float32) - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
 
     def _classes(self, mask: np.ndarray) -> np.ndarray:
         """Class numbers (height, width) of a mask (height, width, channels)."""

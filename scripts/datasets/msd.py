@@ -16,6 +16,7 @@ from monai.apps import DecathlonDataset, download_url
 from monai.apps.utils import HashCheckError
 from tqdm import tqdm
 
+from networks.errors import UserError
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import Choice, carve
 from scripts.datasets.volumes import nifti_stem, read_nifti, turned_like
@@ -46,10 +47,9 @@ def convert_msd(
         download: task to fetch with MONAI's downloader first, such as Task09_Spleen.
 
     Raises:
-        FileNotFoundError: ``source`` is missing or holds no task.
+        UserError: ``source`` is missing or holds no task, or the download failed.
         FileExistsError: ``output_dir`` exists and is not empty.
-        ConnectionError: the download failed.
-        ValueError: a malformed ``dataset.json``, an unknown channel or case, or no usable case for a list.
+        UserError: a malformed ``dataset.json``, an unknown channel or case, or no usable case for a list.
     """
     with open_source(_download(download, Path(str(source))) if download else source) as opened:
         root = _task_folder(opened)
@@ -58,7 +58,7 @@ def convert_msd(
         kept = None if channel is None else _channel(channel, modality)
         names = {int(number): str(name) for number, name in task["labels"].items()}
         if sorted(names) != list(range(len(names))):
-            raise ValueError(f"{root / 'dataset.json'} numbers its labels {sorted(names)}; expected 0, 1, 2, ...")
+            raise UserError(f"{root / 'dataset.json'} numbers its labels {sorted(names)}; expected 0, 1, 2, ...")
         cases = {nifti_stem(Path(item["image"])): item for item in task["training"]}
         tested = carve(list(cases), test, seed, "test", key=_stem)
         left = [name for name in cases if name not in tested]
@@ -90,13 +90,13 @@ def _download(task: str, folder: Path) -> Path:
     """The task's tar below ``folder``, fetched unless a whole one is there."""
     resources = DecathlonDataset.resource
     if task not in resources:
-        raise ValueError(f"The task {task!r} is unknown; choose {', '.join(resources)}.")
+        raise UserError(f"The task {task!r} is unknown; choose {', '.join(resources)}.")
     target = folder / f"{task}.tar"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         download_url(resources[task], target, DecathlonDataset.md5[task], hash_type="md5", progress=True)
     except (OSError, RuntimeError, HashCheckError) as error:
-        raise ConnectionError(
+        raise UserError(
             f"{task} could not be fetched from {resources[task]} ({error}); fetch it on a machine with a network and "
             f"give the file as --source, without --download. If {target} exists, it is damaged: delete it."
         ) from error
@@ -107,7 +107,7 @@ def _task_folder(source: Source) -> Path:
     found = sorted({path.parent for path in source.files() if path.name == "dataset.json"})
     if len(found) != 1:
         listed = ", ".join(str(path) for path in found[:5]) or "none"
-        raise FileNotFoundError(
+        raise UserError(
             f"{source.root} holds {len(found)} folders with a dataset.json ({listed}); give --source one task, such as "
             "Task09_Spleen or Task09_Spleen.tar."
         )
@@ -124,7 +124,7 @@ def _read_task(source: Source, path: Path) -> dict:
         if any(p.is_absolute() or ".." in p.parts for p in paths):
             raise ValueError
     except (CaseError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a Decathlon task; {FORMAT}.") from error
+        raise UserError(f"{path} is not a Decathlon task; {FORMAT}.") from error
     return task
 
 
@@ -133,7 +133,7 @@ def _channel(channel: int | str, modality: dict[int, str]) -> int:
     number = by_name.get(str(channel).lower(), channel)
     if number not in modality:
         listed = ", ".join(f"{number} ({name})" for number, name in modality.items())
-        raise ValueError(f"--channel {channel} is not one of the task's channels: {listed}.")
+        raise UserError(f"--channel {channel} is not one of the task's channels: {listed}.")
     return int(number)
 
 

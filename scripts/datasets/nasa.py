@@ -21,18 +21,20 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from networks.phantom import PHASES
-from scripts.datasets.images import IMAGE_SUFFIXES, read_pixels, to_8_bit
+from networks.class_names import COATING, PRECIPITATES
+from networks.errors import UserError
+from networks.workflow.data import PICTURE_SUFFIXES
+from networks.workflow.pictures import read_pixels, to_8_bit
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import name_list
 from scripts.datasets.volumes import mapped_values
-from scripts.datasets.writer import CaseError, dataset_writer
+from scripts.datasets.writer import CaseError, dataset_writer, reading
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MASK = "_mask"
 LICENCE = "MIT (github.com/nasa/pretrained-microscopy-models)"
 EBC_LABELS = {  # new class numbers by the annotation's, names, and what dataset.json says
-    "oxide_crack": ({1: 1, 2: 2}, ("background", "oxide", "crack"), "oxide and cracks are two classes"),
+    "oxide_crack": ({1: 1, 2: 2}, ("background", *COATING), "oxide and cracks are two classes"),
     "oxide": ({1: 1, 2: 1}, ("background", "oxide"), "cracks count as oxide"),
     "oxide_without_crack": ({1: 1}, ("background", "oxide"), "cracks count as background"),
 }
@@ -59,24 +61,24 @@ def convert_nasa(
             belong to the background).
 
     Raises:
-        FileNotFoundError: ``source`` is missing or holds no set.
+        UserError: ``source`` is missing or holds no set.
         FileExistsError: ``output_dir`` exists and is not empty.
-        ValueError: an unknown set or way to label, or a split has no usable pair.
+        UserError: an unknown set or way to label, or a split has no usable pair.
     """
     if ebc_labels not in EBC_LABELS:
-        raise ValueError(f"The labels {ebc_labels!r} are unknown; choose {', '.join(EBC_LABELS)}.")
+        raise UserError(f"The labels {ebc_labels!r} are unknown; choose {', '.join(EBC_LABELS)}.")
     with open_source(source) as opened:
         files = opened.files()
         roots = {f.parent.parent.name: f.parent.parent for f in files if f.parent.name == "train_annot"}
         if not roots:
-            raise FileNotFoundError(
+            raise UserError(
                 f"{opened.root} holds no folder train with train_annot beside it; give --source the repository, "
                 "benchmark_segmentation_data, a zip of either, or the folder of one set, such as Super1."
             )
         wanted = sorted(roots) if sets == "all" else name_list(sets)
         unknown = sorted(set(wanted) - set(roots))
         if unknown:
-            raise ValueError(f"{opened.root} has no set {', '.join(unknown)}; it has {', '.join(sorted(roots))}.")
+            raise UserError(f"{opened.root} has no set {', '.join(unknown)}; it has {', '.join(sorted(roots))}.")
         for name in wanted:
             is_one_set = roots[name] == opened.root
             target = Path(output_dir) if is_one_set else Path(output_dir) / name
@@ -91,7 +93,7 @@ def _convert_set(source: Source, root: Path, files: Sequence[Path], output_dir: 
     splits = {name: name for name in sorted(folders) if f"{name}_annot" in folders} | SPLITS
     painted = any(path.stem.endswith(MASK) for split in splits for path in folders.get(f"{split}_annot", ()))
     if painted:
-        suffix, read_label, labels = MASK, _painted_label, ("matrix", *PHASES)
+        suffix, read_label, labels = MASK, _painted_label, ("matrix", *PRECIPITATES)
         about = "Ni superalloy"
     else:
         suffix, (numbers, labels, note) = "", EBC_LABELS[ebc_labels]
@@ -135,8 +137,8 @@ def _pairs(
     for folder, end in ((split, ""), (f"{split}_annot", suffix)):
         by_stem: dict[str, Path] = {}
         for file in folders.get(folder, ()):
-            if file.suffix.lower() not in IMAGE_SUFFIXES:
-                unpaired.append((file, f"It is not an image file (known: {', '.join(IMAGE_SUFFIXES)})."))
+            if file.suffix.lower() not in PICTURE_SUFFIXES:
+                unpaired.append((file, f"It is not an image file (known: {', '.join(PICTURE_SUFFIXES)})."))
             elif not file.stem.endswith(end):
                 unpaired.append((file, f"The name of an annotation in this set ends in {end}."))
             elif file.stem.removesuffix(end) in by_stem:
@@ -153,7 +155,10 @@ def _pairs(
 def _convert(
     image_path: Path, label_path: Path, read_label: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> tuple[Image.Image, Image.Image]:
-    pixels, annotation = read_pixels(image_path), read_pixels(label_path)
+    with reading(image_path):
+        pixels = read_pixels(image_path)
+    with reading(label_path):
+        annotation = read_pixels(label_path)
     if pixels.shape[:2] != annotation.shape[:2]:
         raise CaseError(f"The image has shape {pixels.shape[:2]} but its annotation has {annotation.shape[:2]}.")
     colour = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]  # without alpha

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from networks.errors import UserError
 from scripts.datasets.writer import CaseError, reading
 
 
@@ -76,14 +77,14 @@ def open_source(source: str | os.PathLike) -> Iterator[Source]:
     """Open a folder, a zip or an uncompressed tar.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
-        ValueError: a file that is neither zip nor tar, or a compressed tar, which cannot be read at any place.
+        UserError: there is nothing of that name.
+        UserError: a file that is neither zip nor tar, or a compressed tar, which cannot be read at any place.
     """
     path = Path(str(source))
     if path.is_dir():
         yield Source(path)
     elif not path.is_file():
-        raise FileNotFoundError(f"The folder or archive {path} does not exist; give --source the originals.")
+        raise UserError(f"The folder or archive {path} does not exist; give --source the originals.")
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             yield Source(path, archive)
@@ -91,7 +92,7 @@ def open_source(source: str | os.PathLike) -> Iterator[Source]:
         try:
             archive = tarfile.open(path, "r:")  # noqa: SIM115
         except tarfile.TarError as error:
-            raise ValueError(
+            raise UserError(
                 f"{path} is neither a folder nor a zip nor an uncompressed tar; unpack it and give --source the folder."
             ) from error
         with archive:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from networks.errors import UserError
+
 Choice = int | float | str | Sequence[str | int]
 """A number of names, a share of them (below 1), names (a list, or separated by commas), or a text file of names."""
 
@@ -33,18 +35,18 @@ def carve(
         The chosen names, sorted.
 
     Raises:
-        ValueError: more names are wanted than there are, or a name is unknown.
+        UserError: more names are wanted than there are, or a name is unknown.
     """
     names = sorted(names)
     if isinstance(choice, bool) or not isinstance(choice, int | float):
         chosen = {key(name) for name in name_list(choice)}
         unknown = sorted(str(name) for name in chosen - set(names))
         if unknown:
-            raise ValueError(f"--{option} names {', '.join(unknown[:5])}, which the source does not have.")
+            raise UserError(f"--{option} names {', '.join(unknown[:5])}, which the source does not have.")
         return sorted(chosen)
     count = round(choice * (total or len(names))) if isinstance(choice, float) and 0 < choice < 1 else choice
     if count != int(count) or not 0 <= count <= len(names):
-        raise ValueError(
+        raise UserError(
             f"--{option} is {choice}, but the source has {len(names)} cases to choose from; "
             "give a smaller number, a share below 1, names, or a text file with a name per line."
         )
@@ -56,17 +58,17 @@ def name_list(choice: str | Sequence[str | int]) -> list[str]:
     """Names from a list, a text with commas, or a text file with one per line (``#`` starts a remark).
 
     Raises:
-        FileNotFoundError: the choice looks like a text file that does not exist.
-        ValueError: it is no list of names.
+        UserError: the choice looks like a text file that does not exist.
+        UserError: it is no list of names.
     """
     if isinstance(choice, str):
         if Path(choice).is_file():
             lines = [line.split("#")[0].strip() for line in Path(choice).read_text("utf-8").splitlines()]
         elif choice.endswith((".txt", ".list", ".lst")):
-            raise FileNotFoundError(f"The list of names {choice} does not exist.")
+            raise UserError(f"The list of names {choice} does not exist.")
         else:
             lines = [part.strip() for part in choice.split(",")]
         return [line for line in lines if line]
     if not isinstance(choice, list | tuple) or not all(isinstance(name, str | int) for name in choice):
-        raise ValueError(f"{choice!r} is no list of names; give names separated by commas, or a text file.")
+        raise UserError(f"{choice!r} is no list of names; give names separated by commas, or a text file.")
     return [str(name) for name in choice]

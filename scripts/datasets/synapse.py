@@ -21,7 +21,8 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from networks.phantom import ORGANS
+from networks.class_names import ORGANS
+from networks.errors import UserError
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import Choice, carve
 from scripts.datasets.volumes import mapped, mapped_values, read_nifti, to_nifti, turned_like
@@ -76,15 +77,15 @@ def convert_synapse(
         seed: which cases a number chooses.
 
     Raises:
-        FileNotFoundError: ``source`` is missing or holds neither form.
+        UserError: ``source`` is missing or holds neither form.
         FileExistsError: ``output_dir`` exists and is not empty.
-        ValueError: both forms at once, an impossible organ map or validation, or no usable case for a list.
+        UserError: both forms at once, an impossible organ map or validation, or no usable case for a list.
     """
     with open_source(source) as opened:
         raw, slices, volumes = _find(opened)
         if bool(raw) == bool(slices or volumes):
             what = "both forms" if raw else "neither imgXXXX.nii.gz with labelXXXX.nii.gz nor caseXXXX_sliceYYY.npz"
-            raise (ValueError if raw else FileNotFoundError)(
+            raise UserError(
                 f"{opened.root} holds {what}; give --source the folder with BTCV's NIfTI files, or the one with "
                 "train_npz and test_vol_h5."
             )
@@ -213,7 +214,7 @@ def _find(
         else:
             continue
         if key in target:
-            raise ValueError(f"{path} and {target[key]} are of the same case; give --source one folder of them.")
+            raise UserError(f"{path} and {target[key]} are of the same case; give --source one folder of them.")
         target[key] = path
     return raw, slices, volumes
 
@@ -239,20 +240,20 @@ def _organ_map(organs: int | str | Mapping[str, Any], ids: Mapping[str, int]) ->
         names = ORGANS if str(organs) == "8" else BTCV_ORGANS
         missing = [name for name in names if name not in ids]
         if missing:
-            raise ValueError(f"The labels of the source have eight organs, not {', '.join(missing)}; give --organs 8.")
+            raise UserError(f"The labels of the source have eight organs, not {', '.join(missing)}; give --organs 8.")
         return {name: (ids[name],) for name in names}
     try:
         if isinstance(organs, str):
             organs = json.loads(Path(organs).read_text("utf-8") if Path(organs).is_file() else organs)
         result = {str(k): tuple(int(i) for i in (v if isinstance(v, list | tuple) else [v])) for k, v in organs.items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f'--organs is {organs!r}; expected 8, 13, or JSON (or a file) such as {{"liver": 6, "kidney": [2, 3]}}.'
         ) from error
     used = [i for numbers in result.values() for i in numbers]
     unknown = sorted(set(used) - set(ids.values()))
     if not used or unknown or len(set(used)) != len(used):
-        raise ValueError(f"--organs must name each id of the source at most once, from 1 to {max(ids.values())}.")
+        raise UserError(f"--organs must name each id of the source at most once, from 1 to {max(ids.values())}.")
     return result
 
 
@@ -271,7 +272,7 @@ def _read_h5(path: Path, keys: Sequence[str] = ("image", "label")) -> list[np.nd
     try:
         import h5py
     except ImportError as error:
-        raise ValueError("test_vol_h5 needs h5py: python -m pip install 'segmentation-bundles[data]'.") from error
+        raise UserError("test_vol_h5 needs h5py: python -m pip install 'segmentation-bundles[data]'.") from error
     with reading(path), h5py.File(path, "r") as content:
         return list(_arrays(path, content, keys))
 

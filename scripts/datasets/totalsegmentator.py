@@ -18,21 +18,14 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from networks.class_names import ORGANS
+from networks.errors import UserError
 from scripts.datasets.dicom import read_only_series
 from scripts.datasets.volumes import mapped, nifti_stem, read_nifti, to_nifti, turned_like
 from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, reading
 
 # The eight organs of the Synapse papers, in the order of their tables: ids 1 to 8.
-SYNAPSE_ORGANS = (
-    "aorta",
-    "gallbladder",
-    "kidney_left",
-    "kidney_right",
-    "liver",
-    "pancreas",
-    "spleen",
-    "stomach",
-)
+SYNAPSE_ORGANS = tuple("_".join(reversed(name.split())) for name in ORGANS)
 LISTS = ("training", "validation", "test")
 TASKS = {"ct": "total", "mr": "total_mr"}
 
@@ -72,7 +65,7 @@ def convert_totalsegmentator(
     output_dir: str | os.PathLike,
     modality: str = "ct",
     labels: str | os.PathLike | None = None,
-    organs: Sequence[str] | str = SYNAPSE_ORGANS,
+    organs: Sequence[str] | str | None = None,
     pairs: str | os.PathLike | None = None,
     allow_same_patient: bool = False,
 ) -> None:
@@ -87,23 +80,23 @@ def convert_totalsegmentator(
         modality: "ct" (label ids of the task ``total``) or "mr" (``total_mr``; the one patient of the test files goes
             to training, and the other lists stay empty).
         labels: JSON file with ``{"label_ids": {task: {id: name}}}``; ``labels.json`` in the source by default.
-        organs: names in ``labels`` that become the classes 1, 2, ... in this order.
+        organs: names in ``labels`` that become the classes 1, 2, ... in this order; ``SYNAPSE_ORGANS`` by default.
         pairs: JSON file with a list of ``{"image", "label", "list"}``, paths relative to the source, ``list`` one of
             training, validation and test; by default the test files of TotalSegmentator.
         allow_same_patient: put the scans of training into the lists that stay empty, too, and say so in
             ``dataset.json``. Only for trying the software with a single scan.
 
     Raises:
-        FileNotFoundError: ``source``, ``labels`` or ``pairs`` is missing.
+        UserError: ``source``, ``labels`` or ``pairs`` is missing.
         FileExistsError: ``output_dir`` exists and is not empty.
-        ValueError: an unknown modality or organ, a malformed file, or no usable training case.
+        UserError: an unknown modality or organ, a malformed file, or no usable training case.
     """
     folder = Path(str(source))
     if not folder.is_dir():
-        raise FileNotFoundError(f"The folder {folder} does not exist; give --source the folder with the files.")
+        raise UserError(f"The folder {folder} does not exist; give --source the folder with the files.")
     if modality not in TASKS:
-        raise ValueError(f"The modality {modality!r} is unknown; choose ct or mr.")
-    organs = [organs] if isinstance(organs, str) else list(organs)
+        raise UserError(f"The modality {modality!r} is unknown; choose ct or mr.")
+    organs = [organs] if isinstance(organs, str) else list(organs or SYNAPSE_ORGANS)
     label_ids = _label_ids(Path(labels) if labels else folder / "labels.json", TASKS[modality])
     known = _check_organs(organs, label_ids)
     work = list(KNOWN_PAIRS[modality]) if pairs is None else _read_pairs(Path(pairs))
@@ -139,11 +132,11 @@ def convert_totalsegmentator(
 def _label_ids(path: Path, task: str) -> dict[str, int]:
     """Ids by name of a task."""
     if not path.is_file():
-        raise FileNotFoundError(f"The label map {path} does not exist; give one with --labels.")
+        raise UserError(f"The label map {path} does not exist; give one with --labels.")
     try:
         ids = {name: int(number) for number, name in json.loads(path.read_text("utf-8"))["label_ids"][task].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'{path} is no label map; expected {{"label_ids": {{"{task}": {{id: name}}}}}}.') from error
+        raise UserError(f'{path} is no label map; expected {{"label_ids": {{"{task}": {{id: name}}}}}}.') from error
     return ids
 
 
@@ -153,22 +146,22 @@ def _check_organs(organs: Sequence[str], label_ids: dict[str, int]) -> dict[int,
         if organ not in label_ids:
             close = difflib.get_close_matches(str(organ), label_ids, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else "; see the label map for its names."
-            raise ValueError(f"The organ {organ!r} is not in the label map{hint}")
+            raise UserError(f"The organ {organ!r} is not in the label map{hint}")
     if len(set(organs)) != len(organs) or not organs:
-        raise ValueError("Give --organs at least one name, and each name once.")
+        raise UserError("Give --organs at least one name, and each name once.")
     return {label_ids[organ]: number for number, organ in enumerate(organs, 1)}
 
 
 def _read_pairs(path: Path) -> list[Pair]:
     if not path.is_file():
-        raise FileNotFoundError(f"The list of pairs {path} does not exist.")
+        raise UserError(f"The list of pairs {path} does not exist.")
     try:
         pairs = [Pair(item["image"], item["label"], (item["list"],)) for item in json.loads(path.read_text("utf-8"))]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} is malformed; expected a list of {{"image", "label", "list"}}.') from error
+        raise UserError(f'{path} is malformed; expected a list of {{"image", "label", "list"}}.') from error
     for pair in pairs:
         if pair.lists[0] not in LISTS:
-            raise ValueError(f"{path} puts {pair.image} into {pair.lists[0]!r}; choose from {', '.join(LISTS)}.")
+            raise UserError(f"{path} puts {pair.image} into {pair.lists[0]!r}; choose from {', '.join(LISTS)}.")
     return pairs
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from scripts.datasets.writer import CaseError, reading
-
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
+from networks.workflow.geometry import check_affine, turn
+from scripts.datasets.writer import CaseError, case_error, reading
 
 
 def nifti_stem(path: Path) -> str:
@@ -31,8 +30,8 @@ def read_nifti(path: Path, dimensions: tuple[int, ...] = (3,)) -> nib.Nifti1Imag
     if image.ndim not in dimensions:
         wanted = " or ".join(map(str, dimensions))
         raise CaseError(f"{path.name} has {image.ndim} dimensions; expected {wanted}.")
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        raise CaseError(f"{path.name} has an affine that is not invertible, so its spacing is unknown.")
+    with case_error():
+        check_affine(image.affine, path.name)
     return image
 
 
@@ -54,11 +53,20 @@ def to_nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
 
 
 def turned_like(label: nib.Nifti1Image, image: nib.Nifti1Image) -> nib.Nifti1Image:
-    """The label stored in the image's orientation; itself if it is so already. Spacing and origin stay unchecked."""
-    stored, wanted = nib.io_orientation(label.affine), nib.io_orientation(image.affine)
-    if np.array_equal(stored, wanted):
+    """The label stored on the image's grid; itself if it is so already.
+
+    Args:
+        label: class numbers.
+        image: a volume, or anything with its ``shape`` and ``affine``.
+
+    Raises:
+        CaseError: they do not lie on the same grid, as :func:`networks.workflow.geometry.turn` has it.
+    """
+    with case_error():
+        orientation = turn(label.affine, label.shape, image.affine, image.shape[:3], ("The label", "the image"))
+    if np.array_equal(orientation, [[0, 1], [1, 1], [2, 1]]):
         return label
-    return label.as_reoriented(nib.orientations.ornt_transform(stored, wanted))
+    return label.as_reoriented(orientation)
 
 
 def mapped(label: nib.Nifti1Image, path: Path, numbers: Mapping[int, int], known: set[int]) -> nib.Nifti1Image:

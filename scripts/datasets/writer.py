@@ -6,7 +6,6 @@ import contextlib
 import errno
 import glob
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,10 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from networks.errors import UserError
 from networks.phantom import new_folder
+from networks.workflow.files import write_json
+from networks.workflow.geometry import turn
 
 Savable = Image.Image | nib.Nifti1Image
 FOLDERS = {
@@ -30,14 +32,13 @@ FOLDERS = {
     "test": ("imagesTs", "labelsTs"),
 }
 SYNAPSE_RANGE = (-125.0, 275.0)  # HU, the window of the TransUNet line of papers and the default of the configs
-AFFINE_TOLERANCE = 1e-3  # mm
 MAX_SAMPLES = 1_000_000  # voxels per image that percentiles are taken of
 
 
 _DAMAGED = (zlib.error, zipfile.BadZipFile, tarfile.TarError, nib.filebasedimages.ImageFileError)
 
 
-class CaseError(ValueError):
+class CaseError(UserError):
     """A case that cannot be used, with the reason in one sentence."""
 
 
@@ -65,7 +66,7 @@ def dataset_writer(
 
     Raises:
         FileExistsError: ``output_dir`` exists and is not an empty folder.
-        ValueError: a required list stayed empty; nothing is left behind.
+        UserError: a required list stayed empty; nothing is left behind.
     """
     _tell_leftovers(Path(output_dir))
     with new_folder(output_dir) as folder:
@@ -77,7 +78,7 @@ def dataset_writer(
             print(f"Warning: {text}", file=sys.stderr)
         empty = [name for name in required if not writer.lists.get(name)]
         if empty:
-            raise ValueError(
+            raise UserError(
                 f"{source} gives no usable case for {' and '.join(empty)} "
                 f"(files rejected: {len(writer.rejected)}); nothing was written."
             )
@@ -199,10 +200,10 @@ class Writer:
             "rejected": self.rejected,
             "warnings": self.warnings,
         }
-        _write_json(self.folder / "conversion.json", report)
+        write_json(self.folder / "conversion.json", report)
         numbers = {f"num{name.capitalize()}": len(items) for name, items in self.lists.items()}
         labels = {str(i): name for i, name in enumerate(self.labels)}
-        _write_json(self.folder / "dataset.json", {**description, "labels": labels, **numbers, **self.lists})
+        write_json(self.folder / "dataset.json", {**description, "labels": labels, **numbers, **self.lists})
 
     def _note_values(self, lists: Sequence[str], values: np.ndarray) -> None:
         low, high = self._extremes
@@ -217,8 +218,9 @@ class Writer:
         shape = arrays["image"].shape[: values.ndim]
         if shape != values.shape:
             raise CaseError(f"The image has shape {shape} but its label has {values.shape}.")
-        if isinstance(image, nib.Nifti1Image) and not np.allclose(image.affine, label.affine, atol=AFFINE_TOLERANCE):
-            raise CaseError("The image and its label have different affines, so they do not lie on the same grid.")
+        if isinstance(image, nib.Nifti1Image):
+            with case_error():
+                turn(label.affine, values.shape, image.affine, shape, ("The label", "the image"))
         numbers, counts = np.unique(values, return_counts=True)
         wrong = [n for n in numbers.tolist() if n not in range(len(self.labels))]
         if wrong:
@@ -247,14 +249,23 @@ def reading(file: Path) -> Iterator[None]:
     """Turn whatever a reader raises on a damaged ``file`` into a ``CaseError``."""
     try:
         yield
-    except CaseError:
-        raise
+    except UserError as error:  # reports name files, not where a copy of an archive's member lay
+        raise CaseError(str(error).replace(str(file), file.name)) from error
     except (OSError, EOFError, RuntimeError, ValueError, *_DAMAGED) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise  # a full disk is no fault of the file
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         reason = lines[-1].strip()[:200].rstrip(".")  # ITK puts the place in its source first
         raise CaseError(f"{file.name} cannot be read ({reason}).") from error
+
+
+@contextlib.contextmanager
+def case_error() -> Iterator[None]:
+    """Turn a mistake in one case into a ``CaseError``, which leaves the case out and not the data set."""
+    try:
+        yield
+    except UserError as error:
+        raise CaseError(str(error)) from error
 
 
 def _tell_leftovers(output_dir: Path) -> None:
@@ -285,7 +296,3 @@ def _save(content: Savable, path: Path) -> None:
 
 def _array(data: Savable) -> np.ndarray:
     return np.asarray(data) if isinstance(data, Image.Image) else np.asanyarray(data.dataobj)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -124,7 +124,7 @@ class BundleApp(MONAILabelApp):
         return self._batch_infer(request, datastore or self.datastore(), segment)
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Train on the labels that were submitted as final; the weights of the best validation replace ``model.pt``.
+        """Train on the labels that were submitted as final; the weights of the best validation become ``model.pt``.
 
         Raises:
             HTTPException: 404 for an unknown model, 422 for too few labels or labels that do not suit the model,
@@ -140,7 +140,9 @@ class BundleApp(MONAILabelApp):
             )
         # never validated on what it was trained on: at least one image is kept for validation
         split = max(float(request.get("val_split", 0.2)), 1 / labelled)
-        settings = {"model_filename": MODEL, **request, "val_split": split}
+        models = self.bundles[name] / "models"
+        start = _weights(models) or models / MODEL
+        settings = {"model_filename": str(start.relative_to(models)), **request, "val_split": split}
         return _answered(lambda: super(BundleApp, self).train(settings), f"The training of {name} failed")
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -221,6 +223,11 @@ class BundleInfer(BundleInferTask):
     def is_valid(self) -> bool:
         """Whether there are weights."""
         return self.valid
+
+    def get_path(self, validate: bool = True) -> str | None:
+        """The weights; until a new training has validated, those of the one before."""
+        weights = _weights(Path(self._arguments["path"], "models"))
+        return str(weights) if weights else super().get_path(validate)
 
     def check(self, path: str) -> None:
         """Raise HTTPException 422 with a sentence if the bundle cannot segment an image."""
@@ -331,6 +338,12 @@ def _stats(rows: list[dict[str, Any]], loss: float | None) -> dict[str, Any]:
         names = {"key_metric_name": KEY_METRIC, "best_metric": best, "best_metric_epoch": epoch}
         found |= {"best_metric": best, "eval": {"metrics": metrics, **names}}
     return found
+
+
+def _weights(models: Path) -> Path | None:
+    """The newest weights of a bundle: a training moves those of the one before it aside when it starts."""
+    found = [*sorted(models.glob(f"earlier/*/{MODEL}")), *models.glob(MODEL)]
+    return found[-1] if found else None
 
 
 def _answered(do: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:

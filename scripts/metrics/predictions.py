@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from networks.errors import UserError
 from networks.workflow.data import IMAGE_SUFFIXES, Pair, case_name
 
 POSTFIX = "_seg"  # of this project's inference
@@ -14,11 +15,11 @@ def find_predictions(folder: str, pairs: Sequence[Pair], dataset_dir: str) -> li
     Of several files of that name the one in the image's subfolder counts.
 
     Raises:
-        FileNotFoundError: no such folder, or a case has no file or several in it.
+        UserError: no such folder, or a case has no file or several in it.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"The folder {root} does not exist; give a folder of saved label maps.")
+        raise UserError(f"The folder {root} does not exist; give a folder of saved label maps.")
     by_stem: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith("."):
@@ -34,7 +35,7 @@ def _one(root: Path, by_stem: dict[str, list[Path]], pair: Pair, dataset_dir: st
         parent = root / Path(case_name(pair["image"], dataset_dir)).parent
         found = [path for path in found if path.parent == parent] or found
     if len(found) != 1:
-        raise FileNotFoundError(
+        raise UserError(
             f"{root} holds {len(found)} label maps for {pair['image']}; expected one file named {image} or "
             f"{image}{POSTFIX}: run the inference config on this data set first, or sort the files."
         )

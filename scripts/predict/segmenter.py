@@ -17,8 +17,10 @@ from monai.transforms import LoadImage, Orientation
 from PIL import Image
 from torch import nn
 
-from networks.workflow import check_cases, load_weights, put_in_place
+from networks.errors import UserError
+from networks.workflow import check_cases, load_weights
 from networks.workflow.evaluation import label_overlay
+from networks.workflow.files import put_in_place
 from scripts.datasets.dicom import read_series
 from scripts.datasets.dicom_seg import uid_notice, write_dicom_seg
 from scripts.opened_bundle import InferenceConfig
@@ -37,7 +39,7 @@ class Segmenter:
         network: what to call instead of the bundle's network; by default that, with the weights of ``ckpt_path``.
 
     Raises:
-        FileNotFoundError, ValueError: the weights are missing or of another network, or the config has no
+        UserError: the weights are missing or of another network, or the config has no
             ``SaveImaged`` to write label maps with.
     """
 
@@ -155,7 +157,7 @@ def _save_index(config: InferenceConfig) -> int:
     transforms = config.raw("postprocessing")["transforms"]
     found = [i for i, transform in enumerate(transforms) if "SaveImaged" in str(transform.get("_target_"))]
     if len(found) != 1:
-        raise ValueError(
+        raise UserError(
             f"The postprocessing of {config.name} has {len(found)} SaveImaged; expected one that writes the label maps."
         )
     return found[0]

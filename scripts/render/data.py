@@ -7,12 +7,25 @@ WORKFLOW = "networks.workflow"
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def load(preset: Preset, keys: list[str]) -> list[Config]:
-    """Reading files as they are, channel first."""
+def load_image() -> list[Config]:
+    """Reading an image as it is, channel first, by MONAI's own transforms: archives for inference know no others."""
     return [
-        {"_target_": "LoadImaged", "keys": keys, "image_only": True, "reader": "@reader"},
-        {"_target_": "EnsureChannelFirstd", "keys": keys},
+        {"_target_": "LoadImaged", "keys": ["image"], "image_only": True, "reader": "@reader"},
+        {"_target_": "EnsureChannelFirstd", "keys": ["image"]},
     ]
+
+
+def load_case() -> Config:
+    """Reading and checking image and label, the label on the image's grid."""
+    return {
+        "_target_": f"{WORKFLOW}.LoadCased",
+        "keys": PAIR,
+        "reader": "@reader",
+        "in_channels": "@in_channels",
+        "out_channels": "@out_channels",
+        "spatial_dims": "@spatial_dims",
+        "check": "@check_data",
+    }
 
 
 def image_only(preset: Preset) -> list[Config]:
@@ -34,10 +47,10 @@ def train_preprocessing(preset: Preset) -> Config:
     """Deterministic transforms of image and label, then the recipe's random ones."""
     augmentation = preset.recipe.augmentation()
     if preset.volumes:
-        fixed = [*load(preset, PAIR), *_orient_and_resize(PAIR, ["trilinear", "nearest"]), *_intensity(preset)]
+        fixed = [load_case(), *_orient_and_resize(PAIR, ["trilinear", "nearest"]), *_intensity(preset)]
         fixed.append({"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]})
         return compose(*fixed, *augmentation)
-    fixed = [*load(preset, PAIR), *_intensity(preset)]
+    fixed = [load_case(), *_intensity(preset)]
     fixed.append({"_target_": "SpatialPadd", "keys": PAIR, "spatial_size": "@img_size", "mode": "reflect"})
     crop = {"_target_": "RandSpatialCropd", "keys": PAIR, "roi_size": "@img_size", "random_size": False}
     return compose(*fixed, crop, *augmentation)
@@ -53,12 +66,11 @@ def train_dataset(preset: Preset) -> Config:
             "cache_rate": "@cache_rate",
         }
     return {
-        "_target_": "CacheDataset",
-        "data": "$workflow.case_list(@datalist, 'training') * @crops_per_image",
+        "_target_": f"{WORKFLOW}.CaseDataset",
+        "data": "$workflow.case_list(@datalist, 'training')",
         "transform": "@train::preprocessing",
         "cache_rate": "@cache_rate",
-        "hash_as_key": True,
-        "progress": False,
+        "repeats": "@crops_per_image",
     }
 
 

@@ -1,10 +1,10 @@
 """Building the configs that score a trained network."""
 
-from networks.workflow.scores import TOLERANCE
+from networks.workflow.protocols import TOLERANCE
 from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
-from scripts.render.data import PAIR, WORKFLOW, Config
+from scripts.render.data import WORKFLOW, Config
 from scripts.render.shared import check, load_weights, more_options
 from scripts.render.training import train
 
@@ -21,8 +21,11 @@ def evaluate(bundle: Bundle) -> Config:
         "split": "test",
         "model": bundle.name,
         "tolerance": TOLERANCE,
-        "validate::dataset::data": "$workflow.case_list(@datalist, @split)",
-        "validate::dataset::cache_rate": 0,
+        "validate::dataset": {
+            "_target_": "Dataset",
+            "data": "$workflow.case_list(@datalist, @split)",
+            "transform": "@validate::preprocessing",
+        },
         "validate::postprocessing": data.compose(*data.label_map("@validate::preprocessing")),
         "validate::key_metric": None,
         "validate::scores": {
@@ -43,7 +46,7 @@ def evaluate(bundle: Bundle) -> Config:
             "$monai.utils.set_determinism(@seed)",
             check("@validate::dataset::data"),
         ],
-        "run": ["$@validate::evaluator.run()"],
+        "run": ["$workflow.evaluate(@validate::evaluator, @output_dir)"],
         "training": "%run",
     }
     return {**content, **more_options(content, train(bundle))}
@@ -56,7 +59,7 @@ def preset_paper(preset: Preset) -> Config:
         overlay["validate::postprocessing"] = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
         return overlay
     return overlay | {
-        "validate::preprocessing": data.compose(*data.load(preset, PAIR), *data.oriented_image(preset)),
+        "validate::preprocessing": data.compose(data.load_case(), *data.oriented_image(preset)),
         "validate::inferer": {
             "_target_": f"{WORKFLOW}.ZoomedSliceInferer",
             "roi_size": "@img_size",

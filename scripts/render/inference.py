@@ -5,6 +5,9 @@ from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.shared import (
+    AMP,
+    DEFAULT_WORKERS,
+    PIN,
     check,
     common,
     data_ids,
@@ -31,7 +34,7 @@ def inference(bundle: Bundle) -> Config:
         "check_data": True,
         **data_ids(preset),
         "amp": True,
-        "num_workers": 0,
+        "num_workers": DEFAULT_WORKERS,
         "sw_batch_size": 8,
         "img_size": [preset.recipe.img_size] * 2,
         **preset.recipe.options,
@@ -39,7 +42,7 @@ def inference(bundle: Bundle) -> Config:
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",
         "datalist": f"$workflow.list_images(@dataset_dir, {phantom(preset)})",
-        "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
+        "preprocessing": data.compose(*data.load_image(), *data.image_only(preset)),
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {
             "_target_": "DataLoader",
@@ -47,6 +50,7 @@ def inference(bundle: Bundle) -> Config:
             "batch_size": 1,
             "shuffle": False,
             "num_workers": "@num_workers",
+            "pin_memory": PIN,
         },
         "inferer": data.inferer(preset),
         "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
@@ -59,13 +63,12 @@ def inference(bundle: Bundle) -> Config:
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
             "val_handlers": "@handlers",
-            "amp": "$@amp and 'cuda' in str(@device)",
+            "amp": AMP,
         },
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
         "run": [
             check("@datalist", classes="None"),
-            "$workflow.write_atomically(@postprocessing)",
-            "$@evaluator.run()",
+            "$workflow.infer(@evaluator, @postprocessing, @output_dir)",
         ],
     }
     return {**content, "options": options(content)}
@@ -98,7 +101,7 @@ def preset_inference(bundle: Bundle, preset: Preset) -> Config:
     overlay |= more_options(overlay, inference(bundle))
     if preset.kind != bundle.default.kind:
         overlay |= {
-            "preprocessing": data.compose(*data.load(preset, ["image"]), *data.image_only(preset)),
+            "preprocessing": data.compose(*data.load_image(), *data.image_only(preset)),
             "inferer": data.inferer(preset),
             "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
         }

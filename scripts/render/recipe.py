@@ -7,7 +7,7 @@ from scripts.render.data import Config
 def loss(recipe: Recipe) -> Config:
     """Weighted cross-entropy and the papers' Dice: squared denominator, over the whole batch, with background."""
     ce, dice = recipe.loss_weights
-    balanced = "$workflow.balanced_weights(@train::dataset::data, @out_channels, @reader).to(@device)"
+    balanced = "$workflow.balanced_weights(@train::dataset).to(@device)"
     return {
         "_target_": "DiceCELoss",
         **({"weight": balanced} if recipe.balanced else {}),

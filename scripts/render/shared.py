@@ -9,6 +9,9 @@ from scripts.render.data import WORKFLOW, Config
 
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
 DATASET_DIR = {"ct": "data/ct_phantom", "mr": "data/mr", "micrograph": "data/precipitate_phantom"}
+AMP = "$workflow.truth(@amp) and 'cuda' in str(@device)"
+PIN = "$'cuda' in str(@device)"
+DEFAULT_WORKERS = "$workflow.default_workers(@device)"
 CHANNELS = {"ct": 1, "mr": 1, "micrograph": 3}
 
 
@@ -40,7 +43,17 @@ def data_ids(preset: Preset) -> Config:
         return {**ids, "spatial_dims": 3, "reader": None, "intensity_range": [-125, 275]}
     if preset.kind == "mr":
         return {**ids, "spatial_dims": 3, "reader": None, "intensity_percentiles": [0, 100]}
-    return {**ids, "spatial_dims": 2, "reader": "PILReader"}
+    reader = {
+        "_target_": f"{WORKFLOW}.PictureReader",
+        "channels": "@in_channels",
+        "window": "$@window or workflow.stored_window(@dataset_dir)",
+    }
+    return {**ids, "spatial_dims": 2, "window": None, "reader": reader}
+
+
+def trained_ids(preset: Preset) -> list[str]:
+    """The ids of the data that the record of a training keeps: how files are read is no property of the weights."""
+    return [key for key in data_ids(preset) if key != "reader"]
 
 
 def recipe_ids(recipe: Recipe) -> Config:
@@ -74,7 +87,8 @@ def phantom(preset: Preset) -> str:
 
 def check(cases: str, classes: str = "@out_channels") -> str:
     """The check of images and labels before a run."""
-    return f"$workflow.check_cases({cases}, @in_channels, {classes}, @reader, @spatial_dims) if @check_data else None"
+    arguments = f"{cases}, @in_channels, {classes}, @reader, @spatial_dims"
+    return f"$workflow.check_cases({arguments}) if workflow.truth(@check_data) else None"
 
 
 def load_weights() -> Config:

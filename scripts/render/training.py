@@ -2,10 +2,12 @@
 
 from scripts.catalog.bundles import Bundle
 from scripts.render import data
-from scripts.render.data import PAIR, WORKFLOW, Config
+from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import loss, lr_scheduler, optimizer
 from scripts.render.shared import (
-    check,
+    AMP,
+    DEFAULT_WORKERS,
+    PIN,
     common,
     data_ids,
     more_options,
@@ -14,6 +16,7 @@ from scripts.render.shared import (
     phantom,
     preset_ids,
     recipe_ids,
+    trained_ids,
 )
 
 NOT_FIRST = "$idist.get_rank() > 0"
@@ -32,13 +35,15 @@ def train(bundle: Bundle) -> Config:
         **common(bundle),
         "log_dir": "$@bundle_root + '/logs'",
         "check_data": True,
+        "allow_overlap": False,
         "preset": None,
         **data_ids(preset),
         "pretrained": None,
         "resume": False,
+        "overwrite": False,
         "seed": 0,
         "amp": True,
-        "num_workers": 0,
+        "num_workers": DEFAULT_WORKERS,
         "cache_rate": 1.0,
         **recipe_ids(recipe),
         "datalist": f"$workflow.load_datalist(@dataset_dir, {phantom(preset)})",
@@ -49,6 +54,7 @@ def train(bundle: Bundle) -> Config:
         "loss": loss(recipe),
         "optimizer": optimizer(recipe),
         "lr_scheduler": lr_scheduler(recipe),
+        "events": {"_target_": f"{WORKFLOW}.EventLog", "log_dir": "@log_dir"},
         "train": {
             "preprocessing": data.train_preprocessing(preset),
             "dataset": data.train_dataset(preset),
@@ -58,6 +64,7 @@ def train(bundle: Bundle) -> Config:
                 "batch_size": "@batch_size",
                 "shuffle": True,
                 "num_workers": "@num_workers",
+                "pin_memory": PIN,
             },
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
             "postprocessing": data.compose(
@@ -106,7 +113,7 @@ def train(bundle: Bundle) -> Config:
                 {
                     "_target_": "TensorBoardStatsHandler",
                     "_disabled_": NOT_FIRST,
-                    "log_dir": "@log_dir",
+                    "summary_writer": "@events",
                     "tag_name": "train_loss",
                     "output_transform": "$monai.handlers.from_engine('loss', first=True)",
                 },
@@ -123,6 +130,14 @@ def train(bundle: Bundle) -> Config:
                     "path": "$@ckpt_dir + '/model_final.pt'",
                     "network": "@network",
                 },
+                {
+                    "_target_": f"{WORKFLOW}.KeepEarlier",
+                    "ckpt_dir": "@ckpt_dir",
+                    "output_dir": "@output_dir",
+                    "log_dir": "@log_dir",
+                    "resume": "@resume",
+                    "overwrite": "@overwrite",
+                },
             ],
             "trainer": {
                 "_target_": "SupervisedTrainer",
@@ -136,17 +151,16 @@ def train(bundle: Bundle) -> Config:
                 "postprocessing": "@train::postprocessing",
                 "key_train_metric": "@train::key_metric",
                 "train_handlers": "@train::handlers",
-                "amp": "$@amp and 'cuda' in str(@device)",
+                "amp": AMP,
             },
         },
         "validate": {
-            "preprocessing": data.compose(*data.load(preset, PAIR), *data.image_only(preset)),
+            "preprocessing": data.compose(data.load_case(), *data.image_only(preset)),
             "dataset": {
-                "_target_": "CacheDataset",
+                "_target_": f"{WORKFLOW}.CaseDataset",
                 "data": "$workflow.case_list(@datalist, 'validation')",
                 "transform": "@validate::preprocessing",
                 "cache_rate": "@cache_rate",
-                "progress": False,
             },
             "dataloader": {
                 "_target_": "DataLoader",
@@ -154,6 +168,9 @@ def train(bundle: Bundle) -> Config:
                 "batch_size": 1,
                 "shuffle": False,
                 "num_workers": "@num_workers",
+                "pin_memory": PIN,
+                # nothing in it is random; the training's workers are started, and so seeded, anew in every epoch
+                "persistent_workers": "$@num_workers > 0",
             },
             "inferer": data.inferer(preset),
             "postprocessing": data.compose(
@@ -165,17 +182,17 @@ def train(bundle: Bundle) -> Config:
                 {
                     "_target_": "TensorBoardStatsHandler",
                     "_disabled_": NOT_FIRST,
-                    "log_dir": "@log_dir",
+                    "summary_writer": "@events",
                     "iteration_log": False,
                 },
-                {"_target_": f"{WORKFLOW}.OverlayWriter", "log_dir": "@log_dir"},
+                {"_target_": f"{WORKFLOW}.OverlayWriter", "events": "@events"},
                 {
                     "_target_": f"{WORKFLOW}.BestCheckpoint",
                     "path": "$@ckpt_dir + '/model.pt'",
                     "network": "@network",
                     "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
                     "validation=@validate::dataset::data)",
-                    "ids": {key: f"@{key}" for key in ("preset", *data_ids(preset), "img_size", *bundle.options)},
+                    "ids": {key: f"@{key}" for key in ("preset", *trained_ids(preset), "img_size", *bundle.options)},
                 },
             ],
             "evaluator": {
@@ -187,7 +204,7 @@ def train(bundle: Bundle) -> Config:
                 "postprocessing": "@validate::postprocessing",
                 "key_val_metric": "@validate::key_metric",
                 "val_handlers": "@validate::handlers",
-                "amp": "$@amp and 'cuda' in str(@device)",
+                "amp": AMP,
             },
         },
         "initialize": [
@@ -198,7 +215,11 @@ def train(bundle: Bundle) -> Config:
             "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
         ],
         # not in initialize, which MONAI runs as well to load the weights only
-        "run": [check("@train::dataset::data + @validate::dataset::data"), "$@train::trainer.run()"],
+        "run": [
+            "$workflow.check_lists(@dataset_dir, @allow_overlap, training=@train::dataset::data, "
+            "validation=@validate::dataset::data)",
+            "$workflow.train(@train::trainer, @validate::evaluator, @ckpt_dir, @output_dir)",
+        ],
         "training": "%run",
     }
     return {**content, "options": options(content)}
@@ -251,7 +272,7 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
     if preset.kind != bundle.default.kind:
         overlay |= {
             "train::dataset": data.train_dataset(preset),
-            "validate::preprocessing": data.compose(*data.load(preset, PAIR), *data.image_only(preset)),
+            "validate::preprocessing": data.compose(data.load_case(), *data.image_only(preset)),
             "validate::inferer": data.inferer(preset),
         }
     return overlay

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from networks.workflow.records import file_hash
+from networks.workflow.files import file_hash
 from scripts.zoo.carried import CarriedCode
 
 MANIFEST = "manifest.json"

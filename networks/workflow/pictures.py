@@ -1,0 +1,240 @@
+"""Pictures (PNG, TIFF, JPEG, BMP) as networks take them: one function for converters, training and inference.
+
+Grey, palette, one bit, alpha, CMYK, 8 or 16 bit all become 8-bit grey or RGB, upright as a viewer shows them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import itk
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.data.image_reader import _copy_compatible_dict, _stack_images
+from monai.utils import MetaKeys, ensure_tuple
+from PIL import Image, UnidentifiedImageError
+
+from networks.errors import UserError
+
+CHANNELS = (1, 3)
+_PIXEL_TYPES = {"unsigned_char": itk.UC, "unsigned_short": itk.US}
+# What is not grey or RGB in the file is left to Pillow.
+_CONVERTED = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+# So is what ITK reads wrongly: TIFF with alpha beside grey, or not stored upright, and grey BMP, which becomes RGB.
+_PLAIN = {"L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "RGB": "RGB", "RGBA": "RGB"}
+_ORIENTATION, _BITS = 0x0112, 258  # tags of EXIF and TIFF
+# Left-right and up-down flips and an exchange of the axes, in this order, that turn what is stored upright.
+_UPRIGHT = {
+    2: (True, False, False),
+    3: (True, True, False),
+    4: (False, True, False),
+    5: (False, False, True),
+    6: (False, True, True),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+
+def read_picture(path: str | Path, channels: int | None = None, window: Sequence[float] | None = None) -> np.ndarray:
+    """A picture as a network sees it, without alpha.
+
+    Args:
+        path: PNG, TIFF, JPEG or BMP.
+        channels: 3 (grey is repeated) or 1 (colours are averaged by luminance); by default as the file has them.
+        window: values of 16-bit pictures that become 0 and 255; by default 0 and 65535, v / 257 rounded as in OpenCV.
+
+    Returns:
+        (height, width, 1 or 3) uint8.
+
+    Raises:
+        UserError: as :func:`read_pixels`.
+    """
+    return as_picture(read_pixels(path), channels, window)
+
+
+def as_picture(pixels: np.ndarray, channels: int | None = None, window: Sequence[float] | None = None) -> np.ndarray:
+    """What :func:`read_picture` makes of the pixels of a file (height, width, channels)."""
+    pixels = to_8_bit(pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1], window)
+    if channels is None or pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def read_index_map(path: str | Path) -> np.ndarray:
+    """A label: as :func:`read_pixels`, but the numbers and not the colours of a palette, and 0 and 1 of one bit.
+
+    Returns:
+        (height, width, channels) uint8 or uint16; a label has one channel.
+
+    Raises:
+        UserError: as :func:`read_pixels`.
+    """
+    return read_pixels(path, numbers=True)
+
+
+def read_pixels(path: str | Path, numbers: bool = False) -> np.ndarray:
+    """Pixel values as they are in the file, upright, colours as RGB(A).
+
+    ITK reads every compression of TIFF. Its own choice of pixel type drops alpha and fails on 16-bit colour, and
+    Pillow keeps only the high byte of 16-bit colour; a vector image has neither fault. What is no grey or RGB in the
+    file, and what ITK reads wrongly, is left to Pillow.
+
+    Args:
+        path: PNG, TIFF, JPEG or BMP.
+        numbers: the numbers of a palette instead of its colours.
+
+    Returns:
+        (height, width, channels), uint8 or uint16.
+
+    Raises:
+        UserError: not an image that can be read, damaged, of several pages, animated, or neither 8 nor 16 bit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    try:
+        about = _about(path)
+        if about.as_mode:
+            with Image.open(path) as image:
+                kept = numbers and image.mode in ("1", "P")
+                pixels = np.asarray(image if kept else image.convert(about.as_mode))
+            pixels = pixels.astype(np.uint16 if pixels.dtype.itemsize == 2 else np.uint8)
+            pixels = pixels.reshape(*pixels.shape[:2], -1)
+        else:
+            pixels = _by_itk(path)
+        # of TIFF, Pillow turns the pixels upright by itself
+        return pixels if about.format == "TIFF" else _upright(pixels, about.orientation)
+    except UserError:
+        raise
+    except (OSError, EOFError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = lines[-1].strip()[:200].rstrip(".")  # ITK puts the place in its source first
+        raise UserError(f"{path} cannot be read ({reason}); it may be damaged.") from error
+
+
+def to_8_bit(pixels: np.ndarray, window: Sequence[float] | None = None) -> np.ndarray:
+    """uint8 values; of 16 bit the window's ends become 0 and 255, or v / 257 rounded, so that 65535 becomes 255."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if window is None:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    low, high = window
+    return np.round((pixels.astype(np.float32) - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
+
+
+class PictureReader(ImageReader):
+    """:func:`read_picture` for MONAI's ``LoadImage``; as MONAI's other readers it puts x first.
+
+    Args:
+        channels: 1 or 3, those of the network; None leaves them as they are.
+        window: as for :func:`read_picture`.
+        is_label: read class numbers, by :func:`read_index_map`.
+
+    Raises:
+        UserError: another number of channels, or a window that is not two increasing numbers.
+    """
+
+    def __init__(
+        self, channels: int | None = None, window: Sequence[float] | None = None, is_label: bool = False
+    ) -> None:
+        super().__init__()
+        if channels not in (None, *CHANNELS):
+            raise UserError(
+                f"in_channels is {channels}, but pictures are read with 1 or 3 channels; give --in_channels 1 or 3, or "
+                "--reader the name of a MONAI reader."
+            )
+        if window is not None and not (len(window) == 2 and window[0] < window[1]):
+            raise UserError(f"window is {window}; expected two values such as 0,4095, the lower one first.")
+        self.channels, self.window, self.is_label = channels, window, is_label
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Every file is tried: its content and not its name says what it is."""
+        return True
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[str]:
+        """The paths. ``LoadImage`` would try other readers if this one failed here, which take what is refused."""
+        return [str(path) for path in ensure_tuple(data)]
+
+    def get_data(self, img: Sequence[str]) -> tuple[np.ndarray, dict]:
+        """Array (width, height, channels), or (width, height) of one channel, and MONAI's meta data.
+
+        Raises:
+            UserError: as :func:`read_picture`.
+        """
+        arrays, meta = [], {}
+        for path in img:
+            pixels = read_index_map(path) if self.is_label else read_picture(path, self.channels, self.window)
+            array = pixels.swapaxes(0, 1)
+            array = array[..., 0] if array.shape[2] == 1 else array
+            header = {
+                MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[:2]),
+                MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if array.ndim == 2 else -1,
+            }
+            _copy_compatible_dict(header, meta)
+            arrays.append(array)
+        return _stack_images(arrays, meta), meta
+
+
+class _About(NamedTuple):
+    format: str = ""  # Pillow's; empty if it does not know
+    orientation: int = 1
+    as_mode: str = ""  # mode to read it in by Pillow; empty for ITK
+
+
+def _about(path: Path) -> _About:
+    """How to read a file, from its header. Pillow knows fewer kinds than ITK, so that it does not know is no error."""
+    try:
+        with Image.open(path) as image:
+            # more frames of a JPEG are thumbnails or depth; pages of a TIFF are counted by ITK, which knows thumbnails
+            if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+                raise UserError(f"{path} is an animation of {image.n_frames} pictures; expected one picture.")
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            as_mode = _CONVERTED.get(image.mode, "")
+            if image.format == "BMP" or (image.format == "TIFF" and (image.mode == "LA" or orientation != 1)):
+                as_mode = as_mode or _PLAIN.get(image.mode, "")
+            if as_mode and image.format == "TIFF":
+                if max(image.tag_v2.get(_BITS, (8,))) > 8 and as_mode != "I;16":
+                    raise UserError(
+                        f"{path} has 16-bit colours that are not stored upright (orientation {orientation}) or as RGB; "
+                        "save it anew, upright, as RGB or grey."
+                    )
+                _require_one_page(path)
+            return _About(image.format or "", orientation, as_mode)
+    except UnidentifiedImageError:
+        return _About()
+
+
+def _image_io(path: Path) -> itk.ImageIOBase:
+    io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if io is None:
+        raise UserError(f"{path} is not an image in a known format, or it is damaged.")
+    io.SetFileName(str(path))
+    io.ReadImageInformation()
+    return io
+
+
+def _require_one_page(path: Path) -> itk.ImageIOBase:
+    io = _image_io(path)
+    if io.GetNumberOfDimensions() > 2 and io.GetDimensions(2) > 1:
+        raise UserError(f"{path} has {io.GetDimensions(2)} pages; expected one picture.")
+    return io
+
+
+def _by_itk(path: Path) -> np.ndarray:
+    io = _require_one_page(path)
+    component = io.GetComponentTypeAsString(io.GetComponentType())
+    if component not in _PIXEL_TYPES:
+        raise UserError(f"{path} holds pixels of type {component}; expected 8 or 16 bit without sign.")
+    reader = itk.ImageFileReader[itk.VectorImage[_PIXEL_TYPES[component], 2]].New(FileName=str(path), ImageIO=io)
+    reader.Update()
+    return itk.array_from_image(reader.GetOutput())
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    left_right, up_down, exchange = _UPRIGHT.get(orientation, (False, False, False))
+    pixels = pixels[:, ::-1] if left_right else pixels
+    pixels = pixels[::-1] if up_down else pixels
+    return np.ascontiguousarray(pixels.swapaxes(0, 1) if exchange else pixels)

@@ -1,0 +1,73 @@
+"""An orderly end at any time: what SIGTERM and Ctrl-C do."""
+
+import contextlib
+import multiprocessing.util
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+GRACE = 3.0  # seconds in which a second signal is taken for the first: torchrun sends what the terminal has sent
+_says: list[Callable[[], str]] = []
+
+
+@contextlib.contextmanager
+def stoppable(say: Callable[[], str]) -> Iterator[None]:
+    """End on SIGTERM and Ctrl-C by a line of what is safe and how to go on, and the exit code 143 or 130.
+
+    Both raise SystemExit where the program is, so that temporary files and folders are removed on the way. Data
+    loaders' workers end with their process. In other threads than the main one, which get no signals, nothing changes.
+
+    Args:
+        say: makes the sentence, in the moment of the signal.
+    """
+    handlers = stop_orderly()
+    try:
+        with saying(say):
+            yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def saying(say: Callable[[], str]) -> Iterator[None]:
+    """What :func:`stop_orderly` says meanwhile."""
+    _says.append(say)
+    try:
+        yield
+    finally:
+        _says.remove(say)
+
+
+def stop_orderly() -> dict[int, Any]:
+    """End on SIGTERM and Ctrl-C as :func:`stoppable` says, from now on.
+
+    Returns:
+        The handlers before; none in another thread than the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    # workers that end at once leave theirs behind; they share that of this process if it has one before them
+    multiprocessing.util.get_temp_dir()
+    process, first = os.getpid(), []
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() != process:  # a worker of a data loader, which the terminal has told as well
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if first:
+            if time.monotonic() - first[0] > GRACE:
+                os._exit(128 + number)
+            return
+        first.append(time.monotonic())
+        if int(os.environ.get("RANK", 0)) == 0:
+            what = _says[-1]() if _says else "Nothing was written; start again."
+            print(f"\nStopped. {what}", file=sys.stderr, flush=True)
+        raise SystemExit(128 + number)
+
+    return {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

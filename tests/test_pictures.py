@@ -1,0 +1,186 @@
+"""Pictures of every kind become the same 8-bit channels in conversion, training and inference."""
+
+import json
+from pathlib import Path
+
+import itk
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from PIL import Image, ImageOps
+
+from networks.errors import UserError
+from networks.workflow import PictureReader, check_cases
+from networks.workflow.checks import loader
+from networks.workflow.pictures import read_index_map, read_picture
+from scripts.catalog.bundles import BY_NAME
+from tests.converters import run, save_tiff
+from tests.test_bundles import build_network
+from tests.workflows import config_paths, tiny_overrides
+from tests.workflows import run as run_config
+
+BUNDLE = BY_NAME["cs_unet"]
+ORIENTATION = 0x0112
+GREY = np.kron(np.random.default_rng(0).integers(0, 256, (5, 7)), np.ones((16, 16))).astype(np.uint8)  # 80 x 112
+RGB = np.stack([GREY, GREY[::-1], 255 - GREY], axis=2)
+KINDS = [
+    *(("L", suffix) for suffix in ("png", "bmp", "tif")),
+    *((mode, suffix) for mode in ("I;16", "P", "RGBA", "LA") for suffix in ("png", "tif")),
+    ("RGB;16", "tif"),
+    ("CMYK", "tif"),
+    ("RGB", "png"),
+]
+
+
+def save(path: Path, mode: str, shade: int = 0, **options) -> Path:
+    """The picture in one of the kinds that microscopes and cameras write; another shade makes it another picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grey, rgb = GREY // (shade + 1), RGB // (shade + 1)
+    if mode == "I;16":
+        Image.fromarray(grey.astype(np.uint16) * 257).save(path, **options)
+    elif mode == "RGB;16":
+        save_tiff(path, rgb.astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(grey if mode in ("L", "LA") else rgb).convert(mode)
+        if mode in ("LA", "RGBA"):
+            image.putalpha(90)
+        image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(("mode", "suffix"), KINDS)
+def test_every_kind_is_the_picture_that_a_viewer_shows(mode: str, suffix: str, tmp_path: Path) -> None:
+    path = save(tmp_path / f"a.{suffix}", mode)
+    expected = np.repeat(GREY[..., None], 3, axis=2) if mode in ("L", "LA", "I;16") else RGB
+    if mode == "P":  # of 256 colours
+        expected = np.asarray(Image.fromarray(RGB).convert("P").convert("RGB"))
+    np.testing.assert_array_equal(read_picture(path, 3), expected)
+    np.testing.assert_array_equal(read_picture(path, 1)[..., 0], Image.fromarray(expected).convert("L"))
+    loaded = loader(PictureReader(3))(str(path))
+    assert loaded.dtype == torch.uint8
+    np.testing.assert_array_equal(loaded, expected.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16", "LA"])
+def test_pictures_are_upright_as_displayed(mode: str, suffix: str, tmp_path: Path) -> None:
+    if (mode, suffix) in (("CMYK", "png"), ("I;16", "jpg"), ("LA", "jpg")):
+        pytest.skip("there are no such files")
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        options = {"tiffinfo": {ORIENTATION: orientation}} if suffix == "tif" else {"exif": exif}
+        # two decoders differ where colours of half the resolution are brought to the full one
+        options |= {"quality": 95, "subsampling": 0} if suffix == "jpg" else {}
+        path = save(tmp_path / f"{orientation}.{suffix}", mode, **options)
+        with Image.open(path) as stored:
+            shown = ImageOps.exif_transpose(stored)
+            shown = np.asarray(shown) // 257 if mode == "I;16" else np.asarray(shown.convert("RGB"))
+        expected = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
+        found = read_picture(path, 3).astype(int)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= (4 if suffix == "jpg" else 0)
+
+
+def test_16_bit_colours_that_are_not_upright_are_refused(tmp_path: Path) -> None:
+    """Pillow would read their high bytes and ITK turns them wrongly."""
+    path = save(tmp_path / "a.tif", "RGB;16")
+    data = path.read_bytes()
+    assert read_picture(path).shape == (80, 112, 3)
+    tag = np.array([ORIENTATION, 3], "<u2").tobytes() + np.array([1], "<u4").tobytes()
+    assert data.count(tag) == 1
+    at = data.index(tag) + len(tag)
+    path.write_bytes(data[:at] + b"\x06\x00" + data[at + 2 :])
+    with pytest.raises(UserError, match=r"a\.tif has 16-bit colours that are not stored upright"):
+        read_picture(path)
+
+
+def test_pages_animations_and_other_types_are_refused(tmp_path: Path) -> None:
+    frames = [Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy())]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    frames[0].convert("P").save(tmp_path / "p.tif", save_all=True, append_images=[frames[1].convert("P")])
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "f.tif")
+    itk.imwrite(itk.image_view_from_array(GREY.astype(np.int16)), str(tmp_path / "s.tif"))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    (tmp_path / "text.png").write_text("no picture")
+    for name, message in {
+        "a.tif": "2 pages",
+        "p.tif": "2 pages",
+        "a.png": "an animation of 2",
+        "f.tif": "type float",
+        "s.tif": "type short",
+        "cut.png": "cannot be read",
+        "text.png": "not an image",
+        "none.png": "does not exist",
+    }.items():
+        for read in (
+            lambda path: read_picture(path, 3),
+            lambda path: check_cases([{"image": str(path)}], 3, reader=PictureReader(3)),
+        ):
+            with pytest.raises(UserError, match=rf"{name}.*{message}"):
+                read(tmp_path / name)
+
+
+def test_labels_are_the_numbers_of_a_palette(tmp_path: Path) -> None:
+    label = (GREY > 100).astype(np.uint8) + (GREY > 200)
+    image = Image.fromarray(label).convert("P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    image.putdata(label.ravel().tolist())
+    for name in ("a.png", "a.tif", "a.bmp"):
+        image.save(tmp_path / name)
+        np.testing.assert_array_equal(read_index_map(tmp_path / name)[..., 0], label)
+    Image.fromarray(label).save(tmp_path / "grey.bmp")
+    np.testing.assert_array_equal(read_index_map(tmp_path / "grey.bmp")[..., 0], label)
+
+
+def test_windows(tmp_path: Path) -> None:
+    values = np.array([[0, 1000, 2000, 3000, 4095, 9000]] * 3, np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png", 1, [1000, 3000])[0, :, 0].tolist() == [0, 0, 128, 255, 255, 255]
+    for window in ([3000, 1000], [1]):
+        with pytest.raises(UserError, match="the lower one first"):
+            PictureReader(3, window)
+    with pytest.raises(UserError, match="in_channels is 2"):
+        PictureReader(2)
+
+
+def test_inference_sees_what_the_conversion_wrote(tmp_path: Path, monkeypatch) -> None:
+    """Of every original the very pixels, 16 bit by the window that the data set keeps."""
+    for number, (mode, suffix) in enumerate(KINDS):
+        save(tmp_path / "in" / "images" / f"{number:02d}.{suffix}", mode, shade=number)
+        (tmp_path / "in" / "masks").mkdir(exist_ok=True)
+        Image.fromarray((GREY > 100).astype(np.uint8)).save(tmp_path / "in" / "masks" / f"{number:02d}.png")
+    names = ("--images", "images/{case}.*", "--masks", "masks/{case}.png", "--labels", "background,cell")
+    where, target = ("--source", tmp_path / "in", "--output_dir", tmp_path / "out"), tmp_path / "out"
+    assert run(monkeypatch, "folder", *where, *names, "--window", "100,30000") == 0
+    content = json.loads((target / "dataset.json").read_text())
+    assert content["intensity"]["window"] == [100, 30000]
+    parser = ConfigParser()
+    parser.read_config(config_paths(BUNDLE, "inference"))
+    parser.update({"dataset_dir": str(target)})
+    reader = parser.get_parsed_content("reader")
+    written = [target / item["image"] for name in ("training", "validation", "test") for item in content[name]]
+    assert len(written) == len(KINDS)
+    for path in written:
+        (original,) = (tmp_path / "in" / "images").glob(f"{path.stem}.*")
+        seen, _ = reader.get_data(reader.read(original))
+        np.testing.assert_array_equal(seen.swapaxes(0, 1), np.asarray(Image.open(path)))
+
+
+def test_inference_takes_every_kind(tmp_path: Path) -> None:
+    """Grey, 16 bit, palette, alpha and CMYK were refused; the label maps have the sizes of what is displayed."""
+    for number, (mode, suffix) in enumerate(KINDS):
+        save(tmp_path / "in" / f"{number:02d}.{suffix}", mode)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    save(tmp_path / "in" / "turned.jpg", "RGB", exif=exif)
+    (tmp_path / "models").mkdir()
+    torch.save(build_network(BUNDLE).state_dict(), tmp_path / "models" / "model.pt")
+    options = tiny_overrides(BUNDLE, tmp_path, tmp_path / "in", window=[0, 65535])
+    run_config(config_paths(BUNDLE, "inference"), "inference", **options)
+    found = {path.name: Image.open(path).size for path in (tmp_path / "eval").rglob("*_seg.png")}
+    assert len(found) == len(KINDS) + 1
+    assert found.pop("turned_seg.png") == (80, 112)
+    assert set(found.values()) == {(112, 80)}

@@ -27,11 +27,11 @@ from networks.workflow import (
     check_dataset,
     class_names,
     load_datalist,
-    write_atomically,
 )
 from networks.workflow import training as training_module
 from networks.workflow.arguments import check_command_line
 from networks.workflow.evaluation import overlay, write_csv
+from networks.workflow.saving import write_atomically
 
 LOAD = [LoadImaged(("image", "label"), image_only=True), EnsureChannelFirstd(("image", "label"))]
 

@@ -28,6 +28,8 @@ VERSIONS = {
         "segmentation-models-pytorch": "0.6.0",
         "tensorboard": "2.21.0",
     },
+    "apps": {"monai-label": "0.8.5"},
+    "apps for volumes": {"monai-deploy-app-sdk": "4.0.0"},
 }
 
 

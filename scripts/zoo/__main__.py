@@ -1,4 +1,4 @@
-"""Command line: ``python -m scripts.zoo pack|verify|push``."""
+"""Command line: ``python -m scripts.zoo pack|verify|push|submit``."""
 
 from scripts import command_line
 
@@ -57,7 +57,22 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
     push.push(name, repo, output_dir, private, load)
 
 
-COMMANDS = {"pack": pack, "verify": verify, "push": push}
+@command_line.when_stopped("What was written is part of a pull request; remove the bundle's folder and start again.")
+def submit(name: str, folder: str, weights_url: str = "") -> None:
+    """Lay a trained bundle out as a pull request to MONAI's model zoo: its folder, a unit test, a line for the CI.
+
+    Args:
+        name: bundle, trained and evaluated before.
+        folder: clone of the model zoo, or a folder for what is to be copied into one.
+        weights_url: address of the folder from which weights above 25 MB will be fetched; the zoo's repository does
+            not take them, and large_files.yml says where they are.
+    """
+    from scripts.zoo import submit
+
+    submit.submit(name, folder, weights_url)
+
+
+COMMANDS = {"pack": pack, "verify": verify, "push": push, "submit": submit}
 
 if __name__ == "__main__":
     command_line.run(COMMANDS, "python -m scripts.zoo")

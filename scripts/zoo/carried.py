@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from networks.errors import UserError
+from scripts.zoo.style import check_tools, formatted, with_sorted_imports
 
 SOURCE = "networks"
 DIGITS = 8
@@ -44,8 +45,10 @@ def carry(root: Path, name: str, version: str, classes: Iterable[str], modules: 
         modules: modules of ``networks`` that its configs use.
 
     Raises:
-        UserError: a name that ``networks`` does not have, or an import that cannot be renamed.
+        UserError: a name that ``networks`` does not have, an import that cannot be renamed, or the tools for the
+            zoo's style are not installed.
     """
+    check_tools()
     public = _public_list(_path(root, SOURCE).read_text(encoding="utf-8"))
     unknown = sorted(set(classes) - public.keys())
     if unknown:
@@ -61,7 +64,7 @@ def carry(root: Path, name: str, version: str, classes: Iterable[str], modules: 
     files = {}
     for module, text in sorted(sources.items()):
         path = _path(root, module).relative_to(root).as_posix()
-        files[package + path[len(SOURCE) :]] = rename_imports(text, package, path)
+        files[package + path[len(SOURCE) :]] = with_sorted_imports(rename_imports(formatted(text), package, path))
     return CarriedCode(package, tuple(sorted(sources)), files)
 
 
@@ -97,7 +100,7 @@ def is_module(root: Path, module: str) -> bool:
 def rename_imports(text: str, package: str, path: str) -> str:
     """The same source importing from ``package`` instead of ``networks``.
 
-    Only the module's name in each statement changes, so that line numbers stay.
+    Only the module's name in each statement changes.
 
     Raises:
         UserError: ``import networks...`` binds the name ``networks``, which would have to change everywhere.

@@ -14,11 +14,11 @@ from networks.errors import UserError
 from networks.workflow.files import atomic, json_text, put_in_place, write_json
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
-from scripts.render.documents import bundle_readme
 from scripts.zoo import weights as trained
 from scripts.zoo.carried import carry
 from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, large_files_yaml, make_manifest
 from scripts.zoo.packed_configs import module_ids, pack_config, used_by
+from scripts.zoo.readme import zoo_readme
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LARGE = 25 * 2**20  # the zoo's limit for a file in its repository
@@ -98,7 +98,8 @@ def assemble(bundle: Bundle, large_files_url: str = "", root: Path = ROOT) -> Pa
     files |= {f"configs/{name}.json": _json(content) for name, content in contents.items()}
     files["configs/metadata.json"] = _json(metadata)
     files["configs/logging.conf"] = LOGGING.encode()
-    files["docs/README.md"] = bundle_readme(bundle, statement, code.package, contents).encode()
+    evaluations = found.evaluations if found else ()
+    files["docs/README.md"] = zoo_readme(bundle, statement, code.package, contents, evaluations).encode()
     files |= {path: text.encode() for path, text in code.files.items()}
     aside = None
     if found is not None:
@@ -135,7 +136,8 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
     if packed.aside:
         put_in_place(packed.aside, folder / f"{packed.stem}_model.pt")
     source = f"{base_url.rstrip('/')}/{path.name}" if base_url else path.name
-    info[packed.stem] = {"checksum": checksum, "source": source}
+    description = json.loads(packed.files["configs/metadata.json"])["description"]
+    info[packed.stem] = {"checksum": checksum, "source": source, "description": description}
     write_json(index, dict(sorted(info.items())))
     return path
 

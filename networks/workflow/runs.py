@@ -25,7 +25,7 @@ from networks.workflow.config_files import config_ids, top_level
 from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
 from networks.workflow.saving import write_atomically
-from networks.workflow.stopping import saying
+from networks.workflow.stopping import GRACE, saying
 
 logger = logging.getLogger(__name__)
 BEST, LAST, FINAL, RECORD, LOG = "model.pt", "last.pt", "model_final.pt", "model.json", "metrics.csv"
@@ -190,7 +190,14 @@ def _alone(folders: Sequence[str | Path], work: str, remedy: str) -> Iterator[No
             raise SystemExit(1)  # the first process says why
         if refused is not None:
             raise refused
-        yield
+        try:
+            yield
+        except Exception:
+            if idist.get_world_size() > 1:
+                # where another process has ended, what they compute together fails; the launcher's signal, which ends
+                # this one in order, is on its way
+                time.sleep(GRACE)
+            raise
 
 
 @contextlib.contextmanager

@@ -7,18 +7,20 @@ the code itself.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from networks.layers.arguments import check_channels, image_sides
+from networks.base import SegmentationNetwork, image_sides
+from networks.errors import UserError
 from networks.layers.cnn import cnn_encoder, pad_image, to_tokens
 from networks.layers.eager import channels_last
 from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.mlp import ResMlp
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
-from networks.swin_unet import AUTHORS_NAMES as SWIN_UNET_NAMES
-from networks.swin_unet import SwinDecoderStage, check_swin, convert_names
+from networks.state_dicts import rename
+from networks.swin_unet import SWIN_NAMES, SwinDecoderStage, centre_tables, check_swin, mirrored_targets
 
 PATCH_SIZE = 4  # the stride of the finest convolutional feature
 
@@ -91,7 +93,21 @@ class FusionDecoder(nn.Module):
         return self.head(self.norm(x))
 
 
-class CSUnet(nn.Module):
+# The authors' names (regular expressions, without their prefix) and what they become, None where their network never
+# uses the tensor. The patch embedding of the network and of its encoder is one and the same; the decoder's is another,
+# and unused. Their EfficientNets keep the last convolution of the classifier. For the rest see `swin_unet`.
+NAMES = (
+    (r"cnn\.cnn_encoder\.(?:_conv_head|_bn1|conv_head)\..+", None),
+    (r"cnn\.cnn_encoder\.(.+)", "cnn_encoder.{}".format),
+    (r"decoder\.(?:patch_embed|norm)\..+", None),
+    (r"(?:encoder\.)?(patch_embed\..+)", "encoder.{}".format),
+    (r"encoder\.((?:layers|norm)\..+)", "encoder.{}".format),
+    *((rf"decoder\.{pattern}", target) for pattern, target in SWIN_NAMES[1:]),
+)
+AUTHORS_NAMES = tuple((rf"CSUnet\.{pattern}", target) for pattern, target in NAMES)
+
+
+class CSUnet(SegmentationNetwork):
     """CS-UNet for images of any size.
 
     The defaults are the authors' original network with two classes; `depths=(2, 2, 2, 2)` is their intermediate one.
@@ -127,12 +143,25 @@ class CSUnet(nn.Module):
         drop_path_rate: stochastic depth rate of the last Swin encoder block, rising linearly from zero.
 
     Raises:
-        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+        UserError: an argument is out of range; or, from `forward`, the image has another number of channels.
     """
 
-    fixed_img_size = False
-    scriptable = True
-    exportable = True
+    paper = "https://arxiv.org/abs/2308.13917"
+    variants: ClassVar[dict] = {
+        "resnet50": {"encoder_name": "resnet50"},
+        "efficientnet-b4": {"encoder_name": "efficientnet-b4"},
+        "vgg16_bn_2222": {"encoder_name": "vgg16_bn", "depths": (2, 2, 2, 2)},
+    }
+    repeats_grey = True
+    encoders: ClassVar[dict] = {"encoder": "swin", "cnn_encoder": "cnn"}
+    authors_names = AUTHORS_NAMES
+    small: ClassVar[dict] = {
+        "encoder_name": "resnet18",
+        "embed_dim": 24,
+        "depths": (2, 1, 1, 1),
+        "num_heads": (1, 2, 2, 4),
+        "window_size": 4,
+    }
 
     def __init__(
         self,
@@ -152,24 +181,21 @@ class CSUnet(nn.Module):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.2,
     ) -> None:
-        super().__init__()
-        counts = {"in_channels": in_channels, "out_channels": out_channels}
+        super().__init__(in_channels, out_channels)
         rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
-        check_swin(embed_dim, depths, num_heads, window_size, counts, rates)
+        check_swin(embed_dim, depths, num_heads, window_size, rates)
         if len(depths) != 4:
-            raise ValueError(
+            raise UserError(
                 f"depths={tuple(depths)} has {len(depths)} stages: give 4, one for each convolutional feature."
             )
         height, width = image_sides(img_size)
 
-        self.in_channels = in_channels
-        stem = 3 if in_channels == 1 else in_channels
         grid = (-(-height // PATCH_SIZE), -(-width // PATCH_SIZE))
         drop_paths = stage_drop_paths(drop_path_rate, depths)
         block = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "attn_drop": attn_drop_rate, "mlp": ResMlp}
-        self.cnn_encoder = cnn_encoder(encoder_name, stem, encoder_weights)
+        self.cnn_encoder = cnn_encoder(encoder_name, self.stem_channels, encoder_weights)
         self.encoder = SwinEncoder(
-            stem, grid, PATCH_SIZE, embed_dim, num_heads, window_size, drop_paths, drop_rate, **block
+            self.stem_channels, grid, PATCH_SIZE, embed_dim, num_heads, window_size, drop_paths, drop_rate, **block
         )
         self.decoder = FusionDecoder(
             out_channels,
@@ -185,12 +211,7 @@ class CSUnet(nn.Module):
         self.encoder.apply(init_weights)
         self.decoder.apply(init_weights)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        check_channels(x, self.in_channels)
-        height, width = x.shape[2], x.shape[3]
-        if self.in_channels == 1:
-            x = x.expand(-1, 3, -1, -1)
+    def logits(self, x: Tensor) -> Tensor:
         features = self.encoder(x)
         # The convolutions follow the memory format of their input.
         x = channels_last(pad_image(x, 32))
@@ -199,7 +220,11 @@ class CSUnet(nn.Module):
         for level, feature in enumerate(self.cnn_encoder(x)[-4:]):
             cnn_features.append(to_tokens(feature, x.shape[2] // stride, x.shape[3] // stride, features[level]))
             stride *= 2
-        return self.decoder(features, cnn_features)[:, :, :height, :width]
+        return self.decoder(features, cnn_features)
+
+    def pretrained_targets(self, name: str) -> list[str]:
+        """As in `SwinUnet`."""
+        return mirrored_targets(name, len(self.encoder.layers))
 
     @staticmethod
     def convert_authors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -210,23 +235,10 @@ class CSUnet(nn.Module):
         of smp 0.2.1's "timm-" families that smp 0.6 takes from timm (RegNet, Res2Net, ...) do not fit.
 
         Raises:
-            ValueError: a tensor has a name that the authors' network does not have.
+            UserError: a tensor has a name that the authors' network does not have.
         """
         names = AUTHORS_NAMES
         if any(name.endswith("cnn_encoder.conv_head.weight") for name in state_dict):
             # timm's EfficientNets, whose norm after it has a name that is in use elsewhere.
-            names = ((r"cnn\.cnn_encoder\.bn2\..+", None), *names)
-        return convert_names(state_dict, "CS-UNet", "CSUnet", names)
-
-
-# The authors' names (regular expressions, without their prefix) and what they become, None where their network never
-# uses the tensor. The patch embedding of the network and of its encoder is one and the same; the decoder's is another,
-# and unused. Their EfficientNets keep the last convolution of the classifier. For the rest see `swin_unet`.
-AUTHORS_NAMES = (
-    (r"cnn\.cnn_encoder\.(?:_conv_head|_bn1|conv_head)\..+", None),
-    (r"cnn\.cnn_encoder\.(.+)", "cnn_encoder.{}".format),
-    (r"decoder\.(?:patch_embed|norm)\..+", None),
-    (r"(?:encoder\.)?(patch_embed\..+)", "encoder.{}".format),
-    (r"encoder\.((?:layers|norm)\..+)", "encoder.{}".format),
-    *((rf"decoder\.{pattern}", target) for pattern, target in SWIN_UNET_NAMES[1:]),
-)
+            names = ((r"CSUnet\.cnn\.cnn_encoder\.bn2\..+", None), *names)
+        return centre_tables(rename(state_dict, names, "the authors' CS-UNet"))

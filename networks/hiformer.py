@@ -9,13 +9,15 @@ itself. The ResNets and the blocks of the fusion are timm's.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
+from networks.base import SegmentationNetwork, check_counts, check_rates, image_sides
+from networks.errors import UserError
 from networks.layers.eager import channels_last, is_plain
 from networks.layers.level_fusion import DoubleLevelFusion, NoFusion
 from networks.layers.swin import (
@@ -26,6 +28,7 @@ from networks.layers.swin import (
     scaled_grid,
     stage_drop_paths,
 )
+from networks.state_dicts import rename
 
 VARIANTS = {
     "S": {"encoder_name": "resnet34", "fusion_depths": (1, 1), "fusion_heads": (3, 3), "fusion_mlp_ratio": 1.0},
@@ -33,6 +36,7 @@ VARIANTS = {
     "L": {"encoder_name": "resnet34", "fusion_depths": (1, 4), "fusion_heads": (6, 6), "fusion_mlp_ratio": 4.0},
 }
 FUSIONS = ("authors", "paper")
+STRIDE = 16  # pixels per token of the coarsest level
 
 
 class ResNetStages(nn.Module):
@@ -159,7 +163,40 @@ def upsample(x: Tensor, scale: int) -> Tensor:
     return F.interpolate(x, scale_factor=float(scale), mode="bilinear", align_corners=False)
 
 
-class HiFormer(nn.Module):
+# Second names: the ResNet's later stages and the decoder's convolutions are registered twice.
+ALIASES = r"All2Cross\.pyramid\.resnet_layers\.[56]\..+|ConvUp_[sl]\.conv_tower\..+"
+
+# Parameters without influence on the authors' output: the norms behind the class tokens, and the fusion, of which the
+# ViT blocks' results are thrown away and the class tokens are dropped before the decoder.
+DEAD = r"All2Cross\.pyramid\.norm_[12]\..+|All2Cross\.blocks\.0\..+"
+
+# The authors' names (regular expressions) and what they become.
+RESNET_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1"}
+AUTHORS_NAMES = (
+    (ALIASES, None),
+    (r"All2Cross\.pos_embed\.([01])", "fusion.position.{}.position_embeddings".format),
+    (r"All2Cross\.pyramid\.resnet_layers\.([014])\.(.+)", lambda i, rest: f"cnn_encoder.{RESNET_PARTS[i]}.{rest}"),
+    (r"All2Cross\.pyramid\.p([23])\.(.+)", "cnn_encoder.layer{}.{}".format),
+    (r"All2Cross\.pyramid\.p([123])_ch\.(.+)", lambda i, rest: f"encoder.project.{int(i) - 1}.{rest}"),
+    (r"All2Cross\.pyramid\.p([12])_pm\.(.+)", lambda i, rest: f"encoder.layers.{int(i) - 1}.downsample.{rest}"),
+    (r"All2Cross\.pyramid\.swin_transformer\.(layers\..+)", "encoder.{}".format),
+    (r"All2Cross\.pyramid\.norm_([12])\.(.+)", lambda i, rest: f"fusion.class_norm.{int(i) - 1}.{rest}"),
+    (r"All2Cross\.blocks\.0\.blocks\.(.+)", "fusion.blocks.{}".format),
+    (r"All2Cross\.blocks\.0\.projs\.(.+)", lambda rest: f"fusion.cross.{rest[0]}.project{rest[1:]}"),
+    (r"All2Cross\.blocks\.0\.revert_projs\.(.+)", lambda rest: f"fusion.cross.{rest[0]}.revert{rest[1:]}"),
+    (r"All2Cross\.blocks\.0\.fusion\.(\d)\.norm1\.(.+)", "fusion.cross.{}.norm.{}".format),
+    (r"All2Cross\.blocks\.0\.fusion\.(\d)\.attn\.(.+)", "fusion.cross.{}.{}".format),
+    (r"All2Cross\.norm\.([01])\.(.+)", "fusion.norm.{}.{}".format),
+    (r"ConvUp_l\.convs_level\.0\.(.+)", "decoder.large.conv.{}".format),
+    (r"ConvUp_l\.convs_level\.1\.(.+)", "decoder.large.norm.{}".format),
+    (r"ConvUp_s\.convs_level\.([04])\.(.+)", lambda i, rest: f"decoder.small.{int(i) // 4}.conv.{rest}"),
+    (r"ConvUp_s\.convs_level\.([15])\.(.+)", lambda i, rest: f"decoder.small.{int(i) // 4}.norm.{rest}"),
+    (r"conv_pred\.0\.(.+)", "decoder.reduce.{}".format),
+    (r"segmentation_head\.0\.(.+)", "decoder.head.{}".format),
+)
+
+
+class HiFormer(SegmentationNetwork):
     """HiFormer for images of any size.
 
     The variants are the authors' S, B and L. Their code computes the paper's fusion but drops every result of it: only
@@ -188,12 +225,23 @@ class HiFormer(nn.Module):
         fusion_mlp_ratio: hidden channels of the ViT blocks' MLPs relative to the level's channels.
 
     Raises:
-        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+        UserError: an argument is out of range; or, from `forward`, the image has another number of channels.
     """
 
-    fixed_img_size = False
-    scriptable = True
-    exportable = True
+    paper = "https://arxiv.org/abs/2207.08518"
+    variants: ClassVar[dict] = {name: {"variant": name} for name in VARIANTS}
+    repeats_grey = True
+    encoders: ClassVar[dict] = {"encoder": "swin", "cnn_encoder": "cnn"}
+    authors_names = AUTHORS_NAMES
+    small: ClassVar[dict] = {
+        "encoder_name": "test_resnet",
+        "embed_dim": 12,
+        "depths": (1, 2, 1),
+        "num_heads": (1, 2, 4),
+        "window_size": 4,
+        "fusion_depths": (1, 1),
+        "fusion_heads": (2, 4),
+    }
 
     def __init__(
         self,
@@ -213,20 +261,20 @@ class HiFormer(nn.Module):
         fusion_heads: Sequence[int] | None = None,
         fusion_mlp_ratio: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels, multiple=STRIDE)
         if variant not in VARIANTS:
-            raise ValueError(f"variant={variant!r} is unknown: choose one of {', '.join(map(repr, VARIANTS))}.")
+            raise UserError(f"variant={variant!r} is unknown: choose one of {', '.join(map(repr, VARIANTS))}.")
         if fusion not in FUSIONS:
-            raise ValueError(f"fusion={fusion!r} is unknown: choose one of {', '.join(map(repr, FUSIONS))}.")
+            raise UserError(f"fusion={fusion!r} is unknown: choose one of {', '.join(map(repr, FUSIONS))}.")
         preset = VARIANTS[variant]
         encoder_name = preset["encoder_name"] if encoder_name is None else encoder_name
         fusion_depths = preset["fusion_depths"] if fusion_depths is None else fusion_depths
         fusion_heads = preset["fusion_heads"] if fusion_heads is None else fusion_heads
         fusion_mlp_ratio = preset["fusion_mlp_ratio"] if fusion_mlp_ratio is None else fusion_mlp_ratio
         height, width = image_sides(img_size)
-        check_counts(in_channels=in_channels, out_channels=out_channels, embed_dim=embed_dim, window_size=window_size)
+        check_counts(embed_dim=embed_dim, window_size=window_size)
         if encoder_name not in timm.list_models(module="resnet"):
-            raise ValueError(
+            raise UserError(
                 f"encoder_name={encoder_name!r} is not a ResNet of timm: choose for example 'resnet34' or 'resnet50'."
             )
         dims = (embed_dim, 4 * embed_dim)
@@ -234,14 +282,11 @@ class HiFormer(nn.Module):
         _check_stages("fusion_depths", fusion_depths, "fusion_heads", fusion_heads, dims)
         check_rates(drop_path_rate=drop_path_rate)
 
-        self.in_channels = in_channels
         self.converter_options = {"fusion": fusion}
-        self.stride = 16  # pixels per token of the coarsest level
-        small = (-(-height // self.stride), -(-width // self.stride))
+        small = (-(-height // STRIDE), -(-width // STRIDE))
         grids = ((4 * small[0], 4 * small[1]), small)
-        stem = 3 if in_channels == 1 else in_channels
         drop_paths = stage_drop_paths(drop_path_rate, depths)
-        self.cnn_encoder = ResNetStages(encoder_name, stem)
+        self.cnn_encoder = ResNetStages(encoder_name, self.stem_channels)
         channels = self.cnn_encoder.channels
         self.encoder = JoinedSwin(channels, embed_dim, grids[0], num_heads, window_size, drop_paths)
         if fusion == "paper":
@@ -250,18 +295,11 @@ class HiFormer(nn.Module):
             self.fusion = NoFusion(dims, grids)
         self.decoder = Decoder(out_channels, dims)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        check_channels(x, self.in_channels)
-        height, width = x.shape[2], x.shape[3]
-        if self.in_channels == 1:
-            x = x.expand(-1, 3, -1, -1)
-        if height % self.stride or width % self.stride:
-            x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
+    def logits(self, x: Tensor) -> Tensor:
         fine, middle, coarse = self.cnn_encoder(x)
         large, small = self.encoder(fine, middle, coarse)
         large, small = self.fusion(large, small)
-        return self.decoder(large, small)[:, :, :height, :width]
+        return self.decoder(large, small)
 
     def pretrained_targets(self, name: str) -> list[str]:
         """Where a tensor of a Swin checkpoint (in Microsoft's layout) goes: stages and mergings.
@@ -279,32 +317,18 @@ class HiFormer(nn.Module):
         embeddings the one of the class token.
 
         Raises:
-            ValueError: a tensor has a name that the authors' network does not have.
+            UserError: a tensor has a name that the authors' network does not have.
         """
-        converted = {}
-        for name, tensor in state_dict.items():
-            name = name.removeprefix("module.")
-            if re.fullmatch(ALIASES, name) or name.endswith(("relative_position_index", "attn_mask")):
-                continue
-            position = re.fullmatch(r"All2Cross\.pos_embed\.([01])", name)
-            if position:
-                side, level = math.isqrt(tensor.shape[1] - 1), position[1]
-                patches = tensor[:, 1:].unflatten(1, (side, side))
-                converted[f"fusion.position.{level}.position_embeddings"] = patches
+        names = ((DEAD, None), *AUTHORS_NAMES) if fusion == "authors" else AUTHORS_NAMES
+        converted = rename(state_dict, names, "the authors' HiFormer")
+        for name, tensor in [*converted.items()]:
+            if re.fullmatch(r"encoder\.project\.\d\.weight", name):
+                converted[name] = tensor.flatten(1)  # their 1 x 1 convolutions to tokens are linear layers here
+            elif name.startswith("fusion.position."):
+                side = math.isqrt(tensor.shape[1] - 1)
+                converted[name] = tensor[:, 1:].unflatten(1, (side, side))
                 if fusion == "paper":
-                    converted[f"fusion.class_position.{level}.position_embeddings"] = tensor[:, :1].unsqueeze(1)
-                continue
-            if fusion == "authors" and re.fullmatch(DEAD, name):
-                continue
-            for pattern, target in AUTHORS_NAMES:
-                match = re.fullmatch(pattern, name)
-                if match:
-                    name = target(*match.groups())
-                    break
-            else:
-                raise ValueError(f"{name!r} is not a tensor of the authors' HiFormer: check the file.")
-            # Their 1 x 1 convolutions to tokens are linear layers here.
-            converted[name] = tensor.flatten(1) if re.fullmatch(r"encoder\.project\.\d\.weight", name) else tensor
+                    converted[name.replace("position", "class_position", 1)] = tensor[:, :1].unsqueeze(1)
         return converted
 
 
@@ -312,49 +336,18 @@ def _check_stages(name: str, depths: Sequence[int], heads_name: str, heads: Sequ
     """Refuse numbers of blocks and heads that do not fit stages of these channels.
 
     Raises:
-        ValueError: says which.
+        UserError: says which.
     """
     if not len(depths) == len(heads) == len(dims):
-        raise ValueError(
+        raise UserError(
             f"{name}={tuple(depths)} and {heads_name}={tuple(heads)} do not describe {len(dims)} stages: "
             f"give {len(dims)} numbers in each."
         )
     if min(depths) < 1:
-        raise ValueError(f"{name}={tuple(depths)} has a stage without blocks: give at least 1 per stage.")
+        raise UserError(f"{name}={tuple(depths)} has a stage without blocks: give at least 1 per stage.")
     for number, dim in zip(heads, dims, strict=True):
         if number < 1 or dim % number:
-            raise ValueError(
+            raise UserError(
                 f"{heads_name}={tuple(heads)} does not fit: {number} heads do not divide the {dim} channels of "
                 "their stage, choose a divisor."
             )
-
-
-# Second names: the ResNet's later stages and the decoder's convolutions are registered twice.
-ALIASES = r"All2Cross\.pyramid\.resnet_layers\.[56]\..+|ConvUp_[sl]\.conv_tower\..+"
-
-# Parameters without influence on the authors' output: the norms behind the class tokens, and the fusion, of which the
-# ViT blocks' results are thrown away and the class tokens are dropped before the decoder.
-DEAD = r"All2Cross\.pyramid\.norm_[12]\..+|All2Cross\.blocks\.0\..+"
-
-# The authors' names (regular expressions) and what they become.
-RESNET_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1"}
-AUTHORS_NAMES = (
-    (r"All2Cross\.pyramid\.resnet_layers\.([014])\.(.+)", lambda i, rest: f"cnn_encoder.{RESNET_PARTS[i]}.{rest}"),
-    (r"All2Cross\.pyramid\.p([23])\.(.+)", "cnn_encoder.layer{}.{}".format),
-    (r"All2Cross\.pyramid\.p([123])_ch\.(.+)", lambda i, rest: f"encoder.project.{int(i) - 1}.{rest}"),
-    (r"All2Cross\.pyramid\.p([12])_pm\.(.+)", lambda i, rest: f"encoder.layers.{int(i) - 1}.downsample.{rest}"),
-    (r"All2Cross\.pyramid\.swin_transformer\.(layers\..+)", "encoder.{}".format),
-    (r"All2Cross\.pyramid\.norm_([12])\.(.+)", lambda i, rest: f"fusion.class_norm.{int(i) - 1}.{rest}"),
-    (r"All2Cross\.blocks\.0\.blocks\.(.+)", "fusion.blocks.{}".format),
-    (r"All2Cross\.blocks\.0\.projs\.(.+)", lambda rest: f"fusion.cross.{rest[0]}.project{rest[1:]}"),
-    (r"All2Cross\.blocks\.0\.revert_projs\.(.+)", lambda rest: f"fusion.cross.{rest[0]}.revert{rest[1:]}"),
-    (r"All2Cross\.blocks\.0\.fusion\.(\d)\.norm1\.(.+)", "fusion.cross.{}.norm.{}".format),
-    (r"All2Cross\.blocks\.0\.fusion\.(\d)\.attn\.(.+)", "fusion.cross.{}.{}".format),
-    (r"All2Cross\.norm\.([01])\.(.+)", "fusion.norm.{}.{}".format),
-    (r"ConvUp_l\.convs_level\.0\.(.+)", "decoder.large.conv.{}".format),
-    (r"ConvUp_l\.convs_level\.1\.(.+)", "decoder.large.norm.{}".format),
-    (r"ConvUp_s\.convs_level\.([04])\.(.+)", lambda i, rest: f"decoder.small.{int(i) // 4}.conv.{rest}"),
-    (r"ConvUp_s\.convs_level\.([15])\.(.+)", lambda i, rest: f"decoder.small.{int(i) // 4}.norm.{rest}"),
-    (r"conv_pred\.0\.(.+)", "decoder.reduce.{}".format),
-    (r"segmentation_head\.0\.(.+)", "decoder.head.{}".format),
-)

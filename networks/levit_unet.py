@@ -5,17 +5,20 @@ https://arxiv.org/abs/2107.08623. Authors' code: https://github.com/apple1986/Le
 was written). Written from the paper and from measured outputs of the authors' code, not from the code itself.
 """
 
-import re
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
+from networks.base import SegmentationNetwork, check_counts, check_rates, image_sides
+from networks.errors import UserError
 from networks.layers.conv import UpBlock
 from networks.layers.levit import LevitEncoder, convert_levit
+from networks.state_dicts import rename
 
+STRIDE = 16  # of the stem
 VARIANTS = {
     "128s": {
         "embed_dim": (128, 256, 384),
@@ -77,7 +80,20 @@ def enlarge(x: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(x, [height, width], mode="bilinear", align_corners=True)
 
 
-class LevitUnet(nn.Module):
+# The authors' names (regular expressions) and what they become. Those of the transformer are converted
+# afterwards; in the 192 variant `blocks` are the same tensors as `block_1` to `block_3`.
+AUTHORS_NAMES = (
+    (r"blocks\.\d+\..+", None),
+    (r"block_[123]\.(\d+\..+)", "blocks.{}".format),
+    (r"cnn_b([1-4])\.0\.c\.(.+)", "encoder.stem.conv{}.linear.{}".format),
+    (r"cnn_b([1-4])\.0\.bn\.(.+)", "encoder.stem.conv{}.bn.{}".format),
+    (r"decoderBlock_([123])\.conv([12])\.0\.(.+)", lambda i, j, rest: f"decoder.blocks.{int(i) - 1}.conv{j}.{rest}"),
+    (r"decoderBlock_([123])\.conv([12])\.1\.(.+)", lambda i, j, rest: f"decoder.blocks.{int(i) - 1}.norm{j}.{rest}"),
+    (r"segmentation_head\.0\.(.+)", "decoder.head.{}".format),
+)
+
+
+class LevitUnet(SegmentationNetwork):
     """LeViT-UNet for images of any size.
 
     The defaults are the authors' smallest network with two classes. As in their code and unlike the paper's figure, the
@@ -102,12 +118,21 @@ class LevitUnet(nn.Module):
         drop_path_rate: stochastic depth rate of every block; by default 0.1 for "384" and else 0.
 
     Raises:
-        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+        UserError: an argument is out of range; or, from `forward`, the image has another number of channels.
     """
 
-    fixed_img_size = False
-    scriptable = True
-    exportable = True
+    paper = "https://arxiv.org/abs/2107.08623"
+    variants: ClassVar[dict] = {name: {"variant": name} for name in VARIANTS}
+    encoders: ClassVar[dict] = {"encoder": "levit"}
+    authors_names = AUTHORS_NAMES
+    small: ClassVar[dict] = {
+        "embed_dim": (16, 24),
+        "key_dim": 8,
+        "depths": (1, 1),
+        "num_heads": (2, 3),
+        "decoder_channels": (32, 16, 8),
+        "drop_path_rate": 0.1,
+    }
 
     def __init__(
         self,
@@ -123,51 +148,44 @@ class LevitUnet(nn.Module):
         decoder_channels: Sequence[int] = (512, 256, 128),
         drop_path_rate: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels, multiple=STRIDE)
         if variant not in VARIANTS:
-            raise ValueError(f"variant={variant!r} is unknown: choose one of {', '.join(map(repr, VARIANTS))}.")
+            raise UserError(f"variant={variant!r} is unknown: choose one of {', '.join(map(repr, VARIANTS))}.")
         preset = VARIANTS[variant]
         embed_dim = preset["embed_dim"] if embed_dim is None else embed_dim
         key_dim = preset["key_dim"] if key_dim is None else key_dim
         depths = preset["depths"] if depths is None else depths
         num_heads = preset["num_heads"] if num_heads is None else num_heads
         drop_path_rate = preset["drop_path_rate"] if drop_path_rate is None else drop_path_rate
-        check_counts(in_channels=in_channels, out_channels=out_channels, key_dim=key_dim)
+        check_counts(key_dim=key_dim)
         stages = {"embed_dim": embed_dim, "depths": depths, "num_heads": num_heads}
         if len({len(values) for values in stages.values()}) > 1 or not embed_dim:
             given = ", ".join(f"{name}={tuple(values)}" for name, values in stages.items())
-            raise ValueError(f"{given} do not describe the same stages: give one number per stage in each.")
+            raise UserError(f"{given} do not describe the same stages: give one number per stage in each.")
         for name, values in (stages | {"decoder_channels": decoder_channels}).items():
             if min(values) < 1:
-                raise ValueError(f"{name}={tuple(values)} is not possible: give numbers of at least 1.")
+                raise UserError(f"{name}={tuple(values)} is not possible: give numbers of at least 1.")
         if embed_dim[0] % 8:
-            raise ValueError(
+            raise UserError(
                 f"embed_dim={tuple(embed_dim)} is not possible: the stem doubles its channels three times up to the "
                 f"first stage's {embed_dim[0]}, give that a multiple of 8."
             )
         if any(dim % key_dim for dim in embed_dim[:-1]):
-            raise ValueError(
+            raise UserError(
                 f"key_dim={key_dim} does not divide the channels of all but the last stage, "
                 f"embed_dim={tuple(embed_dim)}: choose a divisor, because it makes the heads in between."
             )
         if len(decoder_channels) != 3:
-            raise ValueError(f"decoder_channels={tuple(decoder_channels)} is not possible: give three numbers.")
+            raise UserError(f"decoder_channels={tuple(decoder_channels)} is not possible: give three numbers.")
         check_rates(drop_path_rate=drop_path_rate)
         height, width = image_sides(img_size)
 
-        self.in_channels = in_channels
-        self.stride = 16  # of the stem
-        grid = (-(-height // self.stride), -(-width // self.stride))
+        grid = (-(-height // STRIDE), -(-width // STRIDE))
         self.encoder = LevitEncoder(in_channels, embed_dim, key_dim, depths, num_heads, grid, drop_path_rate)
         self.decoder = LevitDecoder(out_channels, embed_dim, decoder_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        check_channels(x, self.in_channels)
-        height, width = x.shape[2], x.shape[3]
-        if height % self.stride or width % self.stride:
-            x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
-        return self.decoder(self.encoder(x))[:, :, :height, :width]
+    def logits(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
 
     @staticmethod
     def convert_authors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -177,32 +195,8 @@ class LevitUnet(nn.Module):
         same tensors as `block_1` to `block_3`.
 
         Raises:
-            ValueError: a tensor has a name that the authors' network does not have.
+            UserError: a tensor has a name that the authors' network does not have.
         """
-        converted, blocks = {}, {}
-        for name, tensor in state_dict.items():
-            name = name.removeprefix("module.")
-            if name.endswith("attention_bias_idxs") or re.match(r"blocks\.\d+\.", name):
-                continue
-            block = re.fullmatch(r"block_[123]\.(\d+\..+)", name)
-            if block:
-                blocks[block[1]] = tensor
-                continue
-            for pattern, target in AUTHORS_NAMES:
-                match = re.fullmatch(pattern, name)
-                if match:
-                    converted[target(*match.groups())] = tensor
-                    break
-            else:
-                raise ValueError(f"{name!r} is not a tensor of the authors' LeViT-UNet: check the file.")
-        return converted | {f"encoder.{target}": tensor for _, target, tensor in convert_levit(blocks)}
-
-
-# The authors' names (regular expressions) and what they become, but for those of the transformer.
-AUTHORS_NAMES = (
-    (r"cnn_b([1-4])\.0\.c\.(.+)", "encoder.stem.conv{}.linear.{}".format),
-    (r"cnn_b([1-4])\.0\.bn\.(.+)", "encoder.stem.conv{}.bn.{}".format),
-    (r"decoderBlock_([123])\.conv([12])\.0\.(.+)", lambda i, j, rest: f"decoder.blocks.{int(i) - 1}.conv{j}.{rest}"),
-    (r"decoderBlock_([123])\.conv([12])\.1\.(.+)", lambda i, j, rest: f"decoder.blocks.{int(i) - 1}.norm{j}.{rest}"),
-    (r"segmentation_head\.0\.(.+)", "decoder.head.{}".format),
-)
+        renamed = rename(state_dict, AUTHORS_NAMES, "the authors' LeViT-UNet")
+        blocks = {name.removeprefix("blocks."): renamed.pop(name) for name in [*renamed] if name.startswith("blocks.")}
+        return renamed | {f"encoder.{target}": tensor for _, target, tensor in convert_levit(blocks)}

@@ -21,11 +21,8 @@ import torch
 from monai.networks.layers import GaussianFilter
 from PIL import Image
 
-ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
-"""The organs of the Synapse multi-organ papers in the order of their tables; the label ids are 1 to 8."""
-
-PHASES = ("secondary precipitate", "tertiary precipitate")
-"""The classes of the precipitate micrographs; the label ids are 1 and 2."""
+from networks.class_names import ORGANS, PRECIPITATES
+from networks.errors import UserError
 
 NOT_EVIDENCE = "A phantom for trying the software: no score on it is evidence of accuracy."
 
@@ -51,7 +48,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     removed; when the process is killed it stays behind under a name that starts with a dot, and nobody reads it.
 
     Raises:
-        FileExistsError: ``path`` exists and is not an empty folder, before or after the block.
+        UserError: ``path`` exists and is not an empty folder, before or after the block.
     """
     path = Path(path).absolute()
     _refuse_existing(path)
@@ -71,7 +68,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 def _refuse_existing(path: Path) -> None:
     if path.exists() and not (path.is_dir() and next(path.iterdir(), None) is None):
-        raise FileExistsError(f"{path} already exists and is not an empty folder; choose another or remove it first.")
+        raise UserError(f"{path} already exists and is not an empty folder; choose another or remove it first.")
 
 
 def write_ct_phantom(
@@ -95,8 +92,8 @@ def write_ct_phantom(
         seed: start of the random numbers.
 
     Raises:
-        FileExistsError: ``dataset_dir`` exists and is not empty.
-        ValueError: the volume is too small or too coarse to hold every organ.
+        UserError: ``dataset_dir`` exists and is not empty.
+        UserError: the volume is too small or too coarse to hold every organ.
     """
     spacing = np.asarray(_FIELD_OF_VIEW) / np.asarray(size) if spacing is None else np.asarray(spacing, float)
 
@@ -106,7 +103,7 @@ def write_ct_phantom(
         image, label = _abdomen(rng, size, case_spacing)
         missing = [name for i, name in enumerate(ORGANS, 1) if not (label == i).any()]
         if missing:
-            raise ValueError(f"A phantom of size {tuple(size)} is too small to hold: {', '.join(missing)}.")
+            raise UserError(f"A phantom of size {tuple(size)} is too small to hold: {', '.join(missing)}.")
         affine = np.diag([*case_spacing, 1.0])
         affine[:3, 3] = -case_spacing * (np.asarray(size) - 1) / 2 + rng.uniform(-40, 40, 3).round(1)
         stored = nib.orientations.axcodes2ornt(_ORIENTATIONS[index % len(_ORIENTATIONS)])
@@ -150,7 +147,7 @@ def write_precipitate_phantom(
         seed: start of the random numbers.
 
     Raises:
-        FileExistsError: ``dataset_dir`` exists and is not empty.
+        UserError: ``dataset_dir`` exists and is not empty.
     """
 
     def write_case(index: int, image_path: Path, label_path: Path) -> None:
@@ -165,7 +162,7 @@ def write_precipitate_phantom(
             "description": f"Synthetic micrographs of secondary and tertiary precipitates. {NOT_EVIDENCE}",
             "tensorImageSize": "2D",
             "modality": {"0": "SEM"},
-            "labels": {"0": "matrix", **{str(i): name for i, name in enumerate(PHASES, 1)}},
+            "labels": {"0": "matrix", **{str(i): name for i, name in enumerate(PRECIPITATES, 1)}},
         },
         (num_training, num_validation, num_test),
         ".png",
@@ -179,7 +176,7 @@ def ensure_ct_phantom(dataset_dir: str | os.PathLike, **kwargs) -> str:
     Several processes may call it at once: each writes its own copy, the first one to finish gives the folder its name.
 
     Raises:
-        FileExistsError: the folder holds files but no ``dataset.json``; nothing is written into it.
+        UserError: the folder holds files but no ``dataset.json``; nothing is written into it.
     """
     return _ensure(dataset_dir, write_ct_phantom, kwargs)
 

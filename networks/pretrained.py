@@ -13,24 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
-import torch
 import torch.nn.functional as F
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from safetensors.torch import load_file
 from timm.layers import resize_rel_pos_bias_table
 from timm.models import adapt_input_conv, clean_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
 
-from networks.checkpoint_formats import FORMATS, OURS, Format
+from networks.checkpoint_formats import OURS, Format, encoder_name, formats
+from networks.errors import UserError
 from networks.layers.levit import extend_biases
-from networks.workflow.checkpoints import read_checkpoint, unwrap
+from networks.state_dicts import CONSTANTS, check_plain, check_tensor, read_weights, unwrap, unwrap_state
 
 logger = logging.getLogger(__name__)
 
-WRAPPERS = ("network", "model", "state_dict")  # keys of ours, of Microsoft and Meta, of Lightning and NASA
-CONSTANTS = ("relative_position_index", "attn_mask", "attention_bias_idxs")
 COUNTER = "num_batches_tracked"
 HUB_TIMEOUT = 10.0  # seconds
 
@@ -87,38 +83,41 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
             "swin_tiny_patch4_window7_224", which is downloaded unless it is in Hugging Face's cache.
 
     Raises:
-        FileNotFoundError: the source is neither a file nor a timm model with weights.
-        ConnectionError: the download failed.
-        ValueError: the file is not readable, holds more than tensors and plain values, has no known format, or fits
-            the network too little: less than half of a transformer encoder, not all of a convolutional one, or of a
-            whole network anything but the head.
+        UserError: the source is neither a file nor a timm model with weights; the file is not readable, holds more than
+            tensors and plain values, or values that are none; it has no known format, or fits the network too little:
+            less than half of a transformer encoder, not all of a convolutional one, or of a whole network anything but
+            the head.
+        UserError: the download failed.
     """
     network = unwrap(network)
-    content = _read(source)
-    wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    content = content if wrapper is None else content[wrapper]
+    content = unwrap_state(_read(source))
     state = clean_state_dict({str(name): value for name, value in content.items() if isinstance(value, Tensor)})
+    for name, tensor in state.items():
+        check_plain(name, tensor, source)
     weights = {name: tensor for name, tensor in state.items() if not name.endswith(CONSTANTS)}
-    form = next((form for form in _formats(network) if weights and form.detect(network, weights)), None)
+    form = next((form for form in formats(network) if weights and form.detect(network, weights)), None)
     if form is None:
         found = ", ".join(repr(str(name)) for name in list(content)[:4]) or "nothing"
-        raise ValueError(
+        raise UserError(
             f"{source} is no checkpoint that {type(network).__name__} can use: it holds {found}"
-            f"{', ...' if len(content) > 4 else ''}. Accepted are {', '.join(form.name for form in _formats(network))}."
+            f"{', ...' if len(content) > 4 else ''}. Accepted are {', '.join(form.name for form in formats(network))}."
         )
 
     skipped = {str(name): "not a tensor" for name, value in content.items() if not isinstance(value, Tensor)}
     skipped |= dict.fromkeys(state.keys() - weights.keys(), "follows from the sizes")
     own = network.state_dict()
     convolutions = [name for name, tensor in own.items() if tensor.ndim == 4 and name.endswith(".weight")]
-    stems = {next((c for c in convolutions if c.startswith(f"{part}.")), "") for part in ("encoder", "cnn_encoder")}
+    stems = {
+        next((c for c in convolutions if c.startswith(f"{part}.")), "") for part in getattr(network, "encoders", {})
+    }
     filled, resized, used = {}, {}, set()
-    unused = dict.fromkeys(weights, "no counterpart in the network") if not form.whole else {}
+    unused = dict.fromkeys(weights, "no counterpart in the network") if form.encoder else {}
     for name, target, tensor in form.convert(network, weights):
         if target not in own:
             unused.setdefault(name, "no counterpart in the network")
             continue
         shapes = f"{tuple(tensor.shape)} in the file, {tuple(own[target].shape)} in the network"
+        check_tensor(name, tensor, own[target], source)
         fitted = _fit(target, tensor, own[target], target in stems)
         if fitted is None:
             unused[name] = f"another shape: {shapes}"
@@ -146,32 +145,28 @@ def load_all(network: nn.Module, sources: str | Path | Sequence[str | Path]) -> 
 
 def sources(network: nn.Module) -> list[str]:
     """What `load` takes for this network beside its own checkpoints: names of formats."""
-    return [form.name for form in _formats(network) if form is not OURS]
-
-
-def _formats(network: nn.Module) -> list[Format]:
-    return [form for form in FORMATS if form.fits(network)]
+    return [form.name for form in formats(network) if form is not OURS]
 
 
 def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
     """Refuse what fits too little.
 
     Raises:
-        ValueError: says how much fits and names the first tensor that does not.
+        UserError: says how much fits and names the first tensor that does not.
     """
-    if form.whole:
+    if not form.encoder:
         # A head's last layer is as wide as the classes; fine-tuning on others starts it anew.
         missing = [name for name in report.left if "head" not in name.split(".")]
         foreign = [name for name, reason in report.skipped.items() if reason.startswith("no counterpart")]
         if missing or foreign:
-            raise ValueError(
+            raise UserError(
                 f"{report.source} ({report.format}) is of another {type(network).__name__}: {len(missing)} tensors of "
                 f"the network are not filled and {len(foreign)} of the file have no place "
                 f"(such as {(missing or foreign)[0]!r}){_shapes(report)}; build the network with the options that the "
                 "file was trained with, apart from out_channels, in_channels, img_size and window_size."
             )
         return
-    part = form.part(network)
+    part = encoder_name(network, form.encoder)
     # Files of old PyTorch versions have no counters, which have no influence.
     names = [name for name in network.state_dict() if name.startswith(f"{part}.") and not name.endswith(COUNTER)]
     filled = {*report.loaded, *report.resized}
@@ -181,14 +176,14 @@ def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
         modules = {name for name, _ in network.get_submodule(part).named_children()}
         foreign = [name for name in report.skipped if name.partition(".")[0] in modules and not name.endswith(COUNTER)]
         if left or foreign:
-            raise ValueError(
+            raise UserError(
                 f"{report.source} ({report.format}) does not fit {type(network).__name__}: {len(left)} tensors of its "
                 f"{part} are not filled and {len(foreign)} of the file have no place (such as "
                 f"{(left or foreign)[0]!r}); choose a file of this encoder, or build the network with that of the file."
             )
         return
     if 2 * len(left) > len(names) or len(left) == len(names):
-        raise ValueError(
+        raise UserError(
             f"{report.source} ({report.format}) does not fit {type(network).__name__}: only {len(names) - len(left)} "
             f"of the {part}'s {len(names)} tensors can be filled{_shapes(report)}; choose a checkpoint with the "
             "network's embed_dim, depths and num_heads, or build the network with those of the checkpoint."
@@ -237,33 +232,19 @@ def _fit(name: str, tensor: Tensor, like: Tensor, stem: bool) -> Tensor | None:
 
 def _read(source: str | Path) -> Mapping[str, Any]:
     """Content of a file or of a timm model's weights; errors as `load`."""
-    path = Path(source)
-    if not path.is_file():
-        hub_id = getattr(timm.get_pretrained_cfg(str(source)), "hf_hub_id", None)
-        if hub_id is None:
-            raise FileNotFoundError(
-                f"{source} is neither a file nor a timm model with weights: check the path or the name."
-            )
-        return _download(str(source), hub_id)
-    if path.suffix not in (".safetensors", ".npz"):
-        return read_checkpoint(path)
-    try:
-        return load_file(path) if path.suffix == ".safetensors" else _read_arrays(path)
-    except Exception as error:
-        raise ValueError(f"{path} is not a readable {path.suffix} file ({error}); it may be truncated.") from error
-
-
-def _read_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays of an .npz file; objects, which could run code, are an error."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    if Path(source).is_file():
+        return read_weights(source)
+    hub_id = getattr(timm.get_pretrained_cfg(str(source)), "hf_hub_id", None)
+    if hub_id is None:
+        raise UserError(f"{source} is neither a file nor a timm model with weights: check the path or the name.")
+    return _download(str(source), hub_id)
 
 
 def _download(name: str, hub_id: str) -> dict[str, Tensor]:
     """The weights that `timm.create_model(name, pretrained=True)` starts from.
 
     Raises:
-        ConnectionError: no answer, or no such file.
+        UserError: no answer, or no such file.
     """
     file = "model.safetensors"
     try:
@@ -272,7 +253,7 @@ def _download(name: str, hub_id: str) -> dict[str, Tensor]:
             get_hf_file_metadata(hf_hub_url(hub_id, file), timeout=HUB_TIMEOUT)
         return load_state_dict_from_hf(hub_id)
     except Exception as error:
-        raise ConnectionError(
+        raise UserError(
             f"The weights of {name} could not be downloaded ({type(error).__name__}); check the internet connection, "
             f"or fetch {file} from https://huggingface.co/{hub_id} elsewhere and give the path of that file instead."
         ) from error

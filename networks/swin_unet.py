@@ -7,16 +7,19 @@ was written). Written from the paper and from measured outputs of the authors' c
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
+from networks.base import SegmentationNetwork, check_counts, check_rates, image_sides
+from networks.errors import UserError
 from networks.layers.eager import is_plain
 from networks.layers.expand import UPSAMPLERS
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
+from networks.state_dicts import rename
 
 
 class SwinDecoderStage(nn.Module):
@@ -107,7 +110,22 @@ class SwinDecoder(nn.Module):
         return self.head(self.norm(x))
 
 
-class SwinUnet(nn.Module):
+# The authors' names (regular expressions, without their prefix) and what they become. `layers_up.0` is a bare patch
+# expanding; the later `layers_up` hold blocks and then the expanding that here opens the next stage.
+SWIN_NAMES = (
+    (r"((?:patch_embed|layers|norm)\..+)", "encoder.{}".format),
+    (r"layers_up\.0\.((?:expand|norm)\..+)", "decoder.layers.0.upsample.{}".format),
+    (r"layers_up\.(\d+)\.(blocks\..+)", lambda i, rest: f"decoder.layers.{int(i) - 1}.{rest}"),
+    (r"layers_up\.(\d+)\.(upsample\..+)", "decoder.layers.{}.{}".format),
+    (r"concat_back_dim\.(\d+)\.(.+)", lambda i, rest: f"decoder.layers.{int(i) - 1}.reduce.{rest}"),
+    (r"norm_up\.(.+)", "decoder.norm.{}".format),
+    (r"up\.(.+)", "decoder.head.{}".format),
+    (r"output\.(.+)", "decoder.head.output.{}".format),
+)
+AUTHORS_NAMES = tuple((rf"swin_unet\.{pattern}", target) for pattern, target in SWIN_NAMES)
+
+
+class SwinUnet(SegmentationNetwork):
     """Swin-Unet for images of any size.
 
     The defaults are the authors' tiny network with two classes; `embed_dim=128, num_heads=(4, 8, 16, 32)` is the base.
@@ -140,12 +158,15 @@ class SwinUnet(nn.Module):
             this is TransUNet's rule for the same ablation.
 
     Raises:
-        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+        UserError: an argument is out of range; or, from `forward`, the image has another number of channels.
     """
 
-    fixed_img_size = False
-    scriptable = True
-    exportable = True
+    paper = "https://arxiv.org/abs/2105.05537"
+    variants: ClassVar[dict] = {"tiny": {}, "base": {"embed_dim": 128, "num_heads": (4, 8, 16, 32)}}
+    repeats_grey = True
+    encoders: ClassVar[dict] = {"encoder": "swin"}
+    authors_names = AUTHORS_NAMES
+    small: ClassVar[dict] = {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}
 
     def __init__(
         self,
@@ -166,27 +187,25 @@ class SwinUnet(nn.Module):
         upsample: str = "expand",
         num_skips: int = 3,
     ) -> None:
-        super().__init__()
-        counts = {"in_channels": in_channels, "out_channels": out_channels, "patch_size": patch_size}
+        super().__init__(in_channels, out_channels)
         rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
-        check_swin(embed_dim, depths, num_heads, window_size, counts, rates)
+        check_counts(patch_size=patch_size)
+        check_swin(embed_dim, depths, num_heads, window_size, rates)
         if upsample not in UPSAMPLERS:
-            raise ValueError(f"upsample={upsample!r} is unknown: choose one of {', '.join(map(repr, UPSAMPLERS))}.")
+            raise UserError(f"upsample={upsample!r} is unknown: choose one of {', '.join(map(repr, UPSAMPLERS))}.")
         if upsample == "transpose" and patch_size % 2:
-            raise ValueError(f"patch_size={patch_size} is odd, which upsample='transpose' cannot undo: make it even.")
+            raise UserError(f"patch_size={patch_size} is odd, which upsample='transpose' cannot undo: make it even.")
         if not 0 <= num_skips < len(depths):
-            raise ValueError(
+            raise UserError(
                 f"num_skips={num_skips} is not possible with {len(depths)} stages: choose 0 to {len(depths) - 1}."
             )
         height, width = image_sides(img_size)
 
-        self.in_channels = in_channels
         grid = (-(-height // patch_size), -(-width // patch_size))
         drop_paths = stage_drop_paths(drop_path_rate, depths)
         block = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "attn_drop": attn_drop_rate}
-        stem = 3 if in_channels == 1 else in_channels
         self.encoder = SwinEncoder(
-            stem, grid, patch_size, embed_dim, num_heads, window_size, drop_paths, drop_rate, **block
+            self.stem_channels, grid, patch_size, embed_dim, num_heads, window_size, drop_paths, drop_rate, **block
         )
         block["drop"] = drop_rate
         self.decoder = SwinDecoder(
@@ -194,13 +213,12 @@ class SwinUnet(nn.Module):
         )
         self.apply(init_weights)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        check_channels(x, self.in_channels)
-        height, width = x.shape[2], x.shape[3]
-        if self.in_channels == 1:
-            x = x.expand(-1, 3, -1, -1)
-        return self.decoder(self.encoder(x))[:, :, :height, :width]
+    def logits(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+    def pretrained_targets(self, name: str) -> list[str]:
+        """Where a tensor of a Swin checkpoint (in Microsoft's layout) goes: see `mirrored_targets`."""
+        return mirrored_targets(name, len(self.encoder.layers))
 
     @staticmethod
     def convert_authors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -210,9 +228,9 @@ class SwinUnet(nn.Module):
         the authors shrank to a small grid are put at the centre of a full-sized table, whose other rows are zero.
 
         Raises:
-            ValueError: a tensor has a name that the authors' network does not have.
+            UserError: a tensor has a name that the authors' network does not have.
         """
-        return convert_names(state_dict, "Swin-Unet", "swin_unet", AUTHORS_NAMES)
+        return centre_tables(rename(state_dict, AUTHORS_NAMES, "the authors' Swin-Unet"))
 
 
 def check_swin(
@@ -220,7 +238,6 @@ def check_swin(
     depths: Sequence[int],
     num_heads: Sequence[int],
     window_size: int,
-    counts: Mapping[str, int],
     rates: Mapping[str, float],
 ) -> None:
     """Check the arguments of a network of Swin stages.
@@ -230,78 +247,50 @@ def check_swin(
         depths: blocks per stage.
         num_heads: attention heads per stage.
         window_size: window side in tokens.
-        counts: further arguments that must be at least 1, by name.
         rates: arguments that must be from 0 to below 1, by name.
 
     Raises:
-        ValueError: an argument is out of range.
+        UserError: an argument is out of range.
     """
-    check_counts(**counts, embed_dim=embed_dim, window_size=window_size)
+    check_counts(embed_dim=embed_dim, window_size=window_size)
     if len(depths) != len(num_heads) or len(depths) < 2:
-        raise ValueError(
+        raise UserError(
             f"depths={tuple(depths)} and num_heads={tuple(num_heads)} do not describe the same two or more "
             "stages: give one number per stage in each."
         )
     if min(depths) < 1:
-        raise ValueError(f"depths={tuple(depths)} has a stage without blocks: give at least 1 per stage.")
+        raise UserError(f"depths={tuple(depths)} has a stage without blocks: give at least 1 per stage.")
     for i, heads in enumerate(num_heads):
         if heads < 1 or embed_dim * 2**i % heads:
-            raise ValueError(
+            raise UserError(
                 f"num_heads={tuple(num_heads)} does not fit embed_dim={embed_dim}: {heads} heads do not divide the "
                 f"{embed_dim * 2**i} channels of stage {i}, choose a divisor."
             )
     check_rates(**rates)
 
 
-def convert_names(
-    state_dict: Mapping[str, Tensor],
-    network: str,
-    prefix: str,
-    names: Sequence[tuple[str, Callable[..., str] | None]],
-) -> dict[str, Tensor]:
-    """An authors' state dict of Swin stages under our names, with bias tables of full size.
+def mirrored_targets(name: str, stages: int) -> list[str]:
+    """Where a tensor of a Swin checkpoint goes: into the encoder, and from a stage's blocks also into the decoder's.
 
     Args:
-        state_dict: the authors' tensors.
-        network: what the authors call their network, for the error message.
-        prefix: the first part of all of their names.
-        names: regular expressions of the rest of their names and what makes our name of the groups, None where we have
-            none; the first match counts.
-
-    Raises:
-        ValueError: a tensor's name matches nothing.
+        name: the tensor's name in Microsoft's layout.
+        stages: of the encoder; the decoder's begin at the deepest but one resolution.
     """
-    converted = {}
-    for name, tensor in state_dict.items():
-        if name.endswith(("relative_position_index", "attn_mask")):
-            continue
-        for pattern, target in names:
-            match = re.fullmatch(rf"(?:module\.)?{prefix}\.{pattern}", name)
-            if match:
-                if target is not None:
-                    converted[target(*match.groups())] = tensor
-                break
-        else:
-            raise ValueError(f"{name!r} is not a tensor of the authors' {network}: check the file.")
-    tables = {name: tensor for name, tensor in converted.items() if name.endswith("position_bias_table")}
+    targets = [f"encoder.{name}"]
+    stage = re.match(r"layers\.(\d+)\.(blocks\..+)", name)
+    if stage:
+        targets.append(f"decoder.layers.{stages - 2 - int(stage[1])}.{stage[2]}")
+    return targets
+
+
+def centre_tables(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict whose bias tables all have the size of its largest: smaller ones at the centre of zeros."""
+    tables = {name: tensor for name, tensor in state.items() if name.endswith("position_bias_table")}
     size = max((math.isqrt(len(table)) for table in tables.values()), default=0)
+    centred = dict(state)
     for name, table in tables.items():
         side = math.isqrt(len(table))
         border = (size - side) // 2
         square = table.view(side, side, -1)
-        converted[name] = F.pad(square, (0, 0, border, border, border, border)).reshape(size * size, -1)
-    return converted
-
-
-# The authors' names (regular expressions, without their prefix) and what they become. `layers_up.0` is a bare patch
-# expanding; the later `layers_up` hold blocks and then the expanding that here opens the next stage.
-AUTHORS_NAMES = (
-    (r"((?:patch_embed|layers|norm)\..+)", "encoder.{}".format),
-    (r"layers_up\.0\.((?:expand|norm)\..+)", "decoder.layers.0.upsample.{}".format),
-    (r"layers_up\.(\d+)\.(blocks\..+)", lambda i, rest: f"decoder.layers.{int(i) - 1}.{rest}"),
-    (r"layers_up\.(\d+)\.(upsample\..+)", "decoder.layers.{}.{}".format),
-    (r"concat_back_dim\.(\d+)\.(.+)", lambda i, rest: f"decoder.layers.{int(i) - 1}.reduce.{rest}"),
-    (r"norm_up\.(.+)", "decoder.norm.{}".format),
-    (r"up\.(.+)", "decoder.head.{}".format),
-    (r"output\.(.+)", "decoder.head.output.{}".format),
-)
+        centred[name] = F.pad(square, (0, 0, border, border, border, border)).reshape(size * size, -1)
+    return centred

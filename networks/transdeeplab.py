@@ -8,11 +8,13 @@ itself.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from networks.layers.arguments import check_channels, check_counts, check_rates, image_sides
+from networks.base import SegmentationNetwork, check_counts, check_rates, image_sides
+from networks.errors import UserError
 from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.pyramid_pooling import SwinPyramidPooling, pyramid_windows
 from networks.layers.swin import (
@@ -23,6 +25,7 @@ from networks.layers.swin import (
     scaled_grid,
     stage_drop_paths,
 )
+from networks.state_dicts import rename
 
 
 class DeepLabEncoder(nn.Module):
@@ -127,7 +130,27 @@ class DeepLabDecoder(nn.Module):
         return self.head(self.norm(self.last(torch.cat([low, x], -1))))
 
 
-class TransDeepLab(nn.Module):
+# The authors' names (regular expressions) and what they become.
+CBAM_PARTS = {"0": "squeeze", "2": "excite"}
+AUTHORS_NAMES = (
+    (r"encoder\.((?:patch_embed|layers)\..+)", "encoder.{}".format),
+    (r"encoder\.low_level_norm\.(.+)", "encoder.low_norm.{}".format),
+    (r"aspp\.layers\.(\d)\.blocks\.(.+)", "aspp.stages.{}.{}".format),
+    (
+        r"aspp\.proj\.ca\.se\.([02])\.(.+)",
+        lambda i, rest: f"aspp.attention.{CBAM_PARTS[i]}.{rest}",
+    ),
+    (r"aspp\.proj\.sa\.conv\.(.+)", "aspp.attention.spatial.{}".format),
+    (r"aspp\.proj\.proj\.(.+)", "aspp.proj.{}".format),
+    (r"decoder\.layers_up\.([01])\.(.+)", "decoder.layers.{}.{}".format),
+    (r"decoder\.last_layers_up\.0\.(.+)", "decoder.last.{}".format),
+    (r"decoder\.norm_up\.(.+)", "decoder.norm.{}".format),
+    (r"decoder\.final_up\.(.+)", "decoder.head.{}".format),
+    (r"decoder\.output\.(.+)", "decoder.head.output.{}".format),
+)
+
+
+class TransDeepLab(SegmentationNetwork):
     """TransDeepLab for images of any size.
 
     The defaults are the authors' network of three levels with two classes. As in their code, all pyramid blocks and the
@@ -159,12 +182,24 @@ class TransDeepLab(nn.Module):
             above.
 
     Raises:
-        ValueError: an argument is out of range; or, from `forward`, the image has another number of channels.
+        UserError: an argument is out of range; or, from `forward`, the image has another number of channels.
     """
 
-    fixed_img_size = False
-    scriptable = True
-    exportable = True
+    paper = "https://arxiv.org/abs/2208.00713"
+    variants: ClassVar[dict] = {f"{levels}level": {"levels": levels} for levels in (3, 1, 2, 4)}
+    repeats_grey = True
+    encoders: ClassVar[dict] = {"encoder": "swin"}
+    authors_names = AUTHORS_NAMES
+    small: ClassVar[dict] = {
+        "windows": (1, 4),
+        "aspp_depths": (1, 1),
+        "depths": (1, 2, 1),
+        "decoder_depths": (1, 1),
+        "embed_dim": 12,
+        "num_heads": (1, 2, 4),
+        "window_size": 4,
+        "aspp_drop_rate": 0.0,
+    }
 
     def __init__(
         self,
@@ -186,11 +221,11 @@ class TransDeepLab(nn.Module):
         aspp_drop_rate: float = 0.1,
         drop_path_rate: float = 0.1,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels)
         height, width = image_sides(img_size)
-        check_counts(in_channels=in_channels, out_channels=out_channels, embed_dim=embed_dim, window_size=window_size)
+        check_counts(embed_dim=embed_dim, window_size=window_size)
         if patch_size < 2 or patch_size % 2:
-            raise ValueError(f"patch_size={patch_size} is not possible: give an even number, as the decoder doubles.")
+            raise UserError(f"patch_size={patch_size} is not possible: give an even number, as the decoder doubles.")
         grid = (-(-height // patch_size), -(-width // patch_size))
         high = scaled_grid(grid, 2)
         if windows is None:
@@ -199,30 +234,30 @@ class TransDeepLab(nn.Module):
         if aspp_depths is None:
             aspp_depths = [1 if window >= max(high) else 2 for window in windows]
         if not windows or min(windows) < 1:
-            raise ValueError(f"windows={tuple(windows)} is not possible: give one or more sides of at least 1 token.")
+            raise UserError(f"windows={tuple(windows)} is not possible: give one or more sides of at least 1 token.")
         if len(aspp_depths) != len(windows):
-            raise ValueError(
+            raise UserError(
                 f"aspp_depths={tuple(aspp_depths)} does not fit windows={tuple(windows)}: give one number per window."
             )
         if len(depths) != 3 or len(num_heads) != 3 or len(decoder_depths) != 2:
-            raise ValueError(
+            raise UserError(
                 f"depths={tuple(depths)}, num_heads={tuple(num_heads)} and decoder_depths={tuple(decoder_depths)} do "
                 "not fit: give three, three and two numbers."
             )
         for name, blocks in {"depths": depths, "aspp_depths": aspp_depths, "decoder_depths": decoder_depths}.items():
             if min(blocks) < 1:
-                raise ValueError(f"{name}={tuple(blocks)} has a stage without blocks: give at least 1 per stage.")
+                raise UserError(f"{name}={tuple(blocks)} has a stage without blocks: give at least 1 per stage.")
         heads = {f"num_heads[{i}]": (number, embed_dim * 2**i) for i, number in enumerate(num_heads)}
         heads |= {"aspp_heads": (aspp_heads, 4 * embed_dim), "decoder_heads": (decoder_heads, embed_dim)}
         for name, (number, dim) in heads.items():
             if number < 1 or dim % number:
-                raise ValueError(f"{name}={number} does not divide the {dim} channels of its stage: choose a divisor.")
+                raise UserError(f"{name}={number} does not divide the {dim} channels of its stage: choose a divisor.")
         check_rates(aspp_drop_rate=aspp_drop_rate, drop_path_rate=drop_path_rate)
 
-        self.in_channels = in_channels
-        stem = 3 if in_channels == 1 else in_channels
         drop_paths = stage_drop_paths(drop_path_rate, depths)
-        self.encoder = DeepLabEncoder(stem, grid, patch_size, embed_dim, num_heads, window_size, drop_paths)
+        self.encoder = DeepLabEncoder(
+            self.stem_channels, grid, patch_size, embed_dim, num_heads, window_size, drop_paths
+        )
         self.aspp = SwinPyramidPooling(
             4 * embed_dim, embed_dim, aspp_heads, high, windows, aspp_depths, drop_path_rate, aspp_drop_rate
         )
@@ -237,14 +272,9 @@ class TransDeepLab(nn.Module):
             patch_size // 2,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        check_channels(x, self.in_channels)
-        height, width = x.shape[2], x.shape[3]
-        if self.in_channels == 1:
-            x = x.expand(-1, 3, -1, -1)
+    def logits(self, x: Tensor) -> Tensor:
         low, x = self.encoder(x)
-        return self.decoder(low, self.aspp(x))[:, :, :height, :width]
+        return self.decoder(low, self.aspp(x))
 
     def pretrained_targets(self, name: str) -> list[str]:
         """Where a tensor of a Swin checkpoint (in Microsoft's layout) goes: as in the authors' code.
@@ -267,50 +297,22 @@ class TransDeepLab(nn.Module):
         windows of one token what cannot influence the output: queries, keys and bias tables.
 
         Raises:
-            ValueError: a tensor has a name that the authors' network does not have.
+            UserError: a tensor has a name that the authors' network does not have.
         """
         table = "attn.relative_position_bias_table"
         pointwise = {
             name.removesuffix(table) for name, tensor in state_dict.items() if name.endswith(table) and len(tensor) == 1
         }
-        converted = {}
+        state = {}
         for name, tensor in state_dict.items():
-            if name.endswith(("relative_position_index", "attn_mask")):
-                continue
             block = next((prefix for prefix in pointwise if name.startswith(f"{prefix}attn.")), None)
-            if block is not None:
-                if name == block + table:
-                    continue
-                name = name.replace(".attn.", ".")
-                if ".qkv." in name:
-                    name, tensor = name.replace(".qkv.", ".v."), tensor.chunk(3)[2]
-            for pattern, target in AUTHORS_NAMES:
-                match = re.fullmatch(rf"(?:module\.)?{pattern}", name)
-                if match:
-                    name = target(*match.groups())
-                    break
-            else:
-                raise ValueError(f"{name!r} is not a tensor of the authors' TransDeepLab: check the file.")
-            # Their 1 x 1 convolutions within CBAM are linear layers here.
-            converted[name] = tensor.flatten(1) if re.fullmatch(r"aspp\.attention\.\w+\.weight", name) else tensor
-        return converted
-
-
-# The authors' names (regular expressions) and what they become.
-CBAM_PARTS = {"0": "squeeze", "2": "excite"}
-AUTHORS_NAMES = (
-    (r"encoder\.((?:patch_embed|layers)\..+)", "encoder.{}".format),
-    (r"encoder\.low_level_norm\.(.+)", "encoder.low_norm.{}".format),
-    (r"aspp\.layers\.(\d)\.blocks\.(.+)", "aspp.stages.{}.{}".format),
-    (
-        r"aspp\.proj\.ca\.se\.([02])\.(.+)",
-        lambda i, rest: f"aspp.attention.{CBAM_PARTS[i]}.{rest}",
-    ),
-    (r"aspp\.proj\.sa\.conv\.(.+)", "aspp.attention.spatial.{}".format),
-    (r"aspp\.proj\.proj\.(.+)", "aspp.proj.{}".format),
-    (r"decoder\.layers_up\.([01])\.(.+)", "decoder.layers.{}.{}".format),
-    (r"decoder\.last_layers_up\.0\.(.+)", "decoder.last.{}".format),
-    (r"decoder\.norm_up\.(.+)", "decoder.norm.{}".format),
-    (r"decoder\.final_up\.(.+)", "decoder.head.{}".format),
-    (r"decoder\.output\.(.+)", "decoder.head.output.{}".format),
-)
+            if block is None:
+                state[name] = tensor
+            elif ".qkv." in name:
+                state[name.replace(".attn.qkv.", ".v.")] = tensor.chunk(3)[2]
+            elif name != block + table:
+                state[name.replace(".attn.", ".")] = tensor
+        converted = rename(state, AUTHORS_NAMES, "the authors' TransDeepLab")
+        # Their 1 x 1 convolutions within CBAM are linear layers here.
+        is_linear = re.compile(r"aspp\.attention\.\w+\.weight").fullmatch
+        return {name: tensor.flatten(1) if is_linear(name) else tensor for name, tensor in converted.items()}

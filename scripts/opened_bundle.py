@@ -1,12 +1,11 @@
 """A bundle's ``inference.json`` with a user's options, opened so that tools can use its parts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
+from networks.errors import UserError
 from networks.workflow.config_files import check_ids, config_ids
 from networks.workflow.errors import user_error
 
@@ -23,17 +22,15 @@ class InferenceConfig:
         options: ids to override, as on the command line of ``monai.bundle run``.
 
     Raises:
-        FileNotFoundError: no such bundle or preset.
-        ValueError: an option is not an id of the config.
+        UserError: no such bundle or preset; or an option is not an id of the config.
     """
 
     def __init__(self, bundle: str, preset: str | None = None, options: Mapping[str, Any] | None = None) -> None:
-        self.folder = _bundle_folder(str(bundle))
+        from monai.bundle import ConfigParser  # here, so that options are checked before MONAI is imported
+
         self.preset, self.options = preset, dict(options or {})
-        files = [self.folder / "configs" / "inference.json"]
-        if preset is not None:
-            files.append(_preset_file(self.folder, str(preset)))
-        check_ids(self.options, config_ids(files))
+        files = check_options(bundle, preset, self.options)
+        self.folder = files[0].parent.parent
         self.metadata = json.loads((self.folder / "configs" / "metadata.json").read_text("utf-8"))
         self.name = self.metadata.get("name", self.folder.name)
         self._parser = ConfigParser()
@@ -86,7 +83,7 @@ class InferenceConfig:
                 names hold only for the number of classes that it describes, else "class 1", "class 2", ...
 
         Raises:
-            FileNotFoundError, ValueError: ``file`` is missing, or it does not name the network's classes.
+            UserError: ``file`` is missing, or it does not name the network's classes.
         """
         classes = int(self["out_channels"])
         source = Path(str(file)) if file is not None else self.folder / "configs" / "metadata.json"
@@ -94,11 +91,25 @@ class InferenceConfig:
         if set(names) == set(range(classes)):
             return names
         if file is not None:
-            raise ValueError(
+            raise UserError(
                 f"{source} names {len(names)} classes, but the network has {classes}; give --labels the dataset.json "
                 "that it was trained with."
             )
         return {number: f"class {number}" if number else "background" for number in range(classes)}
+
+
+def check_options(bundle: str, preset: str | None, options: Iterable[str]) -> list[Path]:
+    """The files of a bundle's inference config, which hold every id of ``options``.
+
+    Raises:
+        UserError: no such bundle or preset, or an option is not an id of the config.
+    """
+    folder = _bundle_folder(str(bundle))
+    files = [folder / "configs" / "inference.json"]
+    if preset is not None:
+        files.append(_preset_file(folder, str(preset)))
+    check_ids(options, config_ids(files))
+    return files
 
 
 def _bundle_folder(bundle: str) -> Path:
@@ -106,27 +117,23 @@ def _bundle_folder(bundle: str) -> Path:
         if (folder / "configs" / "inference.json").is_file():
             return folder.resolve()
     known = ", ".join(sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/inference.json")))
-    raise FileNotFoundError(
-        f"There is no bundle {bundle}; give one of {known}, or a folder that holds configs/inference.json."
-    )
+    raise UserError(f"There is no bundle {bundle}; give one of {known}, or a folder that holds configs/inference.json.")
 
 
 def _preset_file(folder: Path, preset: str) -> Path:
     path = folder / "configs" / "presets" / f"{preset}_inference.json"
     if not path.is_file():
         known = [file.name.removesuffix("_inference.json") for file in sorted(path.parent.glob("*_inference.json"))]
-        raise FileNotFoundError(f"{folder.name} has no preset {preset}; choose one of {', '.join(known) or 'none'}.")
+        raise UserError(f"{folder.name} has no preset {preset}; choose one of {', '.join(known) or 'none'}.")
     return path
 
 
 def _read_labels(path: Path) -> dict[int, str]:
     if not path.is_file():
-        raise FileNotFoundError(f"The file with class names {path} does not exist.")
+        raise UserError(f"The file with class names {path} does not exist.")
     try:
         content = json.loads(path.read_text("utf-8"))
         names = content.get("labels") or content["network_data_format"]["outputs"]["pred"]["channel_def"]
         return {int(number): str(name) for number, name in names.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json."
-        ) from error
+        raise UserError(f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json.") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 
-from networks.workflow.checkpoints import unwrap
+from networks.state_dicts import unwrap
 
 
 class Probe:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from networks.baselines import PooledBatchNorm2d
 from networks.checkpoint_formats import FORMATS
+from networks.deeplabv3_plus import PooledBatchNorm2d
 from tests.small import SIZE, build, image
 
 

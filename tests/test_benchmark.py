@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.benchmark import __main__ as command
+from scripts.benchmark import series as command
 from scripts.benchmark.cases import CASES, Case
 from scripts.benchmark.measure import PASSES, Settings, attempt, count_macs, in_fresh_process
 from scripts.benchmark.records import authors_cost, authors_products, authors_ratio, default_path, latest, read_records
@@ -62,7 +62,7 @@ def test_goes_on_after_an_error_and_where_it_stopped(output: Path, monkeypatch) 
     with pytest.raises(SystemExit, match="hiformer_s could not be measured"):
         command.benchmark(**SETTINGS, output=str(output))
     broken, unet = read_records(output)
-    assert "ValueError: variant='XXL' is unknown" in broken["error"] and "error" not in unet
+    assert "UserError: variant='XXL' is unknown" in broken["error"] and "error" not in unet
     assert latest([broken, unet]) == {"unet": unet}
 
     measured = []

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_i
 from monai.transforms import LoadImage
 
 import networks
-from networks.workflow.checkpoints import read_checkpoint
+from networks.state_dicts import read_weights
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
@@ -40,7 +40,7 @@ def test_train_evaluate_infer(bundle: Bundle, data_dirs: dict[str, Path], tmp_pa
     records = read_records(tmp_path / "eval" / "results_strict.jsonl")
     for metric in ("dice", "iou", "hd95", "nsd@2"):
         classes = [record["class"] for record in records if record["metric"] == metric]
-        assert classes == len(test_list) * bundle.default.classes
+        assert classes == len(test_list) * list(bundle.default.classes)
 
     run(config_paths(bundle, "inference"), "inference", **tiny_overrides(bundle, tmp_path, data))
     for item in test_list:
@@ -99,7 +99,7 @@ def test_multi_gpu_train(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: P
     del options["device"]
     run(config_paths(bundle, "train", "multi_gpu_train"), "train", "training", **options)
     assert not torch.distributed.is_initialized()
-    build_network(bundle).load_state_dict(read_checkpoint(tmp_path / "models" / "model.pt"))
+    build_network(bundle).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
 
 
 def build_network(bundle: Bundle) -> torch.nn.Module:

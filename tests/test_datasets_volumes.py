@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from networks.class_names import ORGANS
 from networks.errors import UserError
-from networks.phantom import ORGANS
 from networks.workflow.checks import check_dataset
 from scripts.datasets.acdc import convert_acdc
 from scripts.datasets.synapse import BTCV_ORGANS, TEST_CASES, convert_synapse

@@ -5,14 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fire.parser import DefaultParseValue
 
+from networks.errors import UserError
 from networks.workflow.records import read_records
+from scripts.experiments import runs
 from scripts.experiments.__main__ import collect, run, show
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, WAITING, RunFolder
 from scripts.experiments.suite import load_suite
@@ -57,9 +61,9 @@ def test_cross_product_leaves_out_weights_that_a_network_has_not(tmp_path: Path,
         pretraining={"none": None, "ImageNet": {"A": "a.pth"}},
         seeds=[0, 7],
     )
-    runs = load_suite(path).runs
-    assert len({run.name for run in runs}) == len(runs) == 2 * 3
-    (pretrained,) = [run for run in runs if run.pretraining == "ImageNet" and run.seed == 7]
+    found = load_suite(path).runs
+    assert len({run.name for run in found}) == len(found) == 2 * 3
+    (pretrained,) = [run for run in found if run.pretraining == "ImageNet" and run.seed == 7]
     assert pretrained.options == {"epochs": 9, "batch_size": 3, "pretrained": "a.pth"}
 
 
@@ -104,7 +108,7 @@ def test_mistakes_in_a_suite(changes: dict, said: str, tmp_path: Path, micrograp
 
 def test_missing_data_says_how_it_is_made(tmp_path: Path) -> None:
     data_sets = {"X": {"dataset_dir": str(tmp_path / "x"), "preset": "nasa_super", "prepare": "make x"}}
-    with pytest.raises(FileNotFoundError, match="does not exist; make it by: make x"):
+    with pytest.raises(UserError, match="does not exist; make it by: make x"):
         run(str(write_suite(tmp_path, tmp_path, data_sets=data_sets)), runs_dir=str(tmp_path / "runs"))
 
 
@@ -164,13 +168,17 @@ def test_killed_suite_goes_on(tmp_path: Path, micrograph_dir: Path, capsys: pyte
 
 def child_of(folder: Path) -> int:
     """Number of the process that trains into the folder."""
-    found = [
+    (number,) = processes_of(folder)
+    return number
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Numbers of the processes whose command lines name the folder."""
+    return [
         int(entry.name)
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit() and str(folder).encode() in _read(entry / "cmdline")
     ]
-    (number,) = found
-    return number
 
 
 def _read(path: Path) -> bytes:
@@ -178,6 +186,44 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_stopped_suite_ends_the_runs_on_all_devices_and_starts_no_other(tmp_path: Path, micrograph_dir: Path) -> None:
+    path, runs_dir = write_suite(tmp_path, micrograph_dir, seeds=[0, 1, 2, 3]), tmp_path / "runs"
+    folders = [RunFolder(r, runs_dir) for r in load_suite(path).runs]
+    command = [sys.executable, "-m", "scripts.experiments", "run", str(path), "--runs_dir", str(runs_dir), "--gpus=0,1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: all(folder.state() == RUNNING for folder in folders[:2]), process)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert said.splitlines()[-1].startswith("Stopped. What is done is kept")
+    assert said.count("starts.") == 2
+    assert not processes_of(runs_dir)
+    assert [folder.state() for folder in folders] == [STOPPED, STOPPED, WAITING, WAITING]
+    assert all(folder.record()["error"] == "" for folder in folders[:2])
+
+
+def test_looking_never_keeps_a_run_from_starting(tmp_path: Path, micrograph_dir: Path, monkeypatch) -> None:
+    folder = RunFolder(load_suite(write_suite(tmp_path, micrograph_dir)).runs[0], tmp_path / "runs")
+    folder.path.mkdir(parents=True)
+    looking = threading.Event()
+    take = runs._take
+
+    def slowly(descriptor: int) -> bool:
+        taken = take(descriptor)
+        if not looking.is_set():
+            looking.set()
+            time.sleep(0.3)
+        return taken
+
+    monkeypatch.setattr(runs, "_take", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        look = pool.submit(folder._is_locked)
+        assert looking.wait(10)
+        with folder._locked() as lock:
+            assert lock is not None
+        assert not look.result()
 
 
 def test_failed_run_says_why_and_the_others_go_on(tmp_path: Path, micrograph_dir: Path) -> None:

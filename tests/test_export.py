@@ -14,6 +14,7 @@ from monai.networks.utils import add_casts_around_norms, convert_to_onnx
 from torch import Tensor, nn
 
 import networks
+from networks.errors import UserError
 from networks.workflow.checkpoints import save_atomically
 from networks.workflow.files import file_hash
 from scripts import command_line
@@ -168,7 +169,7 @@ def test_mistakes_leave_nothing(format: str, changes: dict, message: str, ct_dir
 
 
 def test_unknown_bundle() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no bundle swin_net; give one of attention_unet, .*swin_unet"):
+    with pytest.raises(UserError, match=r"no bundle swin_net; give one of attention_unet, .*swin_unet"):
         export("swin_net", "onnx")
 
 
@@ -179,7 +180,7 @@ def test_missing_runtime_is_named(monkeypatch) -> None:
 
 
 def test_changed_model_is_noticed(ct_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model\.ts does not exist"):
+    with pytest.raises(UserError, match=r"model\.ts does not exist"):
         read_manifest(tmp_path / "model.ts")
     export("unet", "torchscript", output_dir=tmp_path, untrained=True, cases=1, **options_of(UNET, ct_dir))
     with (tmp_path / "model.ts").open("ab") as file:

@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from networks.errors import UserError
 from scripts.catalog.bundles import BY_NAME
 from scripts.label.prepare import app
 from scripts.label.server import start
@@ -82,7 +83,7 @@ def test_what_an_app_has_is_not_replaced(zoo: Path, tmp_path: Path) -> None:
 def test_mistakes_when_preparing(zoo: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There is no bundle 'vnet'; choose from swin_unet"):
         app(bundles="vnet", output_dir=str(tmp_path / "app"))
-    with pytest.raises(FileNotFoundError, match=r"none\.zip does not exist"):
+    with pytest.raises(UserError, match=r"none\.zip does not exist"):
         app(bundles=str(tmp_path / "none.zip"), output_dir=str(tmp_path / "app"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "main.py").write_text("mine")
@@ -99,9 +100,9 @@ def test_mistakes_when_preparing(zoo: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_when_starting(app_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no app; make one with: python -m scripts\.label app"):
+    with pytest.raises(UserError, match=r"no app; make one with: python -m scripts\.label app"):
         start(studies=str(tmp_path), app=str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"The folder of studies .* does not exist"):
+    with pytest.raises(UserError, match=r"The folder of studies .* does not exist"):
         start(studies=str(tmp_path / "none"), app=str(app_dir))
     with pytest.raises(ValueError, match=f"no bundle 'vnet'; choose from {NAME}"):
         start(studies=str(tmp_path), app=str(app_dir), uncertainty="vnet")
@@ -221,6 +222,9 @@ def test_info(server: Server) -> None:
     assert "liver" in info["labels"]
     assert info["trainers"].keys() == {NAME, UNTRAINED}
     assert "uncertainty" in info["strategies"]
+    record = json.loads((server.app_dir / "model" / NAME / "models" / "model.json").read_text())
+    assert info["train_stats"][NAME]["best_metric"] == record["val_mean_dice"]
+    assert info["train_stats"][UNTRAINED] == {}
 
 
 @pytest.mark.label
@@ -259,6 +263,20 @@ def test_ten_at_once(server: Server) -> None:
 
 
 @pytest.mark.label
+def test_many_images_with_one_that_is_cut(server: Server) -> None:
+    """With the server's own defaults, which ask for every GPU there is."""
+    defaults = server.get("/openapi.json")["paths"]["/batch/infer/{model}"]["post"]["requestBody"]["content"]
+    params = next(iter(defaults.values()))["schema"]["default"]
+    assert params["multi_gpu"] is True
+    code, answers = server.post(f"/batch/infer/{NAME}?run_sync=true", **params)
+    assert code == 200 and len(answers) == len(list(server.studies.glob("*.nii.gz")))
+    assert "cut.nii.gz cannot be read" in answers.pop("cut")["error"]
+    assert all(answer["tag"] == "original" for answer in answers.values())
+    code, answer = server.post("/batch/infer/vnet?run_sync=true")
+    assert code == 404 and "There is no model 'vnet'" in answer["detail"]
+
+
+@pytest.mark.label
 def test_uncertainty_orders_the_images(server: Server) -> None:
     code, summary = server.post("/scoring/uncertainty?run_sync=true")
     assert code == 200
@@ -284,6 +302,11 @@ def test_training_updates_the_model(server: Server, ct_dir: Path, tmp_path: Path
     assert after != before
     assert_same(after, own_inference(server, NAME, "phantom_005", tmp_path / "own"), tmp_path)
     record = json.loads((server.app_dir / "model" / NAME / "models" / "model.json").read_text())
+    stats = server.get("/info/")["train_stats"][NAME]
+    assert (stats["epoch"], stats["eval"]["best_metric_epoch"]) == (1, 1) and stats["train"]["metrics"][
+        "train_loss"
+    ] > 0
+    assert stats["best_metric"] == pytest.approx(record["val_mean_dice"], abs=1e-4)
     assert record["data_set"] == {"name": server.studies.name, "training": 2, "validation": 1}
 
 

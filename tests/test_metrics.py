@@ -27,7 +27,8 @@ from networks.workflow.scores import Score, score_case
 from networks.workflow.statistics import ALL_CLASSES, class_mean, markdown, summarise, tables
 from scripts import command_line
 from scripts.catalog.bundles import BY_NAME
-from scripts.metrics import commands as metrics
+from scripts.metrics import __main__ as metrics
+from scripts.metrics import comparisons
 from tests.workflows import ROOT, config_paths, run, tiny_overrides
 
 SWIN_UNET = BY_NAME["swin_unet"]
@@ -401,12 +402,12 @@ def test_infinite_distances_are_the_worst(tmp_path: Path, capsys) -> None:
     (row,) = rows(capsys.readouterr().out)
     assert row[7:9] == ["6", "0"]
     assert float(row[10]) == pytest.approx(2 / 2**6, rel=1e-2)
-    assert metrics.signed_rank_test(np.zeros(5)) == 1
+    assert comparisons.signed_rank_test(np.zeros(5)) == 1
 
 
 def test_holm() -> None:
-    np.testing.assert_allclose(metrics.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(metrics.holm([0.5, 0.9]), [1, 1])
+    np.testing.assert_allclose(comparisons.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(comparisons.holm([0.5, 0.9]), [1, 1])
 
 
 def test_mistakes_get_one_sentence(ct_dir: Path, tmp_path: Path, monkeypatch, capsys) -> None:

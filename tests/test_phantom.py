@@ -15,6 +15,7 @@ from monai.transforms import Compose, LoadImaged, Orientationd
 from PIL import Image
 
 from networks import phantom
+from networks.class_names import ORGANS, PRECIPITATES
 
 SMALL_CT = {"num_training": 2, "num_validation": 1, "num_test": 1, "size": (48, 48, 12)}
 SMALL_2D = {"num_training": 1, "num_validation": 1, "num_test": 1, "size": (128, 96)}
@@ -34,7 +35,7 @@ def _cases(folder):
 
 def test_ct_follows_the_contract(ct):
     content = json.loads((ct / "dataset.json").read_text())
-    assert list(content["labels"].values()) == ["background", *phantom.ORGANS]
+    assert list(content["labels"].values()) == ["background", *ORGANS]
     assert [len(content[name]) for name in LISTS] == [2, 1, 1]
     assert (content["numTraining"], content["numValidation"], content["numTest"]) == (2, 1, 1)
     assert phantom.NOT_EVIDENCE in content["description"]
@@ -63,7 +64,7 @@ def test_ct_sides_are_the_patients(ct):
         orientations.add("".join(nib.aff2axcodes(label.affine)))
         centre = {
             organ: nib.affines.apply_affine(label.affine, np.argwhere(np.asanyarray(label.dataobj) == i).mean(0))
-            for i, organ in enumerate(phantom.ORGANS, 1)
+            for i, organ in enumerate(ORGANS, 1)
         }  # mm to the right, to the front, to the head
         assert centre["left kidney"][0] < centre["aorta"][0] < centre["right kidney"][0]
         assert centre["spleen"][0] < centre["stomach"][0] < centre["liver"][0]
@@ -103,7 +104,7 @@ def test_the_seed_decides(tmp_path, write, options):
 def test_precipitates(tmp_path):
     folder = phantom.write_precipitate_phantom(tmp_path / "p", **{**SMALL_2D, "size": (256, 256)})
     content = json.loads((folder / "dataset.json").read_text())
-    assert list(content["labels"].values()) == ["matrix", *phantom.PHASES]
+    assert list(content["labels"].values()) == ["matrix", *PRECIPITATES]
     for case in _cases(folder):
         image, label = Image.open(case["image"]), Image.open(case["label"])
         assert (image.mode, label.mode, image.size) == ("RGB", "L", (256, 256))
@@ -137,7 +138,7 @@ def test_ensure_fills_an_empty_folder_but_no_other(tmp_path):
     assert (tmp_path / "empty" / "dataset.json").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="not an empty folder"):
+    with pytest.raises(ValueError, match="not an empty folder"):
         phantom.ensure_precipitate_phantom(tmp_path / "mine", **SMALL_2D)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 

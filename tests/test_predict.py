@@ -22,7 +22,7 @@ from networks.workflow.checkpoints import save_atomically
 from scripts.catalog.bundles import BY_NAME, Bundle
 from scripts.export.exporting import export
 from scripts.opened_bundle import InferenceConfig
-from scripts.predict.__main__ import predict
+from scripts.predict.predicting import predict
 from tests.workflows import ROOT, config_paths, run, tiny_network
 
 VOLUMES, PICTURES = BY_NAME["unet"], BY_NAME["cs_unet"]
@@ -75,7 +75,7 @@ def call(source: Path, output: Path, expected: int = 0, **options: Any) -> None:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*")) if p.is_file()}
 
 
 def labels_of(folder: Path) -> dict[str, bytes]:
@@ -251,13 +251,15 @@ def test_results_inside_the_input_are_no_input(images: Path, volumes: dict[str, 
 
 
 @pytest.mark.skipif(not SERIES.is_dir(), reason="needs the DICOM series of shared/data")
-def test_dicom_series(volumes: dict[str, Any], tmp_path: Path) -> None:
+def test_dicom_series(volumes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A folder of series, one of them broken: DICOM SEG and NIfTI hold the same voxels at the same places."""
     for name in ("patient/first", "patient/second"):
         shutil.copytree(SERIES, tmp_path / "in" / name)
     slices = sorted((tmp_path / "in" / "patient" / "second").iterdir())
     slices[10].unlink()
     call(tmp_path / "in", tmp_path / "seg", 1, bundle="unet", overlays=True, **volumes)
+    for text in capsys.readouterr():  # when it happens, and at the end
+        assert text.count("Note: patient/first: The series has no StudyInstanceUID and SeriesInstanceUID") == 1
     call(tmp_path / "in", tmp_path / "nifti", 1, bundle="unet", format="nifti", **volumes)
     listed = failures(tmp_path / "seg")
     assert set(listed) == {"patient/second"} and "missing or unevenly spaced" in listed["patient/second"]

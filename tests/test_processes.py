@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from networks.workflow.checkpoints import read_checkpoint, save_atomically
+from networks.state_dicts import read_weights
+from networks.workflow.checkpoints import save_atomically
 from scripts.catalog.bundles import BY_NAME
 from tests.workflows import command_line, config_paths, run, same_state, training_overrides
 
@@ -33,27 +34,27 @@ def test_killed_training_resumes_to_the_same_end(ct_dir: Path, tmp_path: Path) -
             stderr=subprocess.PIPE,
             text=True,
         )
-        while not last.is_file() or read_checkpoint(last)["progress"]["epoch"] < wanted:
+        while not last.is_file() or read_weights(last)["progress"]["epoch"] < wanted:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
         time.sleep(moment.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stderr.close()
-        assert read_checkpoint(last)["progress"]["epoch"] >= wanted
+        assert read_weights(last)["progress"]["epoch"] >= wanted
 
     run(TRAIN, "train", "training", **options, resume=True)
     whole = training_overrides(SWIN_UNET, tmp_path / "whole", ct_dir, epochs=EPOCHS)
     run(TRAIN, "train", "training", **whole)
 
-    resumed, straight = read_checkpoint(last), read_checkpoint(tmp_path / "whole" / "models" / "last.pt")
+    resumed, straight = read_weights(last), read_weights(tmp_path / "whole" / "models" / "last.pt")
     assert resumed.keys() == {"network", "optimizer", "lr_scheduler", "settings", "progress"}
     assert resumed["progress"] == straight["progress"]
     assert resumed["lr_scheduler"] == straight["lr_scheduler"]
     assert same_state(resumed["network"], straight["network"])
     for key, state in straight["optimizer"]["state"].items():
         assert same_state(resumed["optimizer"]["state"][key], state)
-    best = [read_checkpoint(tmp_path / name / "models" / "model.pt") for name in ("killed", "whole")]
+    best = [read_weights(tmp_path / name / "models" / "model.pt") for name in ("killed", "whole")]
     assert same_state(*best)
     logs = [(tmp_path / name / "eval" / "metrics.csv").read_text() for name in ("killed", "whole")]
     assert logs[0] == logs[1]
@@ -77,7 +78,7 @@ def test_failed_write_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     save_atomically({"a": torch.ones(2)}, path)
     with pytest.raises(RuntimeError, match="killed"):
         save_atomically({"a": torch.zeros(100), "b": _Unpicklable()}, path)
-    assert torch.equal(read_checkpoint(path)["a"], torch.ones(2))
+    assert torch.equal(read_weights(path)["a"], torch.ones(2))
     save_atomically({"a": torch.zeros(2)}, path)
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 

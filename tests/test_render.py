@@ -30,7 +30,7 @@ def test_nothing_drifts() -> None:
 
 
 def test_drift_is_noticed(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("scripts.render.__main__.ROOT", tmp_path)
+    monkeypatch.setattr("scripts.render.files.ROOT", tmp_path)
     (tmp_path / "LICENSE").write_text("licence")
     with pytest.raises(SystemExit, match=r"python -m scripts\.render"):
         render(check=True)

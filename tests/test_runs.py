@@ -16,15 +16,18 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.transforms import SaveImage
 from torch import nn
 from torch.optim import SGD, lr_scheduler
 
 from networks.errors import UserError
-from networks.workflow import AtomicNibabelWriter, EventLog, KeepEarlier, LastCheckpoint, Plateau, StopOnNan
+from networks.state_dicts import read_weights
+from networks.workflow import EventLog, KeepEarlier, LastCheckpoint, Plateau, StopOnNan
 from networks.workflow import runs as runs_module
-from networks.workflow.checkpoints import read_checkpoint, save_atomically
+from networks.workflow.checkpoints import save_atomically
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, locked, put_in_place, write_json
+from networks.workflow.saving import write_atomically
 from networks.workflow.training import default_workers
 from scripts.catalog.bundles import BY_NAME
 from tests.workflows import command_line, config_paths, run, training_overrides
@@ -92,7 +95,7 @@ def test_extended_training_has_the_rates_of_one_of_that_length(name: str, tmp_pa
     assert all(rate > 0 for rate in whole)
     assert rates(path, schedule, 6, resume=True) == []  # at the end
     for key in ("optimizer", "schedule"):
-        one, other = (read_checkpoint(p)[key] for p in (path, tmp_path / "whole.pt"))
+        one, other = (read_weights(p)[key] for p in (path, tmp_path / "whole.pt"))
         assert one.get("param_groups") == other.get("param_groups") and one.get("last_epoch") == other.get("last_epoch")
 
 
@@ -113,7 +116,7 @@ def test_rates_that_the_validation_lowered_stay_lowered(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     assert rates(path, SCHEDULES["constant"], 2, plateau=True)[-1] == 0.01
     (tmp_path / "other.pt").write_bytes(path.read_bytes())
-    progress = read_checkpoint(path)
+    progress = read_weights(path)
     progress["progress"]["stopped"] = False
     save_atomically(progress, path)
     assert set(rates(path, SCHEDULES["constant"], 4, resume=True, learning_rate=0.2)) == {0.02}
@@ -131,7 +134,7 @@ def test_extending_a_checkpoint_without_settings(tmp_path: Path) -> None:
     """As written before they were kept."""
     path, schedule = tmp_path / "last.pt", SCHEDULES["polynomial"]
     rates(path, schedule, 2)
-    content = read_checkpoint(path)
+    content = read_weights(path)
     del content["settings"]
     save_atomically(content, path)
     assert rates(path, schedule, 4, resume=True) == rates(tmp_path / "w.pt", schedule, 4)[2 * STEPS :]
@@ -159,9 +162,9 @@ def test_nan_of_the_last_step_reaches_no_checkpoint(is_buffer: bool, tmp_path: P
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: validated.append(engine.state.epoch))
     evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=0.0, best_metric_epoch=0))
     LastCheckpoint(str(tmp_path / "last.pt"), network, evaluator).attach(trainer)
-    with pytest.raises(FloatingPointError, match=r"of the network .* became NaN in epoch 2, iteration 4"):
+    with pytest.raises(UserError, match=r"of the network .* became NaN in epoch 2, iteration 4"):
         trainer.run(range(2), max_epochs=3)
-    assert validated == [1] and read_checkpoint(tmp_path / "last.pt")["progress"]["epoch"] == 1
+    assert validated == [1] and read_weights(tmp_path / "last.pt")["progress"]["epoch"] == 1
 
 
 def kept(folder: Path) -> dict[str, bytes]:
@@ -221,9 +224,9 @@ def test_one_training_at_a_time(ct_dir: Path, tmp_path: Path) -> None:
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    lock = f"filelock.FileLock({str(tmp_path / '.work.lock')!r})"
-    code = f"import filelock, time; lock = {lock}; lock.acquire(); print(1, flush=True)"
-    process = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)"], stdout=subprocess.PIPE, text=True)
+    lock = f"lock = filelock.FileLock({str(tmp_path / '.work.lock')!r})"
+    code = f"import filelock, time; {lock}; lock.acquire(); print(1, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     with pytest.raises(UserError, match="Another work is writing to"), locked(tmp_path, "work"):
         pass
@@ -255,7 +258,9 @@ def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
 
 
 def write_picture(path: Path) -> None:
-    writer = AtomicNibabelWriter()
+    save = SaveImage(output_ext=".nii.gz")
+    write_atomically(save)
+    writer = save.writers[0]()
     writer.set_data_array(np.random.default_rng(0).integers(0, 255, (1, 64, 64, 64)), channel_dim=0)
     writer.set_metadata({"affine": np.eye(4)})
     writer.write(path)
@@ -333,7 +338,7 @@ def test_stopped_training_says_how_to_go_on(number: int, code: int, ct_dir: Path
     assert "Training:" not in err and "it/s" not in err  # no bars in a pipe
     assert "resuming from iteration" not in out and "Epoch 1 of 1000: loss" in out
     assert not list(temporary.iterdir()) and not list(tmp_path.rglob(".part*"))
-    assert read_checkpoint(last)["progress"]["epoch"] >= 1
+    assert read_weights(last)["progress"]["epoch"] >= 1
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(process.pid, 0)
 

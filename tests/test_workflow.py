@@ -10,13 +10,11 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, MetaTensor
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandShiftIntensityd, SaveImage
+from monai.transforms import CastToTyped, Compose, EnsureChannelFirstd, LoadImaged, RandShiftIntensityd, SaveImaged
 from PIL import Image
 
 from networks.errors import UserError
 from networks.workflow import (
-    AtomicNibabelWriter,
-    AtomicPILWriter,
     AutocastInferer,
     CaseDataset,
     EpochSeed,
@@ -33,6 +31,7 @@ from networks.workflow import (
 from networks.workflow import training as training_module
 from networks.workflow.arguments import check_command_line
 from networks.workflow.evaluation import overlay, write_csv
+from networks.workflow.saving import write_atomically
 
 LOAD = [LoadImaged(("image", "label"), image_only=True), EnsureChannelFirstd(("image", "label"))]
 
@@ -149,12 +148,16 @@ def test_balanced_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(weights, torch.tensor([1.2, 6.0, 0.0]) / 2.4)
 
 
-@pytest.mark.parametrize(("writer", "suffix"), [(AtomicNibabelWriter, ".nii.gz"), (AtomicPILWriter, ".png")])
-def test_writers_leave_no_half_written_file(writer: type, suffix: str, tmp_path: Path, monkeypatch) -> None:
-    shape = (1, 4, 6, 2) if suffix == ".nii.gz" else (1, 4, 6)
+@pytest.mark.parametrize(("writer", "suffix"), [("NibabelWriter", ".nii.gz"), ("PILWriter", ".png"), (None, ".nii")])
+def test_runs_leave_no_half_written_file(writer: str | None, suffix: str, tmp_path: Path, monkeypatch) -> None:
+    shape = (1, 4, 6) if suffix == ".png" else (1, 4, 6, 2)
     image = MetaTensor(torch.ones(shape), affine=torch.eye(4), meta={"filename_or_obj": "case.png"})
-    save = SaveImage(tmp_path, output_ext=suffix, separate_folder=False, writer=writer, resample=False, print_log=False)
-    save(image)
+    options = {"separate_folder": False, "resample": False, "print_log": False, "writer": writer}
+    saved = SaveImaged("pred", output_dir=tmp_path, output_ext=suffix, **options)
+    transforms = Compose([Compose([CastToTyped("pred", torch.uint8), saved])])
+    for _ in range(2):  # as often as a run is started
+        write_atomically(transforms)
+    transforms({"pred": image})
     assert [path.name for path in tmp_path.iterdir()] == [f"case_trans{suffix}"]
     (tmp_path / f"case_trans{suffix}").write_text("previous")
 
@@ -163,7 +166,7 @@ def test_writers_leave_no_half_written_file(writer: type, suffix: str, tmp_path:
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(RuntimeError, match="disk full"):
-        save(image)
+        saved({"pred": image})
     assert (tmp_path / f"case_trans{suffix}").read_text() == "previous"
 
 
@@ -175,6 +178,13 @@ def test_bfloat16_where_the_processor_has_it(monkeypatch) -> None:
         monkeypatch.setattr(training_module, "has_fast_bfloat16", lambda fast=fast: fast)
         assert AutocastInferer(amp)(x, network).dtype == torch.float32
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
+
+
+def test_networks_get_no_metadata() -> None:
+    network, seen = torch.nn.Identity(), []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(type(inputs[0])))
+    AutocastInferer(amp="false")(MetaTensor(torch.rand(2, 4)), network)
+    assert seen == [torch.Tensor]
 
 
 def test_overlay_shows_the_slice_with_most_foreground() -> None:

@@ -21,6 +21,7 @@ import nibabel as nib
 import pytest
 import torch
 
+from networks.errors import UserError
 from networks.workflow.files import file_hash
 from networks.workflow.provenance import describe_cases
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
@@ -41,7 +42,7 @@ def zoo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zoo")
     write(assemble(BUNDLE, root=trained), folder)
     newer = repository(tmp_path_factory.mktemp("newer"))
-    with (newer / "networks" / "baselines.py").open("a") as file:
+    with (newer / "networks" / "attention_unet.py").open("a") as file:
         file.write("\nNEWER = True\n")
     changelog = {"0.2.0": "newer", **BUNDLE.changelog}
     write(assemble(replace(BUNDLE, changelog=changelog), root=newer), folder)
@@ -195,10 +196,10 @@ def test_every_bundle_carries_what_it_needs(bundle: Bundle, tmp_path: Path) -> N
     packed = assemble(bundle, root=repository(tmp_path))
     manifest = json.loads(packed.files[MANIFEST])
     package, modules = manifest["code"]["package"], set(manifest["code"]["modules"])
-    families = {"baselines", "cs_unet", "hiformer", "levit_unet", "swin_unet", "transdeeplab", "transunet"}
-    # CS-UNet shares the decoder's names with Swin-Unet
-    expected = {"cs_unet": {"cs_unet", "swin_unet"}}.get(bundle.name, {bundle.name})
-    expected = expected if expected <= families else {"baselines"}
+    families = {bundle.name for bundle in BUNDLES}
+    # CS-UNet shares the decoder's names with Swin-Unet, and smp's networks their class
+    shared = {"cs_unet": "swin_unet", "unet_plusplus": "unet", "deeplabv3_plus": "unet"}
+    expected = {bundle.name, shared.get(bundle.name, bundle.name)}
     assert {family for family in families if f"networks.{family}" in modules} == expected
     python = {path: text.decode() for path, text in packed.files.items() if path.endswith(".py")}
     assert all(path.startswith(f"{package}/") for path in python)
@@ -414,10 +415,18 @@ def test_verify_says_what_failed_and_exits_with_1(unpacked: Path, server: str, c
         verify(str(unpacked), load=False)
     assert stop.value.code == 1
     output = capsys.readouterr().out
-    assert "FAILED  manifest: LICENSE is missing." in output and "checks passed, " in output
+    assert "FAILED   manifest: LICENSE is missing." in output and "checks passed, " in output
     for source in (f"{server}/none.zip", str(unpacked / "none.zip")):
-        with pytest.raises(FileNotFoundError, match=r"none\.zip"):
+        with pytest.raises(UserError, match=r"none\.zip"):
             verify(source)
+
+
+def test_a_check_that_cannot_be_made_is_skipped(unpacked: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    verify(str(unpacked), load=False)
+    said = capsys.readouterr().out
+    assert "skipped  metadata schema: not made, since jsonschema is not installed: python -m pip install" in said
+    assert " 0 failed, 1 skipped." in said
 
 
 def test_push_needs_a_token_and_a_hub(zoo: Path, monkeypatch) -> None:
@@ -451,7 +460,8 @@ def test_large_weights_can_stay_beside_the_zip(trained: Path, tmp_path: Path, mo
 
 def test_imports_are_followed_and_renamed() -> None:
     assert "networks.layers.window_attention" in follow(ROOT, ["networks.swin_unet"])
-    assert "networks" not in follow(ROOT, ["networks.workflow"])
+    followed = follow(ROOT, ["networks.workflow"])
+    assert "networks" not in followed and "networks.workflow.checkpoints" in followed
     text = "def f():\n    from networks.layers.swin import (\n        Mlp,\n    )\n    return 'networks'\n"
     assert rename_imports(text, "p1", "x.py") == text.replace("from networks", "from p1")
     with pytest.raises(ValueError, match=r"x\.py, line 1: write 'from networks"):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders, get_encoder
 from torch import Tensor, nn
 
+from networks.errors import UserError
 from networks.layers.conv import quicken_convs
 
 NAMES = "https://smp.readthedocs.io/en/latest/encoders.html"
@@ -29,22 +30,22 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
             of timm, which includes the weights' name, any string.
 
     Raises:
-        ValueError: there are no such encoder or weights, or the encoder lacks one of the features.
+        UserError: there are no such encoder or weights, or the encoder lacks one of the features.
     """
     if name in encoders:
         choices = [*encoders[name]["pretrained_settings"], None]
         if weights not in choices:
-            raise ValueError(f"encoder_weights={weights!r} do not exist for {name}: choose one of {choices}.")
+            raise UserError(f"encoder_weights={weights!r} do not exist for {name}: choose one of {choices}.")
     elif not name.startswith(("tu-", "timm-")):
-        raise ValueError(f"encoder_name={name!r} is unknown: choose a name from {NAMES}, or 'tu-' and a name of timm.")
+        raise UserError(f"encoder_name={name!r} is unknown: choose a name from {NAMES}, or 'tu-' and a name of timm.")
     elif weights is not None:
         weights = True  # timm's names include those of the weights
     try:
         encoder = get_encoder(name, in_channels, depth=5, weights=weights)
     except (KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"encoder_name={name!r} cannot be used: {error}") from error
+        raise UserError(f"encoder_name={name!r} cannot be used: {error}") from error
     if len(encoder.out_channels) != 6:
-        raise ValueError(f"encoder_name={name!r} has no features at strides 4, 8, 16 and 32: choose another.")
+        raise UserError(f"encoder_name={name!r} has no features at strides 4, 8, 16 and 32: choose another.")
 
     for stem, norm in (("_conv_head", "_bn1"), ("conv_head", "bn2")):  # of the EfficientNets' classifiers
         if hasattr(encoder, stem):

@@ -16,6 +16,7 @@ from timm.layers import DropPath
 from timm.models import levit
 from torch import Tensor, nn
 
+from networks.errors import UserError
 from networks.layers.eager import channels_last
 from networks.layers.tables import Tables
 
@@ -313,11 +314,11 @@ def square_biases(biases: Tensor) -> Tensor:
     """Bias tables (heads, side * side) of square grids, flat as their authors have them, as (heads, side, side).
 
     Raises:
-        ValueError: the grid is not square, which a flat table does not tell the sides of.
+        UserError: the grid is not square, which a flat table does not tell the sides of.
     """
     side = math.isqrt(biases.shape[1])
     if side * side != biases.shape[1]:
-        raise ValueError(f"Bias tables of {biases.shape[1]} entries are not of square images: choose other weights.")
+        raise UserError(f"Bias tables of {biases.shape[1]} entries are not of square images: choose other weights.")
     return biases.unflatten(1, (side, side))
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from networks.errors import UserError
 from networks.layers.eager import apply, eager_cpu_training
 
 
@@ -103,7 +104,7 @@ class WindowAttention(nn.Module):
     ) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide {dim} channels: choose heads that do.")
+            raise UserError(f"num_heads={num_heads} does not divide {dim} channels: choose heads that do.")
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         self.attn_drop = attn_drop

@@ -1,65 +1,48 @@
 """What the bundles' configs call beyond MONAI and Ignite: data lists, checks, checkpoints, logs, scores."""
 
-from networks.workflow.checkpoints import BestCheckpoint, LastCheckpoint, load_weights
-from networks.workflow.checks import check_cases, check_dataset, check_intervals
-from networks.workflow.data import case_list, check_lists, class_names, list_images, load_datalist, stored_window
-from networks.workflow.errors import report_errors
-from networks.workflow.evaluation import EpochLog, EventLog, OverlayWriter, ScoreWriter
-from networks.workflow.ids import check_options, truth
-from networks.workflow.loading import CaseDataset, LoadCased, balanced_weights
-from networks.workflow.pictures import PictureReader
-from networks.workflow.provenance import describe_cases
-from networks.workflow.runs import KeepEarlier, evaluate, infer, train
-from networks.workflow.saving import AtomicNibabelWriter, AtomicPILWriter
-from networks.workflow.slices import SliceDataset, ZoomedSliceInferer
-from networks.workflow.training import (
-    AutocastInferer,
-    EpochSeed,
-    EvaluationProgress,
-    Plateau,
-    StopOnNan,
-    TrainingProgress,
-    default_workers,
-)
+from networks.lazy import public_list
 
-__all__ = [
-    "AtomicNibabelWriter",
-    "AtomicPILWriter",
-    "AutocastInferer",
-    "BestCheckpoint",
-    "CaseDataset",
-    "EpochLog",
-    "EpochSeed",
-    "EvaluationProgress",
-    "EventLog",
-    "KeepEarlier",
-    "LastCheckpoint",
-    "LoadCased",
-    "OverlayWriter",
-    "PictureReader",
-    "Plateau",
-    "ScoreWriter",
-    "SliceDataset",
-    "StopOnNan",
-    "TrainingProgress",
-    "ZoomedSliceInferer",
-    "balanced_weights",
-    "case_list",
-    "check_cases",
-    "check_dataset",
-    "check_intervals",
-    "check_lists",
-    "check_options",
-    "class_names",
-    "default_workers",
-    "describe_cases",
-    "evaluate",
-    "infer",
-    "list_images",
-    "load_datalist",
-    "load_weights",
-    "report_errors",
-    "stored_window",
-    "train",
-    "truth",
-]
+PUBLIC = {  # name: its module, which is imported when the name is first asked for
+    "AutocastInferer": "training",
+    "BestCheckpoint": "checkpoints",
+    "CaseDataset": "loading",
+    "EpochLog": "evaluation",
+    "EpochSeed": "training",
+    "EvaluationProgress": "training",
+    "EventLog": "evaluation",
+    "FinalCheckpoint": "checkpoints",
+    "KeepEarlier": "runs",
+    "LastCheckpoint": "checkpoints",
+    "LoadCased": "loading",
+    "OverlayWriter": "evaluation",
+    "PictureReader": "pictures",
+    "Plateau": "training",
+    "ScoreWriter": "evaluation",
+    "SliceDataset": "slices",
+    "StopOnNan": "training",
+    "StrictCheckpointLoader": "checkpoints",
+    "TrainingProgress": "training",
+    "ZoomedSliceInferer": "slices",
+    "balanced_weights": "loading",
+    "case_list": "data",
+    "check_cases": "checks",
+    "check_dataset": "checks",
+    "check_intervals": "checks",
+    "check_lists": "data",
+    "check_options": "ids",
+    "class_names": "data",
+    "default_workers": "training",
+    "describe_cases": "provenance",
+    "evaluate": "runs",
+    "infer": "runs",
+    "list_images": "data",
+    "load_datalist": "data",
+    "load_weights": "checkpoints",
+    "report_errors": "errors",
+    "stored_window": "data",
+    "train": "runs",
+    "truth": "ids",
+    "write_atomically": "saving",
+}
+
+__getattr__, __dir__, __all__ = public_list(__name__, PUBLIC)

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from networks.errors import UserError
+from networks.state_dicts import check_training_state, fill, read_weights, unwrap, unwrap_state
 from networks.workflow.files import atomic
 from networks.workflow.ids import truth
 from networks.workflow.provenance import write_training_record
@@ -35,70 +37,40 @@ def save_atomically(content: Any, path: str | Path) -> None:
         torch.save(content, file)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file without executing anything in it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, truncated, or it holds more than tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"The checkpoint {path} does not exist; train first or give --ckpt_path another file.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a readable checkpoint of tensors and plain values ({type(error).__name__}); "
-            "it may be truncated or written by another program."
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected a dictionary of named tensors.")
-    return dict(content)
-
-
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load one of our own checkpoints (``model.pt`` or ``last.pt``) into the network it was trained with, strictly.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_checkpoint`; or the file belongs to another network, and then
-            the message says whether the class count, the channels or the architecture differs.
+        UserError: the file cannot be read, belongs to another network, or holds values that are none.
     """
-    content = read_checkpoint(path)
-    state = content.get("network", content)
-    target = unwrap(network)
-    problem = _mismatch(target, state)
-    if problem:
-        raise ValueError(f"The checkpoint {path} does not fit {type(target).__name__}: {problem}")
-    target.load_state_dict(state)
+    state = unwrap_state(read_weights(path))
+    fill(unwrap(network), state, path)
     logger.info("Loaded %d tensors from %s.", len(state), path)
 
 
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel and ``torch.compile`` wrappers."""
-    while isinstance(network, nn.parallel.DistributedDataParallel) or hasattr(network, "_orig_mod"):
-        network = getattr(network, "_orig_mod", None) or network.module
-    return network
+class StrictCheckpointLoader(CheckpointLoader):
+    """MONAI's ``CheckpointLoader`` with the checks of :func:`load_weights`, when a run starts.
 
+    Programs that bring weights of their own find it by its name and switch it off, as MONAI's federated learning does,
+    and so does a person with ``--handlers#0#_disabled_ true``. ``engine.state.checkpoint`` is the file once it is
+    loaded.
 
-def _mismatch(network: nn.Module, state: Mapping[str, Any]) -> str:
-    own = network.state_dict()
-    missing, foreign = own.keys() - state.keys(), state.keys() - own.keys()
-    if missing or foreign:
-        example = min(missing or foreign)
-        return (
-            f"{len(missing)} of its {len(own)} tensors are not in the file and {len(foreign)} of the file are "
-            f"unknown (such as '{example}'), so it is of another architecture; give the checkpoint of this bundle."
-        )
-    different = [key for key in own if own[key].shape != state[key].shape]
-    if not different:
-        return ""
-    key = different[-1]
-    return (
-        f"{len(different)} tensors have another shape (such as '{key}': {tuple(state[key].shape)} in the file, "
-        f"{tuple(own[key].shape)} in the network); check that --out_channels, --in_channels and the network's "
-        "options are those of the training."
-    )
+    Args:
+        load_path: one of our own checkpoints.
+        load_dict: the network, under any name.
+
+    Raises:
+        UserError: when the run starts, as :func:`load_weights`.
+    """
+
+    def __init__(self, load_path: str | Path, load_dict: Mapping[str, nn.Module]) -> None:
+        super().__init__(str(load_path), dict(load_dict))
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the weights; the engine's counters stay."""
+        for network in self.load_dict.values():
+            load_weights(network, self.load_path)
+        engine.state.checkpoint = self.load_path
 
 
 class BestCheckpoint:
@@ -176,27 +148,35 @@ class LastCheckpoint:
         """Load everything and set the trainer's epoch, so that the run goes on with the next one, if any.
 
         Raises:
-            UserError: the file is of another network or lacks a part.
+            UserError: the file cannot be read, is of another training, or holds values from which none can go on.
         """
         if not Path(self.path).is_file():
             logger.info("No checkpoint at %s yet: the training starts from the beginning.", self.path)
             return
-        load_weights(self.network, self.path)
-        content = read_checkpoint(self.path)
-        stateful = self._stateful(engine)
-        for name in ("progress", *self.others):
+        content = read_weights(self.path)
+        for name in ("network", "progress", *self.others):
             if name not in content:
                 raise UserError(
                     f"{self.path} has no state of '{name}', so it was not written by this training; give --ckpt_dir "
                     "the folder of the training that is to go on, or leave --resume out."
                 )
+        for name in content.keys() - {"network"}:
+            check_training_state(name, content[name], self.path)
+        fill(unwrap(self.network), content["network"], self.path)
         progress = content["progress"]
         is_over = progress["epoch"] >= engine.state.max_epochs or progress["stopped"]
-        if is_over or content.get("settings") == self._settings_of(engine):
-            for name in stateful.keys() & content.keys():
-                stateful[name].load_state_dict(content[name])
-        else:
-            self._restore_under_new_settings(engine, content)
+        stateful = self._stateful(engine)
+        try:
+            if is_over or content.get("settings") == self._settings_of(engine):
+                for name in stateful.keys() & content.keys():
+                    stateful[name].load_state_dict(content[name])
+            else:
+                self._restore_under_new_settings(engine, content)
+        except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+            raise UserError(
+                f"The training in {self.path} does not fit this one ({type(error).__name__}: {error}); resume with the "
+                "options that it was started with, or start anew."
+            ) from error
         engine.state.epoch, engine.state.iteration = progress["epoch"], _iteration(engine, progress)
         self.evaluator.state.best_metric = progress["best_metric"]
         self.evaluator.state.best_metric_epoch = progress["best_metric_epoch"]
@@ -246,6 +226,26 @@ class LastCheckpoint:
     def _stateful(self, engine: Engine) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)
         return {**self.others, **({"scaler": scaler} if scaler is not None else {})}
+
+
+class FinalCheckpoint:
+    """Write the weights of a training's last epoch when it ends, where MONAI's federated learning looks for them.
+
+    Args:
+        path: file to write, a plain state dict; ``monai.fl`` takes ``models/model_final.pt`` for the final model.
+        network: the network, also if wrapped.
+    """
+
+    def __init__(self, path: str, network: nn.Module) -> None:
+        self.path, self.network = path, network
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            save_atomically(unwrap(self.network).state_dict(), self.path)
 
 
 def settings(part: Any) -> Any:

@@ -34,12 +34,6 @@ def user_error(error: BaseException) -> UserError | None:
     """The person's mistake that an error comes from, with its sentence; None for a bug."""
     chain = list(_chain(error))
     mistake = next((e for e in reversed(chain) if isinstance(e, UserError)), None)
-    if mistake is None:  # until every mistake is raised as one
-        ours = next(
-            (e for e in reversed(chain) if isinstance(e, ValueError | OSError | FloatingPointError) and _is_ours(e)),
-            None,
-        )
-        mistake = ours and UserError(str(ours))
     text = _config_mistake(chain[-1]) if mistake is None else None
     return mistake if text is None else UserError(text)
 
@@ -78,7 +72,3 @@ def _innermost_file(error: BaseException) -> Path:
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return Path(traceback.tb_frame.f_code.co_filename) if traceback is not None else Path()
-
-
-def _is_ours(error: BaseException) -> bool:
-    return any((parent / "networks" / "errors.py").is_file() for parent in _innermost_file(error).parents)

@@ -22,8 +22,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from networks.workflow.data import case_name, dataset_name
 from networks.workflow.files import atomic, file_hash, not_written
+from networks.workflow.protocols import TOLERANCE, check_protocol
 from networks.workflow.records import Record, make_records, write_records
-from networks.workflow.scores import TOLERANCE, check_protocol, score_case
+from networks.workflow.scores import score_case
 from networks.workflow.statistics import markdown, summarise, tables
 from networks.workflow.training import LOSS
 
@@ -94,14 +95,14 @@ class EpochLog:
 class ScoreWriter:
     """Score every case and write ``results_<protocol>.jsonl``, the records of ``networks.workflow.records``.
 
-    The means also become the engine's metrics, for whatever tracks them, and go to the log with their intervals.
+    The means also become the engine's metrics, for whatever tracks them, and go to the log with their intervals. The
+    records name the file of the weights if ``StrictCheckpointLoader`` loaded one, before this handler.
 
     Args:
         save_dir: folder of the file.
         protocol: "strict" or "paper".
         class_names: names of the classes, background first.
         dataset_dir: the data set's folder.
-        checkpoint: file of the weights.
         model, split, seed: as in the records.
         tolerance: of the normalised surface Dice, in millimetres or pixels.
 
@@ -115,7 +116,6 @@ class ScoreWriter:
         protocol: str,
         class_names: Sequence[str],
         dataset_dir: str,
-        checkpoint: str,
         model: str,
         split: str,
         seed: int,
@@ -123,7 +123,7 @@ class ScoreWriter:
     ) -> None:
         check_protocol(protocol)
         self.path = Path(save_dir) / f"results_{protocol}.jsonl"
-        self.class_names, self.dataset_dir, self.checkpoint = list(class_names), dataset_dir, checkpoint
+        self.class_names, self.dataset_dir = list(class_names), dataset_dir
         self.ids = {"protocol": protocol, "model": model, "split": split, "seed": seed}
         self.tolerance = tolerance
         self._records: list[Record] = []
@@ -134,9 +134,11 @@ class ScoreWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def _start(self) -> None:
+    def _start(self, engine: Engine) -> None:
         self._records.clear()
-        self.ids |= {"dataset": dataset_name(self.dataset_dir), "checkpoint": file_hash(self.checkpoint)}
+        # weights that a program brought, such as a federation's, are those of no file
+        loaded = getattr(engine.state, "checkpoint", None)
+        self.ids |= {"dataset": dataset_name(self.dataset_dir), "checkpoint": file_hash(loaded) if loaded else None}
 
     def _score(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from networks.errors import UserError
 from networks.workflow.files import atomic
 from networks.workflow.scores import Score
 
@@ -62,12 +63,11 @@ def read_records(path: str | Path) -> list[Record]:
     """Read what :func:`write_records` wrote.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: empty, or a line is not a record; names the line.
+        UserError: no such file, empty, or a line is not a record; names the line.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a file of results that an evaluation wrote.")
+        raise UserError(f"{path} does not exist; give a file of results that an evaluation wrote.")
     records = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -79,10 +79,10 @@ def read_records(path: str | Path) -> list[Record]:
             else:
                 problem = _problem(record)
             if problem:
-                raise ValueError(f"Line {number} of {path} is not a record of results: {problem}.")
+                raise UserError(f"Line {number} of {path} is not a record of results: {problem}.")
             records.append(record)
     if not records:
-        raise ValueError(f"{path} is empty; expected one record of results per line.")
+        raise UserError(f"{path} is empty; expected one record of results per line.")
     return records
 
 

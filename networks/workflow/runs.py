@@ -14,21 +14,21 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
-from torch import nn
 
 from networks.errors import UserError
 from networks.workflow.arguments import config_files, is_bundle_run, split_arguments
-from networks.workflow.checkpoints import load_weights
 from networks.workflow.config_files import config_ids, top_level
 from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
-from networks.workflow.stopping import saying
+from networks.workflow.saving import write_atomically
+from networks.workflow.stopping import GRACE, saying
 
 logger = logging.getLogger(__name__)
-BEST, LAST, RECORD, LOG = "model.pt", "last.pt", "model.json", "metrics.csv"
+BEST, LAST, FINAL, RECORD, LOG = "model.pt", "last.pt", "model_final.pt", "model.json", "metrics.csv"
 EARLIER = "earlier"
 EVENTS = "events.out.tfevents.*"
 
@@ -36,7 +36,7 @@ EVENTS = "events.out.tfevents.*"
 class KeepEarlier:
     """Move the files of an earlier training aside when a new one starts.
 
-    They are the best and last checkpoint and the record of ``ckpt_dir``, ``metrics.csv`` of ``output_dir`` and
+    They are the best, last and final checkpoint and the record of ``ckpt_dir``, ``metrics.csv`` of ``output_dir`` and
     TensorBoard's files of ``log_dir``. Attach it last, so that whatever refuses a run has done so before.
 
     Args:
@@ -84,7 +84,7 @@ class KeepEarlier:
         logger.info("Moved the earlier training's files to %s; --resume true would have continued it.", target)
 
     def _files(self) -> list[Path]:
-        checkpoints = [self.ckpt_dir / name for name in (BEST, LAST, RECORD)]
+        checkpoints = [self.ckpt_dir / name for name in (BEST, LAST, FINAL, RECORD)]
         return [*checkpoints, self.output_dir / LOG, *sorted(self.log_dir.glob(EVENTS))]
 
     def _target(self) -> Path:
@@ -135,39 +135,43 @@ def train(trainer: Engine, evaluator: Engine, ckpt_dir: str, output_dir: str) ->
     )
 
 
-def evaluate(evaluator: Engine, network: nn.Module, ckpt_path: str, output_dir: str) -> None:
-    """Load weights and evaluate them: alone in the folder, with an orderly end, and a summary.
+def evaluate(evaluator: Engine, output_dir: str) -> None:
+    """Run an evaluation: alone in the folder, with an orderly end, and a summary.
 
     Args:
-        evaluator: the engine, whose handlers write the scores.
-        network: what it evaluates.
-        ckpt_path: the weights.
+        evaluator: the engine, whose handlers load the weights and write the scores.
         output_dir: where the scores go.
 
     Raises:
         UserError: another evaluation writes to the folder, or the weights do not fit.
     """
-    _apply(evaluator, network, ckpt_path, output_dir, "evaluation", "Scores are written at the end")
+    _apply(evaluator, output_dir, "evaluation", "Scores are written at the end")
     if idist.get_rank() == 0:
-        _summary(f"Evaluated {ckpt_path}.", {"scores": Path(output_dir)}, "To predict", _prediction())
+        weights = getattr(evaluator.state, "checkpoint", "the network without loading weights")
+        _summary(f"Evaluated {weights}.", {"scores": Path(output_dir)}, "To predict", _prediction())
 
 
-def infer(evaluator: Engine, network: nn.Module, ckpt_path: str, output_dir: str) -> None:
-    """Load weights and segment images with them, as :func:`evaluate`.
+def infer(evaluator: Engine, postprocessing: Any, output_dir: str) -> None:
+    """Segment images, as :func:`evaluate`; every file that is written is whole.
+
+    Args:
+        evaluator: the engine, whose handlers load the weights.
+        postprocessing: the transforms that it was made with, which write the label maps.
+        output_dir: where they go.
 
     Raises:
         UserError: another prediction writes to the folder, or the weights do not fit.
     """
-    _apply(evaluator, network, ckpt_path, output_dir, "prediction", f"The label maps in {output_dir} are whole")
+    write_atomically(postprocessing)
+    _apply(evaluator, output_dir, "prediction", f"The label maps in {output_dir} are whole")
     if idist.get_rank() == 0:
         number = evaluator.state.iteration
         _summary(f"Segmented {number} image{'s' * (number != 1)}.", {"label maps": Path(output_dir)})
 
 
-def _apply(evaluator: Engine, network: nn.Module, ckpt_path: str, output_dir: str, work: str, safe: str) -> None:
+def _apply(evaluator: Engine, output_dir: str, work: str, safe: str) -> None:
     said = f"{safe}; start it again for the rest."
     with _alone((output_dir,), work, "give --output_dir another folder"), _quiet(evaluator), saying(lambda: said):
-        load_weights(network, ckpt_path)
         evaluator.run()
 
 
@@ -186,7 +190,14 @@ def _alone(folders: Sequence[str | Path], work: str, remedy: str) -> Iterator[No
             raise SystemExit(1)  # the first process says why
         if refused is not None:
             raise refused
-        yield
+        try:
+            yield
+        except Exception:
+            if idist.get_world_size() > 1:
+                # where another process has ended, what they compute together fails; the launcher's signal, which ends
+                # this one in order, is on its way
+                time.sleep(GRACE)
+            raise
 
 
 @contextlib.contextmanager
@@ -251,6 +262,6 @@ def _text(files: Sequence[Path], options: dict[str, str]) -> str:
     names = str([str(file) for file in files]).replace(" ", "") if len(files) > 1 else str(files[0])
     words = ["python", "-m", "monai.bundle", "run", "--config_file", names]
     words += [part for key, value in options.items() for part in (f"--{key}", value)]
-    return " ".join(
-        f'"{word}"' if "'" in word and not set('"$`\\!') & set(word) else shlex.quote(word) for word in words
-    )
+    # lists of files are full of single quotes
+    plain = [f'"{word}"' if "'" in word and not set('"$`\\!') & set(word) else shlex.quote(word) for word in words]
+    return " ".join(plain)

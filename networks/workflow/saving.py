@@ -1,8 +1,11 @@
-"""Writers for MONAI's ``SaveImage`` whose files are whole or not there."""
+"""Letting the writers of MONAI's ``SaveImage`` write files that are whole or not there."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from monai.data import NibabelWriter, PILWriter
+from monai.data import ImageWriter
+from monai.transforms import SaveImage
 
 from networks.workflow.files import atomic
 
@@ -16,9 +19,27 @@ class _Atomic:
             super().write(temporary, verbose=verbose, **kwargs)  # type: ignore[misc]
 
 
-class AtomicNibabelWriter(_Atomic, NibabelWriter):
-    """NIfTI."""
+def write_atomically(postprocessing: Any) -> None:
+    """Let every ``SaveImage`` among transforms write whole files only, whichever writers it has.
+
+    Configs name MONAI's own writers, so that programs that read nothing but their transforms, such as MONAI Deploy, do
+    without this package; a run calls this before it starts.
+
+    Args:
+        postprocessing: a transform, or a composition of any depth, that the run's evaluator was made with.
+    """
+    for save in _savers(postprocessing):
+        save.writers = tuple(_atomic(writer) for writer in save.writers)
 
 
-class AtomicPILWriter(_Atomic, PILWriter):
-    """PNG and other pictures."""
+def _savers(transform: Any) -> Iterator[SaveImage]:
+    # SaveImaged keeps a SaveImage in .saver, Compose its parts in .transforms
+    found = getattr(transform, "saver", transform)
+    if isinstance(found, SaveImage):
+        yield found
+    for part in getattr(transform, "transforms", ()):
+        yield from _savers(part)
+
+
+def _atomic(writer: type[ImageWriter]) -> type[ImageWriter]:
+    return writer if issubclass(writer, _Atomic) else type(f"Atomic{writer.__name__}", (_Atomic, writer), {})

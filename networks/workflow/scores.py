@@ -24,8 +24,9 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou,
 from monai.networks import one_hot
 from scipy import ndimage
 
-PROTOCOLS = ("strict", "paper")
-TOLERANCE = 2.0
+from networks.errors import UserError
+from networks.workflow.protocols import TOLERANCE, check_protocol
+
 EPS = 1e-7  # of segmentation_models_pytorch
 
 
@@ -64,13 +65,13 @@ def score_case(
         tolerance: distance within which ``nsd`` takes two surfaces for the same, in mm or pixels.
 
     Raises:
-        ValueError: unknown protocol, or the shapes do not go together.
+        UserError: unknown protocol, or the shapes do not go together.
     """
     check_protocol(protocol)
     picture = truth.ndim == 3
     channels = (1, num_classes) if picture and protocol == "paper" else (1,)
     if truth.shape[0] != 1 or prediction.shape[0] not in channels or prediction.shape[1:] != truth.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"A prediction of shape {tuple(prediction.shape)} cannot be scored against a truth of shape "
             f"{tuple(truth.shape)}; expected class numbers in one channel on the same grid."
         )
@@ -80,12 +81,6 @@ def score_case(
     if protocol == "paper":
         return list(_volume_scores(*labels, num_classes))
     return list(_strict_scores(*labels, num_classes, spacing, tolerance))
-
-
-def check_protocol(protocol: str) -> None:
-    """Raise ValueError for a protocol that does not exist."""
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"The protocol {protocol!r} is unknown; choose {' or '.join(PROTOCOLS)}.")
 
 
 def _strict_scores(

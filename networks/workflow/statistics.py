@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap
 
+from networks.errors import UserError
 from networks.workflow.records import Record, number
 
 ALL_CLASSES = "all classes"
@@ -70,7 +71,7 @@ def tables(records: Iterable[Record]) -> list[Table]:
     """Sort records into tables, in the order in which they come.
 
     Raises:
-        ValueError: a value is there twice for the same seed, or a case lacks a class or a seed that others have.
+        UserError: a value is there twice for the same seed, or a case lacks a class or a seed that others have.
     """
     keys = ("model", "dataset", "split", "protocol", "metric", "unit", "prediction")
     groups: dict[tuple, list[Record]] = defaultdict(list)
@@ -84,7 +85,7 @@ def _table(ids: dict[str, str], records: Sequence[Record]) -> Table:
     for record in records:
         key = (record["case"], record["class"] or ALL_CLASSES, record["seed"])
         if key in values:
-            raise ValueError(
+            raise UserError(
                 f"{ids['metric']} of {key[1]} in {key[0]} is there twice for the model {ids['model']} and the seed "
                 f"{key[2]} ({ids['protocol']} protocol); give different runs different names or seeds."
             )
@@ -94,7 +95,7 @@ def _table(ids: dict[str, str], records: Sequence[Record]) -> Table:
         for c in classes:
             for seed in seeds:
                 if (case, c, seed) not in values:
-                    raise ValueError(
+                    raise UserError(
                         f"{ids['metric']} of {c} in {case} is not there for the model {ids['model']} and the seed "
                         f"{seed} ({ids['protocol']} protocol), unlike for others; score all cases again."
                     )

@@ -1,6 +1,7 @@
 """An orderly end at any time: what SIGTERM and Ctrl-C do."""
 
 import contextlib
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -50,6 +51,8 @@ def stop_orderly() -> dict[int, Any]:
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
+    # workers that end at once leave theirs behind; they share that of this process if it has one before them
+    multiprocessing.util.get_temp_dir()
     process, first = os.getpid(), []
 
     def stop(number: int, frame: Any) -> None:
@@ -62,6 +65,8 @@ def stop_orderly() -> dict[int, Any]:
                 os._exit(128 + number)
             return
         first.append(time.monotonic())
+        # PyTorch's handler would raise an error over every worker that ends now
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if int(os.environ.get("RANK", 0)) == 0:
             what = _says[-1]() if _says else "Nothing was written; start again."
             print(f"\nStopped. {what}", file=sys.stderr, flush=True)

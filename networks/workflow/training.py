@@ -9,6 +9,7 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
+from monai.data import MetaTensor
 from monai.data.utils import set_rnd
 from monai.handlers import from_engine
 from monai.inferers import Inferer
@@ -17,6 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from networks.errors import UserError
 from networks.workflow.ids import truth
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,8 @@ class AutocastInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
         """Logits (B, classes, H, W) of ``inputs`` (B, channels, H, W); float32 on the CPU."""
+        if isinstance(inputs, MetaTensor):  # whose metadata every single operation would carry on
+            inputs = inputs.as_tensor()
         if inputs.device.type != "cpu" or not self.amp:
             return network(inputs, *args, **kwargs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -101,13 +105,13 @@ class StopOnNan:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_network)
 
     def __call__(self, engine: Engine) -> None:
-        """Raise FloatingPointError if the iteration's loss is NaN or infinite."""
+        """Raise UserError if the iteration's loss is NaN or infinite."""
         loss = float(LOSS(engine.state.output))
         if not math.isfinite(loss):
             raise _not_finite(f"The loss became {loss}", engine)
 
     def check_network(self, engine: Engine) -> None:
-        """Raise FloatingPointError if a parameter or buffer holds a NaN or an infinite value."""
+        """Raise UserError if a parameter or buffer holds a NaN or an infinite value."""
         tensors = engine.network.state_dict().items()
         named = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point()]
         finite = torch.stack([tensor.isfinite().all() for _, tensor in named]).tolist()  # one wait for the device
@@ -116,8 +120,8 @@ class StopOnNan:
             raise _not_finite(f"{len(wrong)} tensors of the network (such as '{wrong[0]}') became NaN", engine)
 
 
-def _not_finite(what: str, engine: Engine) -> FloatingPointError:
-    return FloatingPointError(
+def _not_finite(what: str, engine: Engine) -> UserError:
+    return UserError(
         f"{what} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; the checkpoints of the epochs "
         "before are kept: lower --learning_rate, then --resume true or start again."
     )

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from networks.errors import UserError
 from networks.workflow.files import atomic
 from scripts.benchmark.cases import CASES
 from scripts.benchmark.measure import Settings
@@ -17,7 +18,7 @@ Record = dict[str, Any]
 
 
 def default_path(settings: Settings) -> Path:
-    """The results file for these settings: the device, then whatever is not as usual."""
+    """The results file for these settings, below the current folder: the device, then whatever is not as usual."""
     parts = ["benchmark", settings.device]
     for option in fields(Settings):
         value = getattr(settings, option.name)
@@ -25,14 +26,14 @@ def default_path(settings: Settings) -> Path:
             parts.append(
                 option.name if value is True else f"{option.name}{value}" if option.type is int else str(value)
             )
-    return RESULTS / f"{'_'.join(parts)}.jsonl"
+    return Path("results") / f"{'_'.join(parts)}.jsonl"
 
 
 def read_records(path: Path) -> list[Record]:
     """The records of a file; none if it does not exist.
 
     Raises:
-        ValueError: a line is no record.
+        UserError: a line is no record.
     """
     if not path.is_file():
         return []
@@ -42,7 +43,7 @@ def read_records(path: Path) -> list[Record]:
             record = json.loads(line)
             _identity(record)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"Line {number} of {path} is no measurement of this tool; remove the line or give another --output."
             ) from error
         records.append(record)

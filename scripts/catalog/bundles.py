@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 
+from networks.class_names import PRECIPITATES
 from scripts.catalog.augmentation import flips_and_rotations, micrograph_augmentation
 from scripts.catalog.recipes import (
     ADAM,
     ADAMW,
-    PRECIPITATES,
     Preset,
     Recipe,
     acdc,
@@ -28,6 +28,8 @@ VERSIONS = {
         "segmentation-models-pytorch": "0.6.0",
         "tensorboard": "2.21.0",
     },
+    "apps": {"monai-label": "0.8.5"},
+    "apps for volumes": {"monai-deploy-app-sdk": "4.0.0"},
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from networks.class_names import COATING, HEART, ORGANS, PRECIPITATES
 from scripts.catalog.augmentation import (
     Config,
     horizontal_flips,
@@ -11,11 +12,6 @@ from scripts.catalog.augmentation import (
     mild_augmentation,
     paper_augmentation,
 )
-
-ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach"]
-HEART = ["right ventricle", "myocardium", "left ventricle"]
-PRECIPITATES = ["secondary precipitate", "tertiary precipitate"]
-COATING = ["oxide", "crack"]
 
 ADAM = {"_target_": "torch.optim.Adam"}
 ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.01}
@@ -66,7 +62,7 @@ class Preset:
 
     kind: str
     recipe: Recipe
-    classes: list[str]
+    classes: tuple[str, ...]
     source: str
 
     @property

@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from networks.class_names import HEART
 from networks.errors import UserError
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import Choice, carve, name_list
 from scripts.datasets.volumes import read_nifti, turned_like
 from scripts.datasets.writer import CaseError, Writer, dataset_writer, reading
 
-LABELS = ("background", "right ventricle", "myocardium", "left ventricle")
+LABELS = ("background", *HEART)
 PHASES = ("ED", "ES")
 OFFICIAL = "testing"
 FRAME = re.compile(r"(patient\d{3})_frame(\d+)(_gt)?\.nii(?:\.gz)?")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from networks.errors import UserError
+from networks.workflow.data import parse_labels
 from networks.workflow.files import atomic
 from scripts.datasets.dicom import TO_RAS, Geometry, find_series, series_geometry
 from scripts.datasets.volumes import read_nifti, turned_like
@@ -108,9 +109,11 @@ def _class_names(path: Path) -> dict[int, str]:
     if not path.is_file():
         raise UserError(f"The file with class names {path} does not exist.")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"))
         names = content.get("labels") or content["network_data_format"]["outputs"]["pred"]["channel_def"]
-        found = {int(number): str(name) for number, name in names.items() if int(number) > 0}
+        found = dict(list(enumerate(parse_labels(names, path)))[1:])
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json.") from error
     if not found or max(found) > 255:
@@ -149,6 +152,17 @@ def _on_series(segmentation: Path, source: Path) -> tuple[Geometry, np.ndarray]:
     return geometry, values.astype(np.uint8)
 
 
+def uid_notice(image: Dataset) -> str:
+    """What the user of a SEG has to know if a slice of its series lacks UIDs, else nothing."""
+    missing = [name for name in UIDS if not image.get(name)]
+    if not missing:
+        return ""
+    return (
+        f"The series has no {' and '.join(missing)}; the SEG gets new ones, so a viewer may not connect it to the "
+        "series by itself."
+    )
+
+
 def _fill_uids(slices: Sequence[Dataset]) -> None:
     """Make up what careless anonymisation left empty, always the same for the same slices, and say so."""
     from pydicom.uid import generate_uid
@@ -158,16 +172,13 @@ def _fill_uids(slices: Sequence[Dataset]) -> None:
             image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID
         if not image.get("SOPClassUID"):
             image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID
-    missing = [name for name in UIDS if not slices[0].get(name)]
-    for name in missing:
+    notice = uid_notice(slices[0])
+    for name in [name for name in UIDS if not slices[0].get(name)]:
         uid = generate_uid(entropy_srcs=[name, *(image.SOPInstanceUID for image in slices)])
         for image in slices:
             setattr(image, name, uid)
-    if missing:
-        print(
-            f"The series has no {' and '.join(missing)}; the SEG gets new ones, so a viewer may not connect it to the "
-            "series by itself."
-        )
+    if notice:
+        print(notice)
 
 
 def _describe(number: int, name: str, algorithm: str) -> SegmentDescription:

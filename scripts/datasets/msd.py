@@ -17,6 +17,7 @@ from monai.apps.utils import HashCheckError
 from tqdm import tqdm
 
 from networks.errors import UserError
+from networks.workflow.data import parse_labels
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import Choice, carve
 from scripts.datasets.volumes import nifti_stem, read_nifti, turned_like
@@ -56,9 +57,7 @@ def convert_msd(
         task = _read_task(opened, root / "dataset.json")
         modality = {int(number): str(name) for number, name in task["modality"].items()}
         kept = None if channel is None else _channel(channel, modality)
-        names = {int(number): str(name) for number, name in task["labels"].items()}
-        if sorted(names) != list(range(len(names))):
-            raise UserError(f"{root / 'dataset.json'} numbers its labels {sorted(names)}; expected 0, 1, 2, ...")
+        names = parse_labels(task["labels"], root / "dataset.json")
         cases = {nifti_stem(Path(item["image"])): item for item in task["training"]}
         tested = carve(list(cases), test, seed, "test", key=_stem)
         left = [name for name in cases if name not in tested]
@@ -77,7 +76,7 @@ def convert_msd(
         is_ct = all(name.upper() == "CT" for name in used.values())
         values = ("HU", SYNAPSE_RANGE) if is_ct else (f"{', '.join(used.values())} in arbitrary units", None)
         required = ["training", *(["validation"] if validated else []), *(["test"] if tested else [])]
-        with dataset_writer(output_dir, opened.root, list(names.values()), required, *values, **description) as writer:
+        with dataset_writer(output_dir, opened.root, names, required, *values, **description) as writer:
             for stem, item in tqdm(sorted(cases.items()), desc=f"Converting {root.name}", unit="case"):
                 paths = root / item["image"], root / item["label"]
                 with writer.rejecting(paths[0]), opened.opened(*paths) as local:
@@ -117,7 +116,7 @@ def _task_folder(source: Source) -> Path:
 def _read_task(source: Source, path: Path) -> dict:
     try:
         with source.opened(path) as (local,), reading(path):
-            task = json.loads(local.read_text("utf-8"))
+            task = json.loads(local.read_text("utf-8-sig"))
         paths = [Path(item[key]) for item in task["training"] for key in ("image", "label")]
         if not paths or not task["labels"] or not task["modality"]:
             raise KeyError

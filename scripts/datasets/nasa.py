@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from networks.class_names import COATING, PRECIPITATES
 from networks.errors import UserError
-from networks.phantom import PHASES
 from networks.workflow.data import PICTURE_SUFFIXES
 from networks.workflow.pictures import read_pixels, to_8_bit
 from scripts.datasets.source import Source, open_source
@@ -34,7 +34,7 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MASK = "_mask"
 LICENCE = "MIT (github.com/nasa/pretrained-microscopy-models)"
 EBC_LABELS = {  # new class numbers by the annotation's, names, and what dataset.json says
-    "oxide_crack": ({1: 1, 2: 2}, ("background", "oxide", "crack"), "oxide and cracks are two classes"),
+    "oxide_crack": ({1: 1, 2: 2}, ("background", *COATING), "oxide and cracks are two classes"),
     "oxide": ({1: 1, 2: 1}, ("background", "oxide"), "cracks count as oxide"),
     "oxide_without_crack": ({1: 1}, ("background", "oxide"), "cracks count as background"),
 }
@@ -93,7 +93,7 @@ def _convert_set(source: Source, root: Path, files: Sequence[Path], output_dir: 
     splits = {name: name for name in sorted(folders) if f"{name}_annot" in folders} | SPLITS
     painted = any(path.stem.endswith(MASK) for split in splits for path in folders.get(f"{split}_annot", ()))
     if painted:
-        suffix, read_label, labels = MASK, _painted_label, ("matrix", *PHASES)
+        suffix, read_label, labels = MASK, _painted_label, ("matrix", *PRECIPITATES)
         about = "Ni superalloy"
     else:
         suffix, (numbers, labels, note) = "", EBC_LABELS[ebc_labels]

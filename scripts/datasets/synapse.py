@@ -21,8 +21,8 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from networks.class_names import ORGANS
 from networks.errors import UserError
-from networks.phantom import ORGANS
 from scripts.datasets.source import Source, open_source
 from scripts.datasets.splits import Choice, carve
 from scripts.datasets.volumes import mapped, mapped_values, read_nifti, to_nifti, turned_like

@@ -18,22 +18,14 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from networks.class_names import ORGANS
 from networks.errors import UserError
 from scripts.datasets.dicom import read_only_series
 from scripts.datasets.volumes import mapped, nifti_stem, read_nifti, to_nifti, turned_like
 from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, reading
 
 # The eight organs of the Synapse papers, in the order of their tables: ids 1 to 8.
-SYNAPSE_ORGANS = (
-    "aorta",
-    "gallbladder",
-    "kidney_left",
-    "kidney_right",
-    "liver",
-    "pancreas",
-    "spleen",
-    "stomach",
-)
+SYNAPSE_ORGANS = tuple("_".join(reversed(name.split())) for name in ORGANS)
 LISTS = ("training", "validation", "test")
 TASKS = {"ct": "total", "mr": "total_mr"}
 
@@ -73,7 +65,7 @@ def convert_totalsegmentator(
     output_dir: str | os.PathLike,
     modality: str = "ct",
     labels: str | os.PathLike | None = None,
-    organs: Sequence[str] | str = SYNAPSE_ORGANS,
+    organs: Sequence[str] | str | None = None,
     pairs: str | os.PathLike | None = None,
     allow_same_patient: bool = False,
 ) -> None:
@@ -88,7 +80,7 @@ def convert_totalsegmentator(
         modality: "ct" (label ids of the task ``total``) or "mr" (``total_mr``; the one patient of the test files goes
             to training, and the other lists stay empty).
         labels: JSON file with ``{"label_ids": {task: {id: name}}}``; ``labels.json`` in the source by default.
-        organs: names in ``labels`` that become the classes 1, 2, ... in this order.
+        organs: names in ``labels`` that become the classes 1, 2, ... in this order; ``SYNAPSE_ORGANS`` by default.
         pairs: JSON file with a list of ``{"image", "label", "list"}``, paths relative to the source, ``list`` one of
             training, validation and test; by default the test files of TotalSegmentator.
         allow_same_patient: put the scans of training into the lists that stay empty, too, and say so in
@@ -104,7 +96,7 @@ def convert_totalsegmentator(
         raise UserError(f"The folder {folder} does not exist; give --source the folder with the files.")
     if modality not in TASKS:
         raise UserError(f"The modality {modality!r} is unknown; choose ct or mr.")
-    organs = [organs] if isinstance(organs, str) else list(organs)
+    organs = [organs] if isinstance(organs, str) else list(organs or SYNAPSE_ORGANS)
     label_ids = _label_ids(Path(labels) if labels else folder / "labels.json", TASKS[modality])
     known = _check_organs(organs, label_ids)
     work = list(KNOWN_PAIRS[modality]) if pairs is None else _read_pairs(Path(pairs))

@@ -1,31 +1,17 @@
 """Run suites of trainings and evaluations: ``python -m scripts.experiments <command> SUITE.json``."""
 
-import datetime
-import json
-import os
-import queue
-import signal
-import statistics
-import sys
-import threading
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from networks.workflow.files import atomic
-from networks.workflow.records import read_records, write_records
 from scripts import command_line
-from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, RunFolder
-from scripts.experiments.suite import load_suite
-
-RUNS_DIR = "runs"
-RESULTS_DIR = "results"
 
 
-def run(suite: str, runs_dir: str = RUNS_DIR, gpus: Sequence[int] | int | None = None, only: str = "") -> None:
+@command_line.when_stopped(
+    "What is done is kept, and a training goes on after its last epoch; the same command goes on."
+)
+def run(suite: str, runs_dir: str = "runs", gpus: Sequence[int] | int | None = None, only: str = "") -> None:
     """Do every run of a suite that is not done, one at a time per device; what was killed goes on where it was.
 
-    Ctrl-C ends it at once; so may anything else: no more than an epoch is lost.
+    Ctrl-C and SIGTERM end it with everything that it has started; whatever ends it, no more than an epoch is lost.
 
     Args:
         suite: the suite's file.
@@ -33,71 +19,25 @@ def run(suite: str, runs_dir: str = RUNS_DIR, gpus: Sequence[int] | int | None =
         gpus: numbers of the GPUs to use, one run on each; by default one run at a time, on a GPU if there is one.
         only: text that the names of the runs to do have in them.
     """
-    read = load_suite(suite)
-    read.check_data()
-    folders = [RunFolder(r, runs_dir) for r in read.runs if only in r.name]
-    if not folders:
-        raise ValueError(f"No run of {suite} has {only!r} in its name; names are such as {read.runs[0].name}.")
-    changed = [folder for folder in folders if folder.state() == CHANGED]
-    if changed:
-        raise ValueError(
-            f"{changed[0].path} was started with other settings than {suite} has now; move that folder away, or give "
-            "the recipe, network or data set in the suite another label."
-        )
-    devices: list[int | None] = [None] if gpus is None else [gpus] if isinstance(gpus, int) else list(gpus)
-    todo: queue.SimpleQueue[RunFolder] = queue.SimpleQueue()
-    for folder in folders:
-        if folder.state() != DONE:
-            todo.put(folder)
-    print(f"{read.name}: {len(folders)} runs, {len(folders) - todo.qsize()} of them done.", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    failed: list[RunFolder] = []
-    workers = [threading.Thread(target=_work, args=(todo, device, failed), daemon=True) for device in devices[1:]]
-    for worker in workers:
-        worker.start()
-    _work(todo, devices[0], failed)
-    for worker in workers:
-        worker.join()
-    if failed:
-        raise ValueError(
-            f"{len(failed)} of {len(folders)} runs failed, such as {failed[0].path.name} "
-            f"({failed[0].record()['error']}); see log.txt in their folders, then run the suite again."
-        )
+    from scripts.experiments import commands
+
+    commands.run(suite, runs_dir, gpus, only)
 
 
-def show(suite: str, runs_dir: str = RUNS_DIR) -> None:
+@command_line.when_stopped("Nothing was changed.")
+def show(suite: str, runs_dir: str = "runs") -> None:
     """Say which runs are done, running, failed, stopped or waiting, and about how long the rest will take.
 
     Args:
         suite: the suite's file.
         runs_dir: as for ``run``.
     """
-    read = load_suite(suite)
-    folders = [RunFolder(r, runs_dir) for r in read.runs]
-    states = [folder.state() for folder in folders]
-    print(f"{read.name}: {read.description}")
-    for folder, state in zip(folders, states, strict=True):
-        epochs, most = folder.epochs()
-        record = folder.record()
-        text = f"{state:8} {folder.run.name}"
-        if state in (RUNNING, STOPPED, FAILED):
-            text += f"  {record['step']}, epoch {epochs} of at most {most}"
-        if state == DONE:
-            text += f"  {epochs} epochs"
-        if state == FAILED:
-            text += f"  {record['error']}"
-        print(text)
-    counts = {state: states.count(state) for state in (DONE, RUNNING, FAILED, STOPPED, CHANGED, WAITING)}
-    print(", ".join(f"{count} {state}" for state, count in counts.items() if count), end="; ")
-    left = [f for f, state in zip(folders, states, strict=True) if state not in (DONE, CHANGED)]
-    seconds = [_seconds_left(f, folders) for f in left]
-    if None in seconds:
-        print("how long the rest will take is known once one run of it is done.")
-    else:
-        print(f"about {datetime.timedelta(seconds=round(sum(seconds)))} left, one after the other.")
+    from scripts.experiments import commands
+
+    commands.show(suite, runs_dir)
 
 
-def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR) -> None:
+def collect(suite: str, runs_dir: str = "runs", results_dir: str = "results") -> None:
     """Write the results of the runs that are done: ``SUITE.jsonl`` with the scores, ``SUITE_runs.jsonl`` with the runs.
 
     Args:
@@ -105,72 +45,12 @@ def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR
         runs_dir: as for ``run``.
         results_dir: folder to write to.
     """
-    read = load_suite(suite)
-    done = [f for f in (RunFolder(r, runs_dir) for r in read.runs) if f.state() == DONE]
-    if not done:
-        raise ValueError(f"No run of {suite} is done in {runs_dir}; see 'experiments show {suite}'.")
-    scores = []
-    for folder in done:
-        r = folder.run
-        labels = {"model": r.network, "data_set": r.data_set, "setting": r.setting, "pretraining": r.pretraining}
-        labels |= {"suite": r.suite, "recipe": r.recipe, "bundle": r.bundle, "seed": r.seed}
-        scores += [record | labels for path in folder.score_files() for record in read_records(path)]
-    results = Path(results_dir)
-    write_records(results / f"{read.name}.jsonl", scores)
-    runs = results / f"{read.name}_runs.jsonl"
-    with atomic(runs) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for folder in done:
-            line = {**folder.run.spec(), "seconds": folder.seconds(), "curve": folder.curve()}
-            line["options"] = {key: _portable(value) for key, value in line["options"].items()}
-            record = folder.record()
-            line |= {
-                "date": time.strftime("%Y-%m-%d", time.gmtime(record["started"])),
-                "machine": record.get("machine"),
-            }
-            line["dataset_dir"] = Path(folder.run.dataset_dir).name
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    print(f"Wrote {len(scores)} scores of {len(done)} of {len(read.runs)} runs to {results / read.name}.jsonl.")
+    from scripts.experiments import commands
+
+    commands.collect(suite, runs_dir, results_dir)
 
 
-def _work(todo: "queue.SimpleQueue[RunFolder]", gpu: int | None, failed: list[RunFolder]) -> None:
-    environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
-    while True:
-        try:
-            folder = todo.get_nowait()
-        except queue.Empty:
-            return
-        print(f"{time.strftime('%H:%M:%S')} {folder.run.name} starts.", flush=True)
-        state = folder.execute(environment)
-        if state == FAILED:
-            failed.append(folder)
-        said = "is run by another process" if state == RUNNING else f"is {state}" if state == DONE else state
-        print(f"{time.strftime('%H:%M:%S')} {folder.run.name} {said}.", flush=True)
-
-
-def _seconds_left(folder: RunFolder, folders: list[RunFolder]) -> float | None:
-    """As long as the runs took that are most like it, less what is done of it."""
-    done = [f for f in folders if f.seconds() is not None]
-    run = folder.run
-    alike = [
-        [f for f in done if f.run.network == run.network and f.run.data_set == run.data_set],
-        [f for f in done if f.run.network == run.network],
-        done,
-    ]
-    chosen = next((group for group in alike if group), None)
-    if chosen is None:
-        return None
-    whole = statistics.mean(f.seconds() for f in chosen)
-    epochs, most = folder.epochs()
-    begun = TRAIN not in folder.record().get("done", {})
-    return whole * (1 - min(epochs / most, 1)) if begun else 0.0
-
-
-def _portable(value: object) -> object:
-    """An option without the folders of the machine that it was used on."""
-    if isinstance(value, str) and os.sep in value:
-        return Path(value).name
-    return [_portable(v) for v in value] if isinstance(value, list) else value
-
+COMMANDS = {"run": run, "show": show, "collect": collect}
 
 if __name__ == "__main__":
-    command_line.run({"run": run, "show": show, "collect": collect}, "experiments")
+    command_line.run(COMMANDS, "python -m scripts.experiments")

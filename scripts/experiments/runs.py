@@ -4,7 +4,6 @@
 held while a step runs: whatever is killed, nobody else starts the same step as long as its process lives.
 """
 
-import atexit
 import contextlib
 import csv
 import fcntl
@@ -12,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +25,43 @@ from scripts.experiments.suite import Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TRAIN, PREDICT = "train", "predict"
-_live: set[subprocess.Popen] = set()
 DONE, RUNNING, FAILED, STOPPED, WAITING, CHANGED = "done", "running", "failed", "stopped", "waiting", "changed"
+
+
+class Children:
+    """The subprocesses of a suite's runs, started by several threads and ended by one: none starts after that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: set[subprocess.Popen] = set()
+        self._ended = False
+
+    def run(self, command: list[str], **options: Any) -> int | None:
+        """The exit code of a command, or None if the subprocesses were ended before it or with it.
+
+        Args:
+            command: with its arguments.
+            **options: of ``subprocess.Popen``.
+        """
+        with self._lock:
+            if self._ended:
+                return None
+            process = subprocess.Popen(command, **options)
+            self._live.add(process)
+        code = process.wait()
+        with self._lock:
+            self._live.discard(process)
+            return None if self._ended else code
+
+    def end(self) -> None:
+        """End all of them and wait until they are gone."""
+        with self._lock:
+            self._ended = True
+            live = list(self._live)
+            for process in live:
+                process.terminate()
+        for process in live:
+            process.wait()
 
 
 class RunFolder:
@@ -90,11 +125,12 @@ class RunFolder:
         """Records that the evaluations wrote."""
         return [self._scores(split) / f"results_{p}.jsonl" for split in self.run.splits for p in self.run.protocols]
 
-    def execute(self, environment: dict[str, str] | None = None) -> str:
+    def execute(self, environment: dict[str, str] | None = None, children: Children | None = None) -> str:
         """Do the steps that are not done, each in a subprocess.
 
         Args:
             environment: variables for the subprocesses, beside this one's.
+            children: those of the suite, among which its subprocesses will be.
 
         Returns:
             The state afterwards. A step that fails leaves its last words in ``run.json`` and ends the run.
@@ -112,7 +148,9 @@ class RunFolder:
                     continue
                 record |= {"error": "", "step": step, "resumed": step == record.get("step"), "started": time.time()}
                 write_json(self.path / "run.json", record)
-                error = self._subprocess(step, lock, environment or {})
+                error = self._subprocess(step, lock, environment or {}, children or Children())
+                if error is None:
+                    return STOPPED
                 if error:
                     write_json(self.path / "run.json", record | {"error": f"{step}: {error}"})
                     return FAILED
@@ -120,13 +158,14 @@ class RunFolder:
                 write_json(self.path / "run.json", record)
         return self.state()
 
-    def _subprocess(self, step: str, lock: int, environment: dict[str, str]) -> str:
+    def _subprocess(self, step: str, lock: int, environment: dict[str, str], children: Children) -> str | None:
+        """What went wrong, empty if nothing did; None if the step was ended with the suite."""
         command = [sys.executable, "-m", "monai.bundle", "run", *self._arguments(step)]
         log = self.path / "log.txt"
         with log.open("a", encoding="utf-8") as file:
             file.write(f"\n== {step}\n")
             file.flush()
-            process = subprocess.Popen(
+            code = children.run(
                 command,
                 cwd=ROOT,
                 env=os.environ | environment,
@@ -134,10 +173,7 @@ class RunFolder:
                 stderr=subprocess.STDOUT,
                 pass_fds=(lock,),
             )
-            _live.add(process)
-            code = process.wait()
-            _live.discard(process)
-        return "" if code == 0 else f"exit code {code}: {_last_words(log)}"
+        return None if code is None else "" if code == 0 else f"exit code {code}: {_last_words(log)}"
 
     def _arguments(self, step: str) -> list[str]:
         run = self.run
@@ -180,31 +216,43 @@ class RunFolder:
         return self.path / "scores" / split
 
     def _is_locked(self) -> bool:
-        with self._locked() as lock:
-            return lock is None
+        # to look is to take the lock for a moment, which no start may meet
+        with self._alone(), self._opened_lock() as descriptor:
+            return not _take(descriptor)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int | None]:
         """The lock's file descriptor, or None where another process holds it."""
+        with self._opened_lock() as descriptor:
+            with self._alone():
+                taken = _take(descriptor)
+            yield descriptor if taken else None
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process looks at the lock or takes it: a lock of the folder itself, held for a moment only."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _opened_lock(self) -> Iterator[int]:
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-            else:
-                yield descriptor
+            yield descriptor
         finally:
             os.close(descriptor)
 
 
-@atexit.register
-def _end_all() -> None:
-    """End the subprocesses of every thread with this process; a resumed suite goes on from their checkpoints."""
-    for process in _live:
-        process.terminate()
-    for process in _live:
-        process.wait()
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _text(value: Any) -> str:

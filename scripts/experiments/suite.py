@@ -39,10 +39,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from networks.errors import UserError
 from networks.workflow import load_datalist
+from networks.workflow.protocols import PROTOCOLS
 from scripts.catalog.bundles import BY_NAME
 
-PROTOCOLS = ("strict", "paper")
+SUITES_DIR = Path(__file__).resolve().parent.parent.parent / "suites"
 DATA_SET_KEYS = {"dataset_dir", "preset", "setting", "splits", "options", "prepare"}
 REQUIRED = {"name", "data_sets", "networks"}
 KEYS = REQUIRED | {"description", "pretraining", "recipes", "seeds", "protocols", "exclude"}
@@ -111,35 +113,37 @@ class Suite:
     prepare: dict[str, str]
 
     def check_data(self) -> None:
-        """Raise FileNotFoundError or ValueError with one sentence if a data set of the suite is not there."""
+        """Raise UserError with one sentence if a data set of the suite is not there."""
         for run in {run.dataset_dir: run for run in self.runs}.values():
             folder = run.dataset_dir
             if not (Path(folder) / "dataset.json").is_file():
                 how = self.prepare.get(folder)
-                raise FileNotFoundError(
+                raise UserError(
                     f"{folder}, the data set {run.data_set} of the suite {self.name}, does not exist; make it"
                     f"{f' by: {how}' if how else ' with scripts.datasets'}."
                 )
             lacking = [split for split in run.splits if not load_datalist(folder).get(split)]
             if lacking:
-                raise ValueError(f'dataset.json of {folder} has no list "{lacking[0]}", which {self.name} scores.')
+                raise UserError(f'dataset.json of {folder} has no list "{lacking[0]}", which {self.name} scores.')
 
 
 def load_suite(path: str | Path) -> Suite:
-    """Read a suite.
+    """Read a suite: a file, or one of this project's by its name.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON, a key is missing or unknown, or a bundle, preset or protocol does not exist.
+        UserError: no such file, not JSON, a key is missing or unknown, or a bundle, preset or protocol does not
+            exist.
     """
     path = Path(path)
+    if not path.exists() and (SUITES_DIR / path.name).is_file() and path.parent in (Path(), Path("suites")):
+        path = SUITES_DIR / path.name
     if not path.is_file():
-        known = ", ".join(str(p) for p in sorted(Path("suites").glob("*.json")))
-        raise FileNotFoundError(f"{path} does not exist; give a suite{f' such as {known}' if known else ''}.")
+        known = ", ".join(f"suites/{p.name}" for p in sorted(SUITES_DIR.glob("*.json")))
+        raise UserError(f"{path} does not exist; give a suite{f' such as {known}' if known else ''}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
+        raise UserError(f"{path} is not JSON: {error}.") from error
     _check_keys(path, "the suite", content, KEYS, REQUIRED)
     for label, data_set in content["data_sets"].items():
         _check_keys(path, f"the data set {label}", data_set, DATA_SET_KEYS, {"dataset_dir", "preset"})
@@ -147,16 +151,16 @@ def load_suite(path: str | Path) -> Suite:
         _check_keys(path, f"the network {label}", network, {"bundle", "options"}, {"bundle"})
     wrong = set(content.get("protocols", ())) - set(PROTOCOLS)
     if wrong:
-        raise ValueError(f"{path}: the protocol {min(wrong)!r} does not exist; choose from {', '.join(PROTOCOLS)}.")
+        raise UserError(f"{path}: the protocol {min(wrong)!r} does not exist; choose from {', '.join(PROTOCOLS)}.")
     for item in content.get("exclude", []):
         _check_keys(path, "an item of exclude", item, LABELS, set())
     runs = [run for run in _runs(path, content) if not _is_excluded(run, content.get("exclude", []))]
     if not runs:
-        raise ValueError(f"{path} has no runs: its list exclude takes all of them away.")
+        raise UserError(f"{path} has no runs: its list exclude takes all of them away.")
     names = [run.name for run in runs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise ValueError(f"{path} has two runs called {twice}; give its networks and data sets different labels.")
+        raise UserError(f"{path} has two runs called {twice}; give its networks and data sets different labels.")
     prepare = {d["dataset_dir"]: d["prepare"] for d in content["data_sets"].values() if "prepare" in d}
     return Suite(content["name"], content.get("description", ""), runs, prepare)
 
@@ -174,12 +178,12 @@ def _runs(path: Path, content: dict[str, Any]) -> Iterator[Run]:
             continue
         bundle = BY_NAME.get(network["bundle"])
         if bundle is None:
-            raise ValueError(
+            raise UserError(
                 f"{path}: {label} is of the bundle {network['bundle']!r}, which does not exist; choose from "
                 f"{', '.join(BY_NAME)}."
             )
         if data["preset"] not in bundle.presets:
-            raise ValueError(
+            raise UserError(
                 f"{path}: the bundle {bundle.name} has no preset {data['preset']!r} for {data_set}; it has "
                 f"{', '.join(bundle.presets)}."
             )
@@ -210,9 +214,9 @@ def _is_excluded(run: Run, items: list[dict[str, Any]]) -> bool:
 
 def _check_keys(path: Path, what: str, content: Any, allowed: set[str], required: set[str]) -> None:
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: {what} is no object; see scripts/experiments/suite.py for the form of a suite.")
+        raise UserError(f"{path}: {what} is no object; see scripts/experiments/suite.py for the form of a suite.")
     missing, unknown = required - content.keys(), content.keys() - allowed
     if missing:
-        raise ValueError(f'{path}: {what} has no "{min(missing)}".')
+        raise UserError(f'{path}: {what} has no "{min(missing)}".')
     if unknown:
-        raise ValueError(f'{path}: {what} has "{min(unknown)}"; known are {", ".join(sorted(allowed))}.')
+        raise UserError(f'{path}: {what} has "{min(unknown)}"; known are {", ".join(sorted(allowed))}.')

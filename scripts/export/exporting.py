@@ -11,6 +11,7 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from networks.errors import UserError
 from networks.workflow import check_cases, load_weights
 from networks.workflow.files import file_hash, put_in_place, write_json
 from scripts.export.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
@@ -38,15 +39,15 @@ class Difference:
         return self._same / max(self._pixels, 1)
 
     def add(self, expected: Tensor, found: Tensor, what: str) -> None:
-        """Compare logits (B, classes, H, W); raises ValueError if they differ by more than the tolerance."""
+        """Compare logits (B, classes, H, W); raises UserError if they differ by more than the tolerance."""
         if found.shape != expected.shape:
-            raise ValueError(
+            raise UserError(
                 f"On {what} the exported model gives {tuple(found.shape)} where PyTorch gives {tuple(expected.shape)}; "
                 "nothing was written."
             )
         difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
         if not difference <= self.tolerance:  # not "greater", so that NaN is refused
-            raise ValueError(
+            raise UserError(
                 f"On {what} the exported model differs from PyTorch by {difference:.2g} of the largest logit; the "
                 f"tolerance is {self.tolerance:g}. Nothing was written; choose another --format, or a larger "
                 "--tolerance if that is good enough for you."
@@ -70,25 +71,11 @@ def export(
     cases: int = 2,
     **options: Any,
 ) -> None:
-    """Write a bundle's network for another runtime, with a manifest, after comparing it with PyTorch there.
-
-    The model is run in its own runtime on random images (batches of 1, 2 and 3) and on test images of the data set,
-    prepared and cut as the bundle's inference does it. If its logits differ too much, nothing is written.
-
-    Args:
-        name: bundle, by name or by folder.
-        format: torchscript, onnx, torch_export, openvino or tensorrt.
-        output_dir: where ``model.<suffix>`` and ``model.<suffix>.json`` go; the bundle's ``models`` by default.
-        preset: data set whose preset of the inference config is used.
-        labels: ``dataset.json`` with the class names, where they are not the bundle's own.
-        untrained: export random weights, for trying the way to a runtime before there is a training.
-        tolerance: largest accepted difference of the logits, relative to the largest logit of a batch.
-        cases: how many test images to compare on.
-        **options: ids of the inference config, such as ckpt_path, dataset_dir, out_channels, img_size.
+    """Do what the command line of this tool describes, with the same arguments.
 
     Raises:
-        FileNotFoundError: no such bundle, checkpoint or data set.
-        ValueError: a mistake in the options, a format that this machine cannot write, or a model that differs.
+        UserError: no such bundle, checkpoint or data set, a mistake in the options, a format that this machine cannot
+            write, or a model that differs.
     """
     runtime = check_format(str(format))
     config = InferenceConfig(name, preset, {**options, "device": "cpu"})
@@ -161,34 +148,32 @@ def read_manifest(model: str | Path) -> dict[str, Any]:
     """The manifest of an exported model whose files are those that it was written with.
 
     Raises:
-        FileNotFoundError: the model or its manifest is missing.
-        ValueError: the manifest is damaged, or a file is not the one it describes.
+        UserError: the model or its manifest is missing or damaged, or a file is not the one that it describes.
     """
     model = Path(model)
     path = manifest_path(model)
     for file in (model, path):
         if not file.is_file():
-            raise FileNotFoundError(f"{file} does not exist; write it with 'python -m scripts.export'.")
+            raise UserError(f"{file} does not exist; write it with 'python -m scripts.export'.")
     try:
         manifest = json.loads(path.read_text("utf-8"))
         files = {model.parent / file: digest for file, digest in manifest["files"].items()}
         manifest["format"], manifest["bundle"], manifest["input"]["shape"], manifest["output"]["labels"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a manifest of an exported model; export the model again.") from error
+        raise UserError(f"{path} is not a manifest of an exported model; export the model again.") from error
     for file, digest in files.items():
         if not file.is_file() or file_hash(file) != digest:
-            raise ValueError(f"{file} is not the file that {path.name} describes; export the model again.")
+            raise UserError(f"{file} is not the file that {path.name} describes; export the model again.")
     return manifest
 
 
 def _load(network: nn.Module, path: str) -> dict[str, str]:
-    try:
-        load_weights(network, path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
+    if not Path(path).is_file():
+        raise UserError(
             f"The checkpoint {path} does not exist; train first, give --ckpt_path another file, or export random "
             "weights with --untrained true to try a runtime."
-        ) from error
+        )
+    load_weights(network, path)
     return {"file": Path(path).name, "sha256": file_hash(path)}
 
 
@@ -196,7 +181,7 @@ def _write(runtime: Format, network: nn.Module, example: Tensor, folder: Path, c
     try:
         runtime.write(network, example, folder, config["sw_batch_size"])
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"{config.name} cannot be written as {runtime.files[0]} ({type(error).__name__}; NETWORKS_TRACEBACK=1 "
             "tells more). Nothing was written; choose another --format."
         ) from error
@@ -204,7 +189,7 @@ def _write(runtime: Format, network: nn.Module, example: Tensor, folder: Path, c
 
 def _images(config: InferenceConfig, count: int) -> list[dict[str, str]]:
     if count < 1:
-        raise ValueError(f"cases is {count}; a model is compared on at least one test image.")
+        raise UserError(f"cases is {count}; a model is compared on at least one test image.")
     images = config["datalist"][:count]
     check_cases(images, config["in_channels"], None, config["reader"], config["spatial_dims"])
     return images

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from networks.errors import UserError
+
 INPUT, OUTPUT = "image", "logits"
 
 
@@ -58,19 +60,19 @@ def check_format(name: str) -> Format:
     """The format, if this machine can write and run it.
 
     Raises:
-        ValueError: unknown, its packages are not installed, or TensorRT without a GPU.
+        UserError: unknown, its packages are not installed, or TensorRT without a GPU.
     """
     if name not in FORMATS:
-        raise ValueError(f"The format {name} is unknown; choose one of {', '.join(FORMATS)}.")
+        raise UserError(f"The format {name} is unknown; choose one of {', '.join(FORMATS)}.")
     found = FORMATS[name]
     if name == "tensorrt" and not torch.cuda.is_available():
-        raise ValueError(
+        raise UserError(
             "TensorRT needs an NVIDIA GPU, and PyTorch finds none on this machine; an engine only runs on the kind of "
             "GPU that built it, so export on the machine that is to run it, or choose --format onnx."
         )
     missing = [package for package in found.packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"The format {name} needs {', '.join(missing)}: python -m pip install "
             f"'segmentation-bundles[{found.extra}]'."
         )
@@ -86,13 +88,13 @@ def load_model(name: str, path: Path, device: torch.device) -> RuntimeNetwork:
     """Open an exported model in its own runtime.
 
     Raises:
-        ValueError: as :func:`check_format`, or the runtime cannot open the file.
+        UserError: as :func:`check_format`, or the runtime cannot open the file.
     """
     runtime = check_format(name)
     try:
         return RuntimeNetwork(runtime.load(path, device))
     except Exception as error:
-        raise ValueError(f"{path} cannot be opened as {name} ({type(error).__name__}); export it again.") from error
+        raise UserError(f"{path} cannot be opened as {name} ({type(error).__name__}); export it again.") from error
 
 
 def _write_torchscript(network: nn.Module, example: Tensor, folder: Path, max_batch: int) -> None:

@@ -5,6 +5,7 @@ weights are loaded strictly and from ``model.pt`` alone, label maps come back on
 own transforms, mistakes are answered by an HTTP status and a sentence, and uncertainty works for any network.
 """
 
+import csv
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import monailabel
+import requests
 import torch
 from fastapi import HTTPException
 from monai.transforms import Activations, AsDiscreted, Invertd, SaveImaged
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelException
@@ -32,6 +35,7 @@ from monailabel.transform.writer import Writer
 
 logger = logging.getLogger(__name__)
 MODEL = "model.pt"
+KEY_METRIC = "val_mean_dice"
 UNCERTAINTY = "uncertainty"
 SIMULATIONS = 4
 
@@ -90,10 +94,7 @@ class BundleApp(MONAILabelApp):
                 cannot be read or does not suit the model, 500 for anything else.
         """
         name = request.get("model")
-        task = self._known(self._infers, name)
-        task.refresh()
-        if not task.is_valid():
-            raise HTTPException(409, f"The bundle {name} has no weights yet; train it first: POST /train/{name}.")
+        task = self._with_weights(name)
         image = request.get("image")
 
         def segment() -> dict[str, Any]:
@@ -103,8 +104,27 @@ class BundleApp(MONAILabelApp):
 
         return _answered(segment, f"{name} failed on {image}")
 
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segment many images; one that fails gets its sentence under ``error`` and the others are done.
+
+        Raises:
+            HTTPException: 404 for an unknown model, 409 for a model without weights.
+        """
+        self._with_weights(request.get("model"))
+        if not torch.cuda.is_available():
+            # MONAI Label would share the images among the GPUs, and divide by their number
+            request = {**request, "multi_gpu": False, "device": "cpu"}
+
+        def segment(single: dict[str, Any], studies: Datastore) -> dict[str, Any]:
+            try:
+                return self.infer(single, studies)
+            except HTTPException as error:
+                return {"error": error.detail}
+
+        return self._batch_infer(request, datastore or self.datastore(), segment)
+
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Train on the labels that were submitted as final; the weights of the best validation replace ``model.pt``.
+        """Train on the labels that were submitted as final; the weights of the best validation become ``model.pt``.
 
         Raises:
             HTTPException: 404 for an unknown model, 422 for too few labels or labels that do not suit the model,
@@ -120,7 +140,9 @@ class BundleApp(MONAILabelApp):
             )
         # never validated on what it was trained on: at least one image is kept for validation
         split = max(float(request.get("val_split", 0.2)), 1 / labelled)
-        settings = {"model_filename": MODEL, **request, "val_split": split}
+        models = self.bundles[name] / "models"
+        start = _weights(models) or models / MODEL
+        settings = {"model_filename": str(start.relative_to(models)), **request, "val_split": split}
         return _answered(lambda: super(BundleApp, self).train(settings), f"The training of {name} failed")
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -143,10 +165,24 @@ class BundleApp(MONAILabelApp):
     def _local_request(self, url: str, params: dict[str, Any] | None, action: str) -> Any:
         """A training in its own process asks the server for new scores; it is no failure of it if that fails."""
         try:
-            return super()._local_request(url, params, action)
+            answer = requests.post(f"http://127.0.0.1:{settings.MONAI_LABEL_SERVER_PORT}{url}", json=params or {})
         except OSError as error:
             logger.warning("%s could not be asked for: %s", action, error)
             return None
+        if answer.ok:
+            return answer.json()
+        if answer.status_code == 429:  # too many
+            logger.info("%s was under way already, so it was not started again.", action)
+        else:
+            logger.warning("%s could not be asked for: %s", action, answer.text)
+        return None
+
+    def _with_weights(self, name: Any) -> "BundleInfer":
+        task = self._known(self._infers, name)
+        task.refresh()
+        if not task.is_valid():
+            raise HTTPException(409, f"The bundle {name} has no weights yet; train it first: POST /train/{name}.")
+        return task
 
     def _known(self, tasks: dict[str, Any], name: Any, kind: str = "model") -> Any:
         if name not in tasks:
@@ -188,6 +224,11 @@ class BundleInfer(BundleInferTask):
         """Whether there are weights."""
         return self.valid
 
+    def get_path(self, validate: bool = True) -> str | None:
+        """The weights; until a new training has validated, those of the one before."""
+        weights = _weights(Path(self._arguments["path"], "models"))
+        return str(weights) if weights else super().get_path(validate)
+
     def check(self, path: str) -> None:
         """Raise HTTPException 422 with a sentence if the bundle cannot segment an image."""
         config = {key: self.bundle_config.get_parsed_content(key) for key in ("in_channels", "reader", "spatial_dims")}
@@ -216,6 +257,17 @@ class BundleTrain(BundleTrainTask):
     def config(self) -> dict[str, Any]:
         """As MONAI Label's, for one file of weights."""
         return super().config() | {"model_filename": [MODEL]}
+
+    def stats(self) -> dict[str, Any]:
+        """Of the latest training here, or of that of the weights the bundle came with: as MONAI Label's ``/info/``."""
+        log, record = (Path(self.bundle_path, name) for name in ("eval/metrics.csv", "models/model.json"))
+        if log.is_file():
+            with log.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            return _stats(rows, float(rows[-1]["loss"]))
+        if record.is_file():
+            return _stats([json.loads(record.read_text(encoding="utf-8"))], None)
+        return {}
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
         metadata = json.loads(Path(self.bundle_metadata_path).read_text(encoding="utf-8"))
@@ -272,6 +324,26 @@ class _Scoring(EpistemicScoring):
             super().run_scoring(image_id, *others)
         except Exception as error:
             logger.warning("%s was not scored: %s", image_id, _reason(error))
+
+
+def _stats(rows: list[dict[str, Any]], loss: float | None) -> dict[str, Any]:
+    """Epochs, with their scores on the validation split, in the words of MONAI Label's own trainings."""
+    scored = [(float(row[KEY_METRIC]), int(row["epoch"])) for row in rows if row.get(KEY_METRIC)]
+    found: dict[str, Any] = {"epoch": int(rows[-1]["epoch"])}
+    if loss is not None:
+        found["train"] = {"metrics": {"train_loss": loss}}
+    if scored:
+        best, epoch = max(scored, key=lambda score: score[0])
+        metrics = {KEY_METRIC: scored[-1][0]}
+        names = {"key_metric_name": KEY_METRIC, "best_metric": best, "best_metric_epoch": epoch}
+        found |= {"best_metric": best, "eval": {"metrics": metrics, **names}}
+    return found
+
+
+def _weights(models: Path) -> Path | None:
+    """The newest weights of a bundle: a training moves those of the one before it aside when it starts."""
+    found = [*sorted(models.glob(f"earlier/*/{MODEL}")), *models.glob(MODEL)]
+    return found[-1] if found else None
 
 
 def _answered(do: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from networks.errors import UserError
 from networks.workflow.files import put_in_place
 from scripts.catalog.bundles import BY_NAME
 from scripts.zoo.archive import opened
@@ -19,24 +20,16 @@ MODELS = "model"
 
 
 def app(bundles: str | Sequence[str], output_dir: str = APP_DIR) -> None:
-    """Write a MONAI Label app, or add bundles to one.
-
-    The bundles are packed ones, with their code, so the folder needs nothing of this repository. One without weights
-    can be trained in the app.
-
-    Args:
-        bundles: names of this repository's bundles, with the weights that they were trained to, or folders, zip files
-            or addresses of packed bundles; several are separated by commas.
-        output_dir: the app's folder.
+    """Do what the command ``app`` of this tool describes, with the same arguments.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown name, a damaged bundle, one that the app has already, or a folder of something else.
+        UserError: no such file, an unknown name, a damaged bundle, one that the app has already, or a folder of
+            something else.
     """
     folder = Path(str(output_dir))
     sources = [str(b) for b in bundles.split(",")] if isinstance(bundles, str) else [str(b) for b in bundles]
     if folder.exists() and not is_app(folder) and not _is_begun(folder):
-        raise ValueError(f"{folder} exists and is no app of this tool; give --output_dir a new folder.")
+        raise UserError(f"{folder} exists and is no app of this tool; give --output_dir a new folder.")
     (folder / MODELS).mkdir(parents=True, exist_ok=True)
     for source in sources:
         target, has_weights = _add(source.strip(), folder)
@@ -67,12 +60,12 @@ def _add(source: str, folder: Path) -> tuple[Path, bool]:
                 name, content = unpacked.name, Path(temporary) / unpacked.name
                 shutil.copytree(unpacked, content)
         else:
-            raise ValueError(
+            raise UserError(
                 f"There is no bundle {source!r}; choose from {', '.join(BY_NAME)}, or give the path of a packed one."
             )
         target = folder / MODELS / name
         if target.exists():
-            raise ValueError(
+            raise UserError(
                 f"{target} exists and may have been trained since; move it away to replace it, or leave {name} out."
             )
         content.rename(target)

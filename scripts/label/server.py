@@ -8,6 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
+from networks.errors import UserError
 from networks.workflow.data import IMAGE_SUFFIXES
 from scripts.label.prepare import APP_DIR, is_app
 
@@ -20,36 +21,26 @@ def start(
     uncertainty: str = "",
     auto_scoring: bool = True,
 ) -> None:
-    """Serve an app with MONAI Label until Ctrl-C; needs the extra "label" in an environment of its own.
-
-    Args:
-        studies: folder of images (NIfTI, NRRD, MetaImage, PNG, TIFF, JPEG, BMP), or the address of a DICOMweb server.
-        app: folder that ``app`` wrote.
-        host: address to listen on; 0.0.0.0 for other computers to connect, who then need no password.
-        port: to listen on.
-        uncertainty: bundle whose uncertainty orders the images to label next; by default the first that has weights.
-        auto_scoring: estimate the uncertainty of unlabelled images in the background, at the start, whenever an image
-            is asked for and after every training; else only at ``POST /scoring/uncertainty``.
+    """Do what the command ``start`` of this tool describes, with the same arguments.
 
     Raises:
-        FileNotFoundError: no such app or folder of studies.
-        ValueError: MONAI Label is not installed, the port is taken, or there is no such bundle.
+        UserError: no such app, folder of studies or bundle, MONAI Label is not installed, or the port is taken.
     """
     folder = Path(str(app)).resolve()
     if not is_app(folder):
-        raise FileNotFoundError(
+        raise UserError(
             f"{app} is no app; make one with: python -m scripts.label app --bundles NAME --output_dir {app}"
         )
     studies = str(studies)
     if not re.match(r"https?://", studies):
         if not Path(studies).is_dir():
-            raise FileNotFoundError(f"The folder of studies {studies} does not exist; give --studies another.")
+            raise UserError(f"The folder of studies {studies} does not exist; give --studies another.")
         studies = str(Path(studies).resolve())
     bundles = sorted(path.name for path in (folder / "model").iterdir() if (path / "configs").is_dir())
     if uncertainty and uncertainty not in bundles:
-        raise ValueError(f"--uncertainty: the app has no bundle {uncertainty!r}; choose from {', '.join(bundles)}.")
+        raise UserError(f"--uncertainty: the app has no bundle {uncertainty!r}; choose from {', '.join(bundles)}.")
     if importlib.util.find_spec("monailabel") is None:
-        raise ValueError(
+        raise UserError(
             "MONAI Label is not installed here; it needs older libraries than the rest, so make a virtual environment "
             "for it and run there: python -m pip install -e '.[label]'"
         )
@@ -58,9 +49,7 @@ def start(
         try:
             probe.bind((host, int(port)))
         except OSError as error:
-            raise ValueError(
-                f"{host}:{port} cannot be listened on ({error}); give another --port or --host."
-            ) from error
+            raise UserError(f"{host}:{port} cannot be listened on ({error}); give another --port or --host.") from error
     os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"] = json.dumps(bool(auto_scoring))
     os.environ.setdefault("MONAI_LABEL_DATASTORE_FILE_EXT", json.dumps([f"*{suffix}" for suffix in IMAGE_SUFFIXES]))
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(folder), "--studies", studies]

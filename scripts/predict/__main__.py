@@ -1,40 +1,11 @@
 """Segment a file, a folder or DICOM series: ``python -m scripts.predict INPUT OUTPUT --bundle NAME``."""
 
-import importlib.util
-import os
-import signal
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-from monai.utils import set_determinism
-from tqdm import tqdm
-
-from networks.workflow.evaluation import write_csv
-from networks.workflow.files import file_hash, json_text, write_json
 from scripts import command_line
-from scripts.export.exporting import manifest_path, read_manifest
-from scripts.export.runtimes import FORMATS, load_model
-from scripts.opened_bundle import LOCATIONS, InferenceConfig
-from scripts.predict.cases import SUFFIXES, Case, find_cases
-from scripts.predict.processes import Processes
-from scripts.predict.segmenter import Segmenter
-
-RECORD, FAILED = "predictions.json", "failed.csv"
 
 
-@dataclass
-class Outcome:
-    """What became of the cases of one process, by their names; failed ones with the reason."""
-
-    done: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-
+@command_line.when_stopped("What is written so far is whole; the same command goes on with the rest.")
 def predict(
     input: str,
     output: str,
@@ -54,6 +25,8 @@ def predict(
     goes on after an interruption. Cases that failed are listed in ``failed.csv`` in the output folder, and the exit
     code is then 1.
 
+    Further options are ids of the inference config, such as ckpt_path, out_channels, img_size, sw_batch_size.
+
     Args:
         input: an image, a folder of images, a data set (its test list), or a folder with DICOM series.
         output: folder for the results; for one image also the file for its label map.
@@ -65,197 +38,17 @@ def predict(
         labels: ``dataset.json`` with the class names for DICOM SEG, where they are not the bundle's own.
         overlays: also write ``<name>_overlay.png``: the image, and the label map over it.
         overwrite: remove existing results of these cases and start anew.
-        **options: ids of the inference config, such as ckpt_path, out_channels, img_size, sw_batch_size.
-
-    Raises:
-        FileNotFoundError: no such input, bundle, checkpoint or model.
-        ValueError: a mistake in the options, or results of another model in the output folder.
     """
-    for name in ("dataset_dir", "output_dir"):
-        if name in options:
-            raise ValueError(f"--{name} is the {'first' if name == 'dataset_dir' else 'second'} argument here.")
-    processes = Processes()
-    if torch.cuda.is_available() and processes.count > 1:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    path, manifest = _exported(bundle, runtime, model)
-    if manifest is not None:
-        bundle, preset = bundle or manifest["bundle"], preset or manifest["preset"]
-        options = {**manifest["options"], **options}
-    if bundle is None:
-        raise ValueError("Give --bundle NAME, or --model FILE with a model that scripts.export wrote.")
-    config = InferenceConfig(bundle, preset, options)
-    if manifest is not None:
-        _check_model(config, path, manifest)
-    is_volumes = config["spatial_dims"] == 3
-    target = Path(str(output))
+    if bundle is not None:
+        from scripts.opened_bundle import check_options
 
-    def plan() -> list[dict[str, Any]]:
-        cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
-        weights = path or Path(config["ckpt_path"])
-        if not weights.is_file():
-            raise FileNotFoundError(
-                f"The checkpoint {weights} does not exist; train first or give --ckpt_path another file."
-            )
-        record = {
-            "bundle": config.name,
-            "bundle_version": config.metadata["version"],
-            "preset": preset,
-            "runtime": manifest["format"] if manifest else "torch",
-            "options": {key: value for key, value in options.items() if key not in LOCATIONS},
-            "weights": {"file": weights.name, "sha256": file_hash(weights)},
-        }
-        _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
-        return [asdict(case) for case in cases]
+        check_options(bundle, preset, options)
+    from scripts.predict import predicting
 
-    cases = [Case(**{**item, "files": tuple(item["files"])}) for item in processes.from_first("plan", plan)]
-    if any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
-        _require_highdicom()
-    pending = processes.from_first("pending", lambda: [i for i, case in enumerate(cases) if not case.is_done])
-    share = processes.share([cases[i] for i in pending])
-    outcome = Outcome()
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        if share:
-            network = load_model(manifest["format"], path, config["device"]) if manifest else None
-            segment = Segmenter(config, config.labels(labels), network)
-            set_determinism(0)
-            _segment_all(share, segment, processes, outcome)
-        results = processes.to_first("outcome", asdict(outcome))
-    except (KeyboardInterrupt, SystemExit):
-        _report_stop(target, cases, outcome, processes.rank)
-        raise
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others as soon as one process ends with code 1
-    code = processes.from_first("code", lambda: _report(target, cases, pending, results))
-    processes.to_first("end", None)  # the first one keeps the store, so it goes last
-    sys.exit(code)
+    predicting.predict(input, output, bundle, runtime, model, format, preset, labels, overlays, overwrite, **options)
 
 
-def _exported(bundle: str | None, runtime: str | None, model: str | None) -> tuple[Path | None, dict | None]:
-    """An exported model and its manifest, or neither for PyTorch itself."""
-    if runtime not in (None, "torch", *FORMATS):
-        raise ValueError(f"The runtime {runtime} is unknown; choose one of torch, {', '.join(FORMATS)}.")
-    if model is None and runtime in (None, "torch"):
-        return None, None
-    if model is None and bundle is None:
-        raise ValueError(f"Give --bundle NAME or --model FILE for the runtime {runtime}.")
-    path = (
-        Path(str(model)) if model is not None else Path(InferenceConfig(bundle)["ckpt_dir"], FORMATS[runtime].files[0])
-    )
-    if model is None and not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; write it with 'python -m scripts.export {bundle} --format {runtime}', or give "
-            "--model FILE."
-        )
-    if model is not None and path.is_file() and not manifest_path(path).is_file():
-        raise FileNotFoundError(
-            f"{path} has no manifest {manifest_path(path).name} beside it; give a model that scripts.export wrote, or "
-            "for a checkpoint --ckpt_path."
-        )
-    manifest = read_manifest(path)
-    if runtime not in (None, manifest["format"]):
-        raise ValueError(f"{path} is a model of the format {manifest['format']}, not {runtime}; leave --runtime out.")
-    return path, manifest
-
-
-def _check_model(config: InferenceConfig, path: Path, manifest: dict[str, Any]) -> None:
-    """Raise ValueError where the config would hand the model something else than it was made for."""
-    if config.name != manifest["bundle"]:
-        raise ValueError(f"{path} is a model of the bundle {manifest['bundle']}, not of {config.name}.")
-    _, channels, *size = manifest["input"]["shape"]
-    expected = {"in_channels": channels, "out_channels": manifest["output"]["shape"][1]}
-    if "height" not in manifest["input"]["free"]:
-        expected["img_size"] = size
-    for name, value in expected.items():
-        found = list(config[name]) if name == "img_size" else config[name]
-        if found != value:
-            raise ValueError(
-                f"{path} was exported with {name} {value}, not {found}; leave --{name} out or export anew."
-            )
-
-
-def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwrite: bool) -> None:
-    """Make sure that the results in the output folder are, and stay, those of one model."""
-    if overwrite:
-        for path in (path for case in cases for path in case.outputs):
-            path.unlink(missing_ok=True)
-    if len(cases) == 1 and str(output) == cases[0].label:
-        return
-    file = output / RECORD
-    text = json_text(record)
-    if file.is_file() and file.read_text(encoding="utf-8") == text:
-        return
-    if file.is_file() and not overwrite and any(output.rglob("*_seg.*")):
-        raise ValueError(
-            f"{output} holds results of another model or other options ({file.name} tells which); give another folder, "
-            "or --overwrite true to replace them."
-        )
-    write_json(file, record)
-
-
-def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome) -> None:
-    name = "Cases" if processes.count == 1 else f"Cases of 1 of {processes.count} processes"
-    for case in tqdm(share, desc=name, unit="case", disable=processes.rank > 0):
-        try:
-            # another machine's process may have done it before, in a folder that the first process does not see
-            found = case.is_done or segment(case)
-            (outcome.done if found else outcome.empty).append(case.name)
-        except Exception as error:
-            outcome.failed[case.name] = command_line.reason(error)
-            tqdm.write(f"Failed: {case.name}: {outcome.failed[case.name]}", file=sys.stderr)
-
-
-def _report(output: Path, cases: Sequence[Case], pending: Sequence[int], results: Sequence[dict[str, Any]]) -> int:
-    """Tell and list what became of the cases; the exit code."""
-    done = {name for result in results for name in result["done"]}
-    empty = sorted(name for result in results for name in result["empty"])
-    failed = {name: text for result in results for name, text in result["failed"].items()}
-    for case in (cases[i] for i in pending):
-        if case.name not in done and case.name not in empty:
-            failed.setdefault(case.name, "not done: no process has taken it")
-    for name in empty:
-        print(f"{name}: nothing but background was found, so there is no DICOM SEG of it.")
-    print(
-        f"{len(done)} of {len(cases)} cases segmented, {len(cases) - len(pending)} were there already, "
-        f"{len(empty)} without findings, {len(failed)} failed: {output}"
-    )
-    _list_failed(output, cases, failed)
-    return 1 if failed else 0
-
-
-def _report_stop(output: Path, cases: Sequence[Case], outcome: Outcome, rank: int) -> None:
-    known = {*outcome.failed, *outcome.empty}
-    undone = [case.name for case in cases if not case.is_done and case.name not in known]
-    rows = outcome.failed | dict.fromkeys(undone, "not done: the run was stopped")
-    _list_failed(output, cases, rows, f"{FAILED}-{rank}")
-    print(
-        f"Stopped with {len(undone)} of {len(cases)} cases not done; the same command goes on with them.",
-        file=sys.stderr,
-    )
-
-
-def _list_failed(output: Path, cases: Sequence[Case], rows: dict[str, str], temporary: str = FAILED) -> None:
-    if len(cases) == 1 and str(output) == cases[0].label:
-        return
-    if not rows:
-        (output / FAILED).unlink(missing_ok=True)
-        return
-    # several processes that are stopped write the same list, each under a name of its own first
-    file = output / f".{temporary}"
-    write_csv(file, [{"case": name, "error": rows[name]} for name in sorted(rows)])
-    file.replace(output / FAILED)
-    print(f"See {output / FAILED}.", file=sys.stderr)
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)
-
-
-def _require_highdicom() -> None:
-    if importlib.util.find_spec("highdicom") is None:
-        raise ValueError(
-            "DICOM SEG needs highdicom: python -m pip install 'segmentation-bundles[data]', or choose --format nifti."
-        )
-
+COMMANDS = predict
 
 if __name__ == "__main__":
-    command_line.run(predict, "predict")
+    command_line.run(COMMANDS, "python -m scripts.predict")

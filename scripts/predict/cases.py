@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from networks.errors import UserError
 from networks.workflow import list_images
 from networks.workflow.data import IMAGE_SUFFIXES
 from scripts.datasets.dicom import find_series
@@ -50,14 +51,14 @@ def find_cases(source: Path, output: Path, format: str | None, is_volumes: bool,
         overlays: whether pictures are wanted.
 
     Raises:
-        FileNotFoundError: there is nothing to segment.
-        ValueError: the format does not fit the input, or two cases would have the same result.
+        UserError: there is nothing to segment, the format does not fit the input, or two cases would have the same
+            result.
     """
     suffix = next((s for s in (*SUFFIXES.values(), ".nii") if output.name.lower().endswith(s)), None)
     if suffix is not None and not output.is_dir():
         return _single_file(_find(source, None), output, format, is_volumes, overlays)
     if output.resolve() == source.resolve():
-        raise ValueError(f"{output} is input and output; give another folder for the results.")
+        raise UserError(f"{output} is input and output; give another folder for the results.")
     cases = []
     for name, files, is_series in _find(source, output):
         chosen = format or _default_format(is_series, is_volumes)
@@ -68,7 +69,7 @@ def find_cases(source: Path, output: Path, format: str | None, is_volumes: bool,
     twice = [label for label, count in Counter(case.label for case in cases).items() if count > 1]
     if twice:
         both = " and ".join(case.name for case in cases if case.label == twice[0])
-        raise ValueError(f"{both} would both become {twice[0]}; rename one, or segment them into two folders.")
+        raise UserError(f"{both} would both become {twice[0]}; rename one, or segment them into two folders.")
     return cases
 
 
@@ -80,12 +81,10 @@ def _single_file(
     overlays: bool,
 ) -> list[Case]:
     if len(found) != 1:
-        raise ValueError(
-            f"The input holds {len(found)} cases, but {output} is one file; give a folder for the results."
-        )
+        raise UserError(f"The input holds {len(found)} cases, but {output} is one file; give a folder for the results.")
     chosen = next((name for name, s in SUFFIXES.items() if output.name.lower().endswith(s)), "nifti")
     if format not in (None, chosen):
-        raise ValueError(f"{output} is no name for the format {format}; give it the suffix {SUFFIXES[format]}.")
+        raise UserError(f"{output} is no name for the format {format}; give it the suffix {SUFFIXES[format]}.")
     name, files, is_series = found[0]
     _check_format(chosen, name, is_series, is_volumes)
     overlay = str(output.with_name(f"{_stem(output.name)}_overlay.png")) if overlays else ""
@@ -108,7 +107,7 @@ def _find(source: Path, output: Path | None) -> list[tuple[str, tuple[str, ...],
     if any(_is_dicom(path) for path in files if path not in set(images)):
         found += _series(source)
     if not found:
-        raise FileNotFoundError(
+        raise UserError(
             f"{source} holds neither images ({', '.join(IMAGE_SUFFIXES)}) nor DICOM series; give another folder."
         )
     return found
@@ -152,8 +151,8 @@ def _default_format(is_series: bool, is_volumes: bool) -> str:
 
 def _check_format(format: str, name: str, is_series: bool, is_volumes: bool) -> None:
     if format not in SUFFIXES:
-        raise ValueError(f"The format {format} is unknown; choose one of {', '.join(SUFFIXES)}.")
+        raise UserError(f"The format {format} is unknown; choose one of {', '.join(SUFFIXES)}.")
     if format == "dicom_seg" and not is_series:
-        raise ValueError(f"{name} is no DICOM series, so there is nothing for a DICOM SEG to refer to; choose nifti.")
+        raise UserError(f"{name} is no DICOM series, so there is nothing for a DICOM SEG to refer to; choose nifti.")
     if format == "png" and is_volumes:
-        raise ValueError("A volume's label map does not fit a PNG; choose nifti, and --overlays true for pictures.")
+        raise UserError("A volume's label map does not fit a PNG; choose nifti, and --overlays true for pictures.")

@@ -17,11 +17,12 @@ from monai.transforms import LoadImage, Orientation
 from PIL import Image
 from torch import nn
 
+from networks.errors import UserError
 from networks.workflow import check_cases, load_weights
 from networks.workflow.evaluation import label_overlay
 from networks.workflow.files import put_in_place
 from scripts.datasets.dicom import read_series
-from scripts.datasets.dicom_seg import write_dicom_seg
+from scripts.datasets.dicom_seg import uid_notice, write_dicom_seg
 from scripts.opened_bundle import InferenceConfig
 from scripts.predict.cases import Case
 
@@ -29,18 +30,21 @@ from scripts.predict.cases import Case
 class Segmenter:
     """The bundle's own evaluator, given one case at a time.
 
+    Attributes:
+        notice: what the user has to know about the result of the case before, or nothing.
+
     Args:
         config: the bundle's inference.
         labels: names of the classes by number.
         network: what to call instead of the bundle's network; by default that, with the weights of ``ckpt_path``.
 
     Raises:
-        FileNotFoundError, ValueError: the weights are missing or of another network, or the config has no
+        UserError: the weights are missing or of another network, or the config has no
             ``SaveImaged`` to write label maps with.
     """
 
     def __init__(self, config: InferenceConfig, labels: Mapping[int, str], network: nn.Module | None) -> None:
-        self.config, self.labels = config, dict(labels)
+        self.config, self.labels, self.notice = config, dict(labels), ""
         self._window = config.get("intensity_range")
         self._folder = tempfile.TemporaryDirectory(prefix="predict-")
         self._results = Path(self._folder.name) / "results"
@@ -70,6 +74,7 @@ class Segmenter:
         Raises:
             Exception: whatever is wrong with the case; nothing of it is left behind then.
         """
+        self.notice = ""
         with tempfile.TemporaryDirectory(prefix="case-", dir=self._folder.name) as folder:
             image = _as_nifti(case, Path(folder)) if case.is_series else Path(case.files[0])
             label = self._segment(image)
@@ -115,6 +120,8 @@ class Segmenter:
     def _dicom_seg(self, case: Case, label: Path, folder: Path) -> Path | None:
         if not np.asanyarray(nib.load(label).dataobj).any():
             return None
+        import pydicom  # with the extra "data"
+
         series, names = folder / "series", folder / "labels.json"
         series.mkdir()
         for number, file in enumerate(case.files):
@@ -123,6 +130,7 @@ class Segmenter:
         target = folder / "segmentation.dcm"
         with contextlib.redirect_stdout(io.StringIO()):  # it announces the file under its temporary name
             write_dicom_seg(label, series, names, target, self.config.name)
+        self.notice = uid_notice(pydicom.dcmread(case.files[0], stop_before_pixels=True))
         return target
 
     def _draw(self, image: Path, label: Path, target: Path) -> None:
@@ -149,7 +157,7 @@ def _save_index(config: InferenceConfig) -> int:
     transforms = config.raw("postprocessing")["transforms"]
     found = [i for i, transform in enumerate(transforms) if "SaveImaged" in str(transform.get("_target_"))]
     if len(found) != 1:
-        raise ValueError(
+        raise UserError(
             f"The postprocessing of {config.name} has {len(found)} SaveImaged; expected one that writes the label maps."
         )
     return found[0]

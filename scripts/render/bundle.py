@@ -63,7 +63,7 @@ def metadata(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, Any]:
         "pytorch_version": VERSIONS["pytorch"],
         "numpy_version": VERSIONS["numpy"],
         "required_packages_version": VERSIONS["packages"],
-        "supported_apps": {},
+        "supported_apps": VERSIONS["apps"] | (VERSIONS["apps for volumes"] if preset.volumes else {}),
         "name": bundle.name,
         "task": f"{bundle.title} segmentation",
         "description": bundle.description,

@@ -101,7 +101,7 @@ def invert(transform: str, and_image: bool = False) -> Config:
 
 
 def save(preset: Preset) -> Config:
-    """Label maps under the names of their images."""
+    """Label maps under the names of their images, by MONAI's writers: exported models carry these transforms alone."""
     volume = preset.volumes
     return {
         "_target_": "SaveImaged",
@@ -109,7 +109,7 @@ def save(preset: Preset) -> Config:
         "output_dir": "@output_dir",
         "output_postfix": "seg",
         "output_ext": ".nii.gz" if volume else ".png",
-        "writer": "$workflow.AtomicNibabelWriter" if volume else "$workflow.AtomicPILWriter",
+        "writer": "NibabelWriter" if volume else "PILWriter",
         "output_dtype": "$np.uint8",
         "resample": False,
         "separate_folder": False,

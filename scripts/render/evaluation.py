@@ -1,11 +1,11 @@
 """Building the configs that score a trained network."""
 
-from networks.workflow.scores import TOLERANCE
+from networks.workflow.protocols import TOLERANCE
 from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
-from scripts.render.shared import check, more_options
+from scripts.render.shared import check, load_weights, more_options
 from scripts.render.training import train
 
 
@@ -34,20 +34,19 @@ def evaluate(bundle: Bundle) -> Config:
             "protocol": "strict",
             "class_names": "@class_names",
             "dataset_dir": "@dataset_dir",
-            "checkpoint": "@ckpt_path",
             "model": "@model",
             "split": "@split",
             "seed": "@seed",
             "tolerance": "@tolerance",
         },
-        "validate::handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}, "@validate::scores"],
+        "validate::handlers": [load_weights(), {"_target_": f"{WORKFLOW}.EvaluationProgress"}, "@validate::scores"],
         "initialize": [
             "$workflow.report_errors()",
             "$@options",
             "$monai.utils.set_determinism(@seed)",
             check("@validate::dataset::data"),
         ],
-        "run": ["$workflow.evaluate(@validate::evaluator, @network, @ckpt_path, @output_dir)"],
+        "run": ["$workflow.evaluate(@validate::evaluator, @output_dir)"],
         "training": "%run",
     }
     return {**content, **more_options(content, train(bundle))}

@@ -11,6 +11,7 @@ from scripts.render.shared import (
     check,
     common,
     data_ids,
+    load_weights,
     more_options,
     network,
     options,
@@ -53,7 +54,7 @@ def inference(bundle: Bundle) -> Config:
         },
         "inferer": data.inferer(preset),
         "postprocessing": data.compose(*data.label_map("@preprocessing"), data.save(preset)),
-        "handlers": [{"_target_": f"{WORKFLOW}.EvaluationProgress"}],
+        "handlers": [load_weights(), {"_target_": f"{WORKFLOW}.EvaluationProgress"}],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
             "device": "@device",
@@ -67,7 +68,7 @@ def inference(bundle: Bundle) -> Config:
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
         "run": [
             check("@datalist", classes="None"),
-            "$workflow.infer(@evaluator, @network, @ckpt_path, @output_dir)",
+            "$workflow.infer(@evaluator, @postprocessing, @output_dir)",
         ],
     }
     return {**content, "options": options(content)}

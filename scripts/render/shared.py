@@ -91,6 +91,15 @@ def check(cases: str, classes: str = "@out_channels") -> str:
     return f"$workflow.check_cases({arguments}) if workflow.truth(@check_data) else None"
 
 
+def load_weights() -> Config:
+    """The first handler of an evaluator, at the place where MONAI's own bundles have theirs."""
+    return {
+        "_target_": f"{WORKFLOW}.StrictCheckpointLoader",
+        "load_path": "@ckpt_path",
+        "load_dict": {"model": "@network"},
+    }
+
+
 def options(ids: Iterable[str]) -> Config:
     """The check of a run's options, all at once, before anything is built."""
     return {"_target_": "networks.workflow.check_options", **{key: f"@{key}" for key in ids if key in IDS}}

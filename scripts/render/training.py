@@ -126,6 +126,11 @@ def train(bundle: Bundle) -> Config:
                     "others": {"optimizer": "@optimizer", "lr_scheduler": "@lr_scheduler"},
                 },
                 {
+                    "_target_": f"{WORKFLOW}.FinalCheckpoint",
+                    "path": "$@ckpt_dir + '/model_final.pt'",
+                    "network": "@network",
+                },
+                {
                     "_target_": f"{WORKFLOW}.KeepEarlier",
                     "ckpt_dir": "@ckpt_dir",
                     "output_dir": "@output_dir",

@@ -1,6 +1,6 @@
 """The tables of results for the README."""
 
-from networks.workflow.scores import PROTOCOLS
+from networks.workflow.protocols import PROTOCOLS
 from scripts.benchmark.records import RESULTS
 from scripts.report.results import load
 from scripts.report.sheets import overview

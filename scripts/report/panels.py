@@ -18,7 +18,7 @@ from networks.workflow.data import Pair, case_name
 from networks.workflow.evaluation import overlay
 from networks.workflow.statistics import class_mean, nanmean
 from scripts.metrics.predictions import find_predictions
-from scripts.report.pictures import read_case
+from scripts.report.drawing import read_case
 from scripts.report.results import DataSet, Results, case_means
 from scripts.report.sheets import KEY_METRIC, number
 

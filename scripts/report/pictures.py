@@ -1,24 +1,10 @@
-"""Pictures of predictions beside the truth: ``python -m scripts.pictures DATASET_DIR PREDICTIONS OUTPUT.jpg``."""
+"""Pictures of predictions beside the truth: ``python -m scripts.report.pictures DATASET PREDICTIONS OUTPUT.jpg``."""
 
-from pathlib import Path
-
-import fire
-import numpy as np
-import torch
-from monai.networks import one_hot
-from monai.transforms import LoadImage, Orientation
-from PIL import Image, ImageDraw
-
-from networks.workflow import class_names, load_datalist
-from networks.workflow.data import VOLUME_SUFFIXES, Pair
-from networks.workflow.evaluation import fullest_slice, overlay
-from networks.workflow.files import atomic
-from scripts.metrics.predictions import find_predictions
-
-MARGIN = 24
+from scripts import command_line
 
 
-def panel(
+@command_line.when_stopped("No picture was written or replaced; the same command starts anew.")
+def pictures(
     dataset_dir: str,
     predictions: str,
     output: str,
@@ -36,66 +22,12 @@ def panel(
         cases: rows at most.
         window: image values to draw as black and white, such as -160,240 for CT; the image's own range by default.
     """
-    rows = []
-    pairs = load_datalist(dataset_dir)[split][:cases]
-    for pair, prediction in zip(pairs, find_predictions(predictions, pairs, dataset_dir), strict=True):
-        grey, truth, found = read_case(pair, prediction, window)
-        classes = max(len(class_names(dataset_dir, 2)), int(max(truth.max(), found.max())) + 1)
-        hot = [one_hot(x[None].float(), classes)[0] for x in (truth, found)]
-        both = overlay(grey, *hot)
-        plain = grey.transpose(1, 2).expand(3, -1, -1)
-        rows.append(torch.cat([plain, both], dim=-1))
-    height, width = max(row.shape[1] for row in rows), max(row.shape[2] for row in rows)
-    canvas = torch.ones(3, len(rows) * height, width)
-    for i, row in enumerate(rows):
-        canvas[:, i * height : i * height + row.shape[1], : row.shape[2]] = row
-    picture = Image.new("RGB", (width, canvas.shape[1] + MARGIN), "white")
-    picture.paste(Image.fromarray((canvas.permute(1, 2, 0).numpy() * 255).astype(np.uint8)), (0, MARGIN))
-    draw = ImageDraw.Draw(picture)
-    for i, title in enumerate(("image", "truth", "prediction")):
-        draw.text((i * width // 3 + 6, 6), title, fill="black")
-    target = Path(output)
-    with atomic(target) as temporary:
-        picture.save(temporary)
-    print(f"Wrote {target}.")
+    from scripts.report.drawing import panel
+
+    panel(dataset_dir, predictions, output, split, cases, window)
 
 
-def read_case(
-    pair: Pair, prediction: str | Path, window: tuple[float, float] | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What there is to draw of a case; of a volume, the axial slice with most foreground.
-
-    Args:
-        pair: image and label.
-        prediction: label map on the label's grid.
-        window: image values that become black and white; the image's own range by default.
-
-    Returns:
-        The image's first channel in 0..1, the truth's class numbers and the prediction's, (1, X, Y) each.
-
-    Raises:
-        ValueError: their shapes differ.
-    """
-    image, truth, found = (_load(path) for path in (pair["image"], pair["label"], prediction))
-    image = image[:1]
-    if not image.shape == truth.shape == found.shape:
-        raise ValueError(
-            f"{prediction} has shape {tuple(found.shape)}, but {pair['image']} has {tuple(image.shape)}; "
-            "predict this data set again."
-        )
-    if image.ndim == 4:
-        truth, image, found = fullest_slice(truth, image, found)
-    black, white = window or (float(image.min()), float(image.max()))
-    return ((image - black) / max(white - black, 1)).clamp(0, 1), truth, found
-
-
-def _load(path: str | Path) -> torch.Tensor:
-    """Channels first; volumes in RAS."""
-    volume = str(path).endswith(VOLUME_SUFFIXES)
-    load = LoadImage(reader=None if volume else "PILReader", image_only=True, ensure_channel_first=True)
-    image = load(str(path))
-    return (Orientation("RAS", labels=None)(image) if volume else image).as_tensor()
-
+COMMANDS = pictures
 
 if __name__ == "__main__":
-    fire.Fire(panel)
+    command_line.run(COMMANDS, "python -m scripts.report.pictures")

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.experiments.suite import SUITES_DIR, load_suite
 from scripts.experiments.suite import Run as AskedRun
-from scripts.experiments.suite import load_suite
 from scripts.report.figures import VALIDATION
 from scripts.report.results import Results, Run, training_seconds
 from scripts.report.sheets import MANY, NONE, Cell, Sheet, duration
 
-SUITES_DIR = Path("suites")
 PARTS = {
     "data_set": "the data set",
     "network": "the network",

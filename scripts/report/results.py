@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,30 +10,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from networks.errors import UserError
 from networks.workflow.records import Record, read_records
 from networks.workflow.statistics import ALL_CLASSES, Summary, Table, nanmean, summarise, tables
+from scripts.metrics.variants import Variant, find_variants, identity, name_variants
 
 RUNS_SUFFIX = "_runs.jsonl"
-SCRATCH = "none"
 RUN_KEYS = ("suite", "network", "data_set", "pretraining", "recipe", "seed", "bundle", "preset", "options", "curve")
 Run = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What is compared: a network from certain weights by a certain recipe.
-
-    Attributes:
-        network: its label.
-        weights: that it starts from; empty where that is not known.
-        recipe: label of the recipe, or empty.
-        name: unlike that of any other variant of the report.
-    """
-
-    network: str
-    weights: str
-    recipe: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -90,13 +74,13 @@ def load(paths: Sequence[str | Path]) -> Results:
     """Read files of scores and, where they lie beside them or are given too, their files of runs.
 
     Raises:
-        FileNotFoundError: a file does not exist.
-        ValueError: no file is given, a line is no record, or a variant was not scored on all cases.
+        UserError: no file is given or one does not exist, a line is no record, or a variant was not scored on all
+            cases.
     """
     files = [Path(path) for path in paths]
     scores = [path for path in files if not path.name.endswith(RUNS_SUFFIX)]
     if not scores:
-        raise ValueError(
+        raise UserError(
             "No file of scores was given; name one or more, such as results/SUITE.jsonl of 'experiments collect'."
         )
     beside = [path.with_name(f"{path.stem}{RUNS_SUFFIX}") for path in scores]
@@ -105,7 +89,7 @@ def load(paths: Sequence[str | Path]) -> Results:
     runs = [run for path in run_files for run in read_runs(path)]
     variants = find_variants([*records, *({**run, "model": run["network"]} for run in runs)])
     named = name_variants(records, variants)
-    runs = [{**run, "variant": variants[_identity(run | {"model": run["network"]})].name} for run in runs]
+    runs = [{**run, "variant": variants[identity(run | {"model": run["network"]})].name} for run in runs]
     scored = dict.fromkeys(record["model"] for record in named)
     return Results(
         suites=list(dict.fromkeys(r["suite"] for r in [*records, *runs] if r.get("suite"))),
@@ -119,20 +103,19 @@ def read_runs(path: Path) -> list[Run]:
     """Lines of a file that ``experiments collect`` wrote about the runs.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line is not about a run; names it.
+        UserError: no such file; or a line is not about a run; names it.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a file that 'experiments collect' wrote.")
+        raise UserError(f"{path} does not exist; give a file that 'experiments collect' wrote.")
     runs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             run = json.loads(line)
             missing = [key for key in RUN_KEYS if key not in run]
         except (ValueError, TypeError) as error:
-            raise ValueError(f"Line {number} of {path} is not about a run: {error}.") from error
+            raise UserError(f"Line {number} of {path} is not about a run: {error}.") from error
         if missing:
-            raise ValueError(f"Line {number} of {path} is not about a run: it has no {', '.join(missing)}.")
+            raise UserError(f"Line {number} of {path} is not about a run: it has no {', '.join(missing)}.")
         runs.append(run)
     return runs
 
@@ -151,31 +134,6 @@ def training_seconds(runs: Sequence[Run]) -> float | None:
     """Median time of those runs whose time is known: training and evaluations together."""
     times = [run["seconds"] for run in runs if run.get("seconds")]
     return statistics.median(times) if times else None
-
-
-def _identity(item: Record) -> tuple[str, str, str]:
-    return item["model"], item.get("pretraining") or "", item.get("recipe") or ""
-
-
-def find_variants(items: Iterable[Record]) -> dict[tuple[str, str, str], Variant]:
-    """The variants of records by network, weights and recipe."""
-    found = dict.fromkeys(_identity(item) for item in items)
-    several = len({recipe for _, _, recipe in found}) > 1
-    variants = {}
-    for network, pretraining, recipe in found:
-        weights = "from scratch" if pretraining == SCRATCH else pretraining
-        details = [part for part in (weights, recipe if several else "") if part]
-        name = f"{network} ({', '.join(details)})" if details else network
-        variants[network, pretraining, recipe] = Variant(network, weights, recipe, name)
-    return variants
-
-
-def name_variants(records: Iterable[Record], variants: dict[tuple[str, str, str], Variant]) -> list[Record]:
-    """The records with their variants' names as models, and the data sets' labels in the suite as data sets."""
-    return [
-        record | {"model": variants[_identity(record)].name, "dataset": record.get("data_set") or record["dataset"]}
-        for record in records
-    ]
 
 
 def _data_sets(records: Sequence[Record]) -> list[DataSet]:

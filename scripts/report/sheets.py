@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from networks.workflow.statistics import ALL_CLASSES, Summary, Table
 from scripts.benchmark import tables
-from scripts.metrics.commands import comparisons
+from scripts.metrics.comparisons import comparisons
 from scripts.report.published import Published, published
 from scripts.report.results import DataSet, Results, overall
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
 
+from networks.errors import UserError
 from scripts.zoo.pack import MODEL_INFO, sha1
 
 URL = re.compile(r"https?://", re.IGNORECASE)
@@ -28,7 +29,7 @@ def opened(source: str) -> Iterator[tuple[Path, dict[str, str]]]:
     Zip files are unpacked into a temporary folder, after their members' names were checked.
 
     Raises:
-        FileNotFoundError: no such file or folder, or the address does not answer.
+        UserError: no such file or folder, or the address does not answer.
         UnsafeError: see there.
     """
     with tempfile.TemporaryDirectory(prefix="zoo-") as temporary:
@@ -40,7 +41,7 @@ def opened(source: str) -> Iterator[tuple[Path, dict[str, str]]]:
             yield path.resolve(), {"archive": "a folder"}
             return
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; give a bundle's folder, a zip file or its address.")
+            raise UserError(f"{path} does not exist; give a bundle's folder, a zip file or its address.")
         found = {"model_info.json": _check_model_info(source, path)}
         folder = _unpack(path, Path(temporary) / "unpacked")
         yield folder.resolve(), {"archive": "safe names, no links, one folder", **found}
@@ -51,7 +52,7 @@ def _fetched(url: str, folder: Path) -> Path:
     try:
         urllib.request.urlretrieve(url, path)
     except OSError as error:
-        raise FileNotFoundError(f"{url} cannot be fetched ({error}); check the address and the server.") from error
+        raise UserError(f"{url} cannot be fetched ({error}); check the address and the server.") from error
     return path
 
 

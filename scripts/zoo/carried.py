@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from networks.errors import UserError
+from scripts.zoo.style import check_tools, formatted, with_sorted_imports
+
 SOURCE = "networks"
 DIGITS = 8
 
@@ -42,16 +45,18 @@ def carry(root: Path, name: str, version: str, classes: Iterable[str], modules: 
         modules: modules of ``networks`` that its configs use.
 
     Raises:
-        ValueError: a name that ``networks`` does not have, or an import that cannot be renamed.
+        UserError: a name that ``networks`` does not have, an import that cannot be renamed, or the tools for the
+            zoo's style are not installed.
     """
-    public = _public_names(root)
+    check_tools()
+    public = _public_list(_path(root, SOURCE).read_text(encoding="utf-8"))
     unknown = sorted(set(classes) - public.keys())
     if unknown:
-        raise ValueError(f"The configs of {name} use networks.{unknown[0]}, which networks/__init__.py does not have.")
-    exported = {cls: public[cls] for cls in sorted(classes)}
+        raise UserError(f"The configs of {name} use networks.{unknown[0]}, which networks/__init__.py does not have.")
+    exported = {cls: f"{SOURCE}.{public[cls]}" for cls in sorted(classes)}
     needed = follow(root, [*modules, *exported.values()])
     sources = {module: _path(root, module).read_text(encoding="utf-8") for module in needed}
-    sources[SOURCE] = _public_list(exported)
+    sources[SOURCE] = _carried_list(exported)
     digest = hashlib.sha256()
     for module, text in sorted(sources.items()):
         digest.update(f"{module}\0{text}\0".encode())
@@ -59,14 +64,14 @@ def carry(root: Path, name: str, version: str, classes: Iterable[str], modules: 
     files = {}
     for module, text in sorted(sources.items()):
         path = _path(root, module).relative_to(root).as_posix()
-        files[package + path[len(SOURCE) :]] = rename_imports(text, package, path)
+        files[package + path[len(SOURCE) :]] = with_sorted_imports(rename_imports(formatted(text), package, path))
     return CarriedCode(package, tuple(sorted(sources)), files)
 
 
 def follow(root: Path, modules: Iterable[str]) -> list[str]:
     """These modules and all of ``networks`` that they import, directly or not, with the packages around them.
 
-    The package ``networks`` itself is left out: its public list imports every network.
+    A package imports what is in its public list. That of ``networks`` itself, with every network, is left out.
     """
     found: set[str] = set()
     waiting = list(modules)
@@ -76,7 +81,9 @@ def follow(root: Path, modules: Iterable[str]) -> list[str]:
             continue
         found.add(module)
         waiting.append(module.rpartition(".")[0])
-        for node, names in _imports(_path(root, module).read_text(encoding="utf-8"), module):
+        text = _path(root, module).read_text(encoding="utf-8")
+        waiting += [f"{module}.{name}" for name in _public_list(text).values()]
+        for node, names in _imports(text, module):
             waiting += names
             if isinstance(node, ast.ImportFrom):
                 # "from package import module" names a module only here
@@ -93,15 +100,15 @@ def is_module(root: Path, module: str) -> bool:
 def rename_imports(text: str, package: str, path: str) -> str:
     """The same source importing from ``package`` instead of ``networks``.
 
-    Only the module's name in each statement changes, so that line numbers stay.
+    Only the module's name in each statement changes.
 
     Raises:
-        ValueError: ``import networks...`` binds the name ``networks``, which would have to change everywhere.
+        UserError: ``import networks...`` binds the name ``networks``, which would have to change everywhere.
     """
     lines = text.splitlines(keepends=True)
     for node, _ in _imports(text, path):
         if isinstance(node, ast.Import):
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {node.lineno}: write 'from networks... import ...' so that it can be packed."
             )
         line = lines[node.lineno - 1]
@@ -114,7 +121,7 @@ def _imports(text: str, name: str) -> Iterator[tuple[ast.Import | ast.ImportFrom
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError(f"{name}, line {node.lineno}: write an absolute import so that it can be packed.")
+                raise UserError(f"{name}, line {node.lineno}: write an absolute import so that it can be packed.")
             names = [node.module or ""]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -130,13 +137,16 @@ def _path(root: Path, module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-def _public_names(root: Path) -> dict[str, str]:
-    """Name in the public list to the module that it comes from."""
-    text = (root / SOURCE / "__init__.py").read_text(encoding="utf-8")
-    return {alias.name: names[0] for node, names in _imports(text, SOURCE) for alias in node.names}
+def _public_list(text: str) -> dict[str, str]:
+    """Public name to the module that it comes from, as the dictionaries for ``networks.lazy`` have them."""
+    found: dict[str, str] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["PUBLIC"]:
+            found |= ast.literal_eval(node.value)
+    return found
 
 
-def _public_list(exported: Mapping[str, str]) -> str:
+def _carried_list(exported: Mapping[str, str]) -> str:
     """``__init__.py`` with only what is carried."""
     imports = "".join(f"from {module} import {name}\n" for name, module in exported.items())
     listed = "".join(f'    "{name}",\n' for name in exported)

@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import networks
+from networks.errors import UserError
 from networks.workflow.files import atomic, json_text, put_in_place, write_json
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
-from scripts.render.documents import bundle_readme
 from scripts.zoo import weights as trained
 from scripts.zoo.carried import carry
 from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, large_files_yaml, make_manifest
 from scripts.zoo.packed_configs import module_ids, pack_config, used_by
+from scripts.zoo.readme import zoo_readme
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LARGE = 25 * 2**20  # the zoo's limit for a file in its repository
 # zip files cannot hold an earlier time
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+SOURCES = Path(networks.__file__).resolve().parent.parent  # of the code; installed, it lies beside the tools
 MODEL_INFO = "model_info.json"
 
 
@@ -49,24 +52,16 @@ class Packed:
 
 
 def pack(*names: str, output_dir: str = "dist/zoo", base_url: str = "", aside: bool = False, overwrite: bool = False):
-    """Write ``<name>_v<version>.zip`` of every bundle, or of those named, and list them in ``model_info.json``.
-
-    Args:
-        *names: bundles.
-        output_dir: folder of the zips and of ``model_info.json``, whose other entries stay.
-        base_url: where the folder will be served; becomes the entries' ``source``.
-        aside: leave weights above 25 MB out of the zip, as the model zoo wants them: beside it, and listed in the
-            bundle's large_files.yml. Needs ``base_url``.
-        overwrite: replace a version that the folder holds with other content.
+    """Do what the command ``pack`` of this tool describes, with the same arguments.
 
     Raises:
-        ValueError: an unknown name, weights without their records, a version that is taken.
+        UserError: an unknown name, weights without their records, a version that is taken.
     """
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
-        raise ValueError(f"There is no bundle {unknown[0]!r}; choose from {', '.join(BY_NAME)}.")
+        raise UserError(f"There is no bundle {unknown[0]!r}; choose from {', '.join(BY_NAME)}.")
     if aside and not base_url:
-        raise ValueError("--aside needs --base_url, the address from which the weights will be fetched.")
+        raise UserError("--aside needs --base_url, the address from which the weights will be fetched.")
     folder = Path(str(output_dir))
     for bundle in [BY_NAME[name] for name in names] or BUNDLES:
         packed = assemble(bundle, base_url if aside else "")
@@ -96,14 +91,15 @@ def assemble(bundle: Bundle, large_files_url: str = "", root: Path = ROOT) -> Pa
         for name in ("train", "inference"):
             contents[name] |= {key: value for key, value in found.training["ids"].items() if key in contents[name]}
     classes, modules = used_by(list(contents.values()))
-    code = carry(root, bundle.name, bundle.version, classes, modules)
+    code = carry(root if root != ROOT else SOURCES, bundle.name, bundle.version, classes, modules)
     ids = module_ids(list(contents.values()))
-    files: dict[str, bytes | Path] = {"LICENSE": (root / "LICENSE").read_bytes()}
+    files: dict[str, bytes | Path] = {"LICENSE": (ROOT / "bundles" / bundle.name / "LICENSE").read_bytes()}
     contents = {name: pack_config(content, code.package, ids) for name, content in contents.items()}
     files |= {f"configs/{name}.json": _json(content) for name, content in contents.items()}
     files["configs/metadata.json"] = _json(metadata)
     files["configs/logging.conf"] = LOGGING.encode()
-    files["docs/README.md"] = bundle_readme(bundle, statement, code.package, contents).encode()
+    evaluations = found.evaluations if found else ()
+    files["docs/README.md"] = zoo_readme(bundle, statement, code.package, contents, evaluations).encode()
     files |= {path: text.encode() for path, text in code.files.items()}
     aside = None
     if found is not None:
@@ -124,7 +120,7 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
     """Write the zip, the weights beside it if there are any, and the entry of ``model_info.json``.
 
     Raises:
-        ValueError: the folder has this version with other content.
+        UserError: the folder has this version with other content.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, index = folder / f"{packed.stem}.zip", folder / MODEL_INFO
@@ -133,14 +129,15 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
         _write_zip(packed, temporary)
         checksum = sha1(temporary)
         if info.get(packed.stem, {}).get("checksum", checksum) != checksum and not overwrite:
-            raise ValueError(
+            raise UserError(
                 f"{folder} already holds {packed.name} {packed.version} with other content, which people may have "
                 "downloaded; add a version to its changelog in scripts/catalog/bundles.py, or give --overwrite."
             )
     if packed.aside:
         put_in_place(packed.aside, folder / f"{packed.stem}_model.pt")
     source = f"{base_url.rstrip('/')}/{path.name}" if base_url else path.name
-    info[packed.stem] = {"checksum": checksum, "source": source}
+    description = json.loads(packed.files["configs/metadata.json"])["description"]
+    info[packed.stem] = {"checksum": checksum, "source": source, "description": description}
     write_json(index, dict(sorted(info.items())))
     return path
 

@@ -12,6 +12,7 @@ import ast
 import re
 from typing import Any
 
+from networks.errors import UserError
 from scripts.zoo.carried import SOURCE
 
 Config = dict[str, Any]
@@ -25,7 +26,7 @@ def used_by(contents: list[Config]) -> tuple[set[str], set[str]]:
     """What configs use of ``networks``: names of the package itself, and modules.
 
     Raises:
-        ValueError: an import or a ``_target_`` in a form that cannot be packed.
+        UserError: an import or a ``_target_`` in a form that cannot be packed.
     """
     names: set[str] = set()
     modules: set[str] = set()
@@ -49,7 +50,7 @@ def pack_config(content: Config, package: str, modules: dict[str, str]) -> Confi
         modules: id to module of ``networks``, such as {"workflow": "networks.workflow"}; see :func:`module_ids`.
 
     Raises:
-        ValueError: the config has an id of the name of one that is added.
+        UserError: the config has an id of the name of one that is added.
     """
     packed = _rewrite(content, {module: name for name, module in modules.items()}, set(modules))
     own = [item for item in content.get("imports", []) if SOURCE in _imported(item)]
@@ -60,7 +61,7 @@ def pack_config(content: Config, package: str, modules: dict[str, str]) -> Confi
     ids = _code_ids(package, _aliases(content))
     clash = (ids.keys() - {ANCHOR}) & content.keys()
     if clash:
-        raise ValueError(f"The id '{min(clash)}' is needed for the bundle's own code; rename it in the configs.")
+        raise UserError(f"The id '{min(clash)}' is needed for the bundle's own code; rename it in the configs.")
     before, after = packed.items(), list(packed).index(ANCHOR)
     return dict([*list(before)[:after], *ids.items(), *list(before)[after + 1 :]])
 
@@ -71,7 +72,7 @@ def module_ids(contents: list[Config]) -> dict[str, str]:
     for content in contents:
         for alias, module in _aliases(content).items():
             if found.setdefault(alias, module) != module:
-                raise ValueError(f"The configs import both {found[alias]} and {module} as '{alias}'; rename one.")
+                raise UserError(f"The configs import both {found[alias]} and {module} as '{alias}'; rename one.")
     return found
 
 
@@ -149,7 +150,7 @@ def _aliases(content: Config) -> dict[str, str]:
             continue
         (statement,) = ast.parse(item[1:].strip()).body
         if not isinstance(statement, ast.Import) or not statement.names[0].asname:
-            raise ValueError(f"'{item}' cannot be packed; write '$import networks.<module> as <name>'.")
+            raise UserError(f"'{item}' cannot be packed; write '$import networks.<module> as <name>'.")
         found[statement.names[0].asname] = statement.names[0].name
     return found
 

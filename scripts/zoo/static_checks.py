@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from networks.errors import UserError
 from networks.workflow.files import file_hash
 from scripts.render.bundle import NO_WEIGHTS
 from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, manifest_problems
@@ -16,6 +17,10 @@ SCHEMA = Path(__file__).with_name("metadata_schema.json")
 REQUIRED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", MANIFEST)
 ABSOLUTE = re.compile(r"(/|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:)\S*")
 VERSION = re.compile(r"[0-9](\.[0-9])*")
+
+
+class SkippedError(UserError):
+    """A check that cannot be made here, with how it could be."""
 
 
 def static_checks(schema: str = "") -> dict[str, Callable[[Path], str]]:
@@ -40,11 +45,11 @@ def check_manifest(folder: Path) -> str:
     manifest = _read(folder / MANIFEST)
     problems = manifest_problems(folder, manifest)
     if problems:
-        raise ValueError(" ".join(problems))
+        raise UserError(" ".join(problems))
     metadata = _metadata(folder)
     for key, found in (("bundle", folder.name), ("version", metadata.get("version"))):
         if manifest.get(key) != found:
-            raise ValueError(f"{MANIFEST} is of {key} {manifest.get(key)}, but this is {found}.")
+            raise UserError(f"{MANIFEST} is of {key} {manifest.get(key)}, but this is {found}.")
     return f"{len(manifest['files'])} files with the right SHA-256"
 
 
@@ -52,7 +57,7 @@ def check_files(folder: Path) -> str:
     """What the zoo wants is there."""
     missing = [path for path in REQUIRED if not (folder / path).is_file() or not (folder / path).stat().st_size]
     if missing:
-        raise ValueError(f"{', '.join(missing)} missing or empty.")
+        raise UserError(f"{', '.join(missing)} missing or empty.")
     return ", ".join(REQUIRED)
 
 
@@ -62,7 +67,7 @@ def check_json(folder: Path) -> str:
     for path in files:
         content, text = _read(path), path.read_text(encoding="utf-8").rstrip("\n")
         if text not in (json.dumps(content, indent=4), json.dumps(content, indent=4, ensure_ascii=False)):
-            raise ValueError(f"{path.relative_to(folder)} is not indented by 4 (as json.dumps does), or repeats a key.")
+            raise UserError(f"{path.relative_to(folder)} is not indented by 4 (as json.dumps does), or repeats a key.")
     return f"{len(files)} files"
 
 
@@ -71,11 +76,11 @@ def check_schema(folder: Path, schema: Path) -> str:
     try:
         import jsonschema  # only verifying needs it
     except ImportError as error:
-        raise ValueError("The package jsonschema is not installed; run: python -m pip install -e '.[zoo]'.") from error
+        raise SkippedError("not made, since jsonschema is not installed: python -m pip install jsonschema.") from error
     validator = jsonschema.Draft201909Validator(_read(schema))
     errors = sorted(validator.iter_errors(_metadata(folder)), key=lambda error: error.json_path)
     if errors:
-        raise ValueError(" ".join(f"metadata.json, {error.json_path}: {error.message[:200]}." for error in errors[:5]))
+        raise UserError(" ".join(f"metadata.json, {error.json_path}: {error.message[:200]}." for error in errors[:5]))
     return schema.name
 
 
@@ -84,11 +89,11 @@ def check_version(folder: Path) -> str:
     metadata = _metadata(folder)
     version, changelog = metadata.get("version", ""), metadata.get("changelog", {})
     if version not in changelog:
-        raise ValueError(f"Version {version} is missing in the changelog of metadata.json; say there what is new.")
+        raise UserError(f"Version {version} is missing in the changelog of metadata.json; say there what is new.")
     if not VERSION.fullmatch(version):
-        raise ValueError(f"Version {version} has a part of several digits, which MONAI would order wrongly.")
+        raise UserError(f"Version {version} has a part of several digits, which MONAI would order wrongly.")
     if any(other > version for other in changelog):
-        raise ValueError(f"The changelog of metadata.json has a version above {version}.")
+        raise UserError(f"The changelog of metadata.json has a version above {version}.")
     return version
 
 
@@ -98,7 +103,7 @@ def check_paths(folder: Path) -> str:
         for where, text in _texts(_read(path)):
             absolute = next((part for part in _path_candidates(text) if ABSOLUTE.fullmatch(part)), None)
             if absolute is not None:
-                raise ValueError(
+                raise UserError(
                     f"{path.relative_to(folder)}, {where}: '{absolute}' is an absolute path; "
                     "paths of a bundle start at bundle_root or at the working folder."
                 )
@@ -111,14 +116,14 @@ def check_weights(folder: Path) -> str:
     record = metadata.get("trained_weights")
     if not model.is_file() and not (folder / LARGE_FILES).is_file():
         if record is not None or NO_WEIGHTS not in metadata.get("intended_use", ""):
-            raise ValueError(f"There is no {MODEL}; intended_use of metadata.json must say: {NO_WEIGHTS}")
+            raise UserError(f"There is no {MODEL}; intended_use of metadata.json must say: {NO_WEIGHTS}")
         return "none, and the metadata say so"
     if not isinstance(record, dict) or "data_set" not in record:
-        raise ValueError(f"metadata.json does not say what {MODEL} was trained on (trained_weights).")
+        raise UserError(f"metadata.json does not say what {MODEL} was trained on (trained_weights).")
     checksum = file_hash(model) if model.is_file() else record["checkpoint"]
     evaluations = metadata.get("evaluations", [])
     if any(part.get("checkpoint") != checksum for part in [record, *evaluations]):
-        raise ValueError(f"metadata.json describes other weights than {MODEL} (their SHA-256 differ).")
+        raise UserError(f"metadata.json describes other weights than {MODEL} (their SHA-256 differ).")
     scored = ", ".join(f"{part['data_set']} {part.get('split', '')}".strip() for part in evaluations)
     return f"trained on {record['data_set']['name']}, evaluated on {scored or 'nothing'}"
 
@@ -133,13 +138,13 @@ def _json_files(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ValueError(f"{path.name} is missing.")
+        raise UserError(f"{path.name} is missing.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path.name} is not valid JSON ({error}).") from error
+        raise UserError(f"{path.name} is not valid JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds a {type(content).__name__}; expected an object.")
+        raise UserError(f"{path.name} holds a {type(content).__name__}; expected an object.")
     return content
 
 

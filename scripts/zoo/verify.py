@@ -6,35 +6,34 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from scripts.zoo.archive import UnsafeError, opened
-from scripts.zoo.static_checks import static_checks
+from scripts.zoo.static_checks import SkippedError, static_checks
 
 LOADING = Path(__file__).with_name("loading.py")
 # without these the files are not the ones that were packed, so nothing of them is run
 TRUST = ("manifest",)
 TIMEOUT = 1800  # seconds
-Result = tuple[str, bool, str]
+OUTCOMES = {True: "ok     ", False: "FAILED ", None: "skipped"}
+Result = tuple[str, bool | None, str]
+"""Name of a check, whether it passed (None: it could not be made here), detail."""
 
 
 def verify(source: str, schema: str = "", load: bool = True) -> None:
-    """Check a bundle and print every check with its outcome; exit code 1 if one fails.
+    """Do what the command ``verify`` of this tool describes, with the same arguments.
 
-    Its code runs in a process of its own, in an empty folder and without this repository on Python's path; that is no
-    sandbox, so verify bundles of your own, or give ``--load False`` to read their files only.
-
-    Args:
-        source: folder, zip file, or http(s) address of a zip file.
-        schema: JSON schema of the metadata, such as the model zoo's own file; this project's copy by default.
-        load: also run the bundle's code.
+    Raises:
+        UserError: nothing is there.
     """
     results = check(str(source), schema, load)
     for name, passed, detail in results:
-        print(f"{'ok    ' if passed else 'FAILED'}  {name}: {detail}")
-    failed = sum(not passed for _, passed, _ in results)
-    print(f"{source}: {len(results) - failed} checks passed, {failed} failed.")
-    if failed:
+        print(f"{OUTCOMES[passed]}  {name}: {detail}")
+    counts = Counter(passed for _, passed, _ in results)
+    skipped = f", {counts[None]} skipped" if counts[None] else ""
+    print(f"{source}: {counts[True]} checks passed, {counts[False]} failed{skipped}.")
+    if counts[False]:
         raise SystemExit(1)
 
 
@@ -42,7 +41,7 @@ def check(source: str, schema: str = "", load: bool = True) -> list[Result]:
     """Name, success and detail of every check; see :func:`verify`.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        UserError: nothing is there.
     """
     results: list[Result] = []
     try:
@@ -51,9 +50,11 @@ def check(source: str, schema: str = "", load: bool = True) -> list[Result]:
             for name, run in static_checks(schema).items():
                 try:
                     results.append((name, True, run(folder)))
+                except SkippedError as error:
+                    results.append((name, None, str(error)))
                 except ValueError as error:
                     results.append((name, False, str(error)))
-            if any(name in TRUST and not passed for name, passed, _ in results):
+            if any(name in TRUST and passed is False for name, passed, _ in results):
                 results.append(("loading", False, "not tried, since the files are not those that were packed."))
             elif load:
                 results += load_checks(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import networks
+from networks.errors import UserError
 from networks.workflow.checkpoints import load_weights
 from networks.workflow.files import file_hash
 from networks.workflow.records import read_records
@@ -49,20 +50,20 @@ def find_weights(folder: Path) -> Weights | None:
     """The weights in a bundle's folder, or None.
 
     Raises:
-        ValueError: weights whose training record is missing, unreadable, or of other weights.
+        UserError: weights whose training record is missing, unreadable, or of other weights.
     """
     path = folder / "models" / "model.pt"
     if not path.is_file():
         return None
     checksum, record_path = file_hash(path), path.with_suffix(".json")
     if not record_path.is_file():
-        raise ValueError(
+        raise UserError(
             f"{path} has no {record_path.name} beside it, so what it was trained on is unknown; train it with this "
             "version, which writes that file, or move the weights away to pack the bundle without."
         )
     training = _read(record_path)
     if training.get("checkpoint") != checksum:
-        raise ValueError(
+        raise UserError(
             f"{record_path} is about other weights than {path} (their SHA-256 differ); restore the file that the "
             "training wrote, train again, or move the weights away to pack the bundle without."
         )
@@ -82,12 +83,12 @@ def trained_bundle(bundle: Bundle, weights: Weights) -> Bundle:
     """The catalog's entry as the training ran it: its preset as the default, its classes, size and options.
 
     Raises:
-        ValueError: the record names a preset that the catalog does not have.
+        UserError: the record names a preset that the catalog does not have.
     """
     ids = weights.training["ids"]
     name = ids.get("preset")
     if name is not None and name not in bundle.presets:
-        raise ValueError(
+        raise UserError(
             f"{weights.path.with_suffix('.json')} says that the weights were trained with the preset '{name}', which "
             f"{bundle.name} does not have any more; restore it in the catalog or train again."
         )
@@ -102,7 +103,7 @@ def check_fit(bundle: Bundle, weights: Weights) -> None:
     """Load the weights into the network that the packed configs will build.
 
     Raises:
-        ValueError: they do not fit; says how.
+        UserError: they do not fit; says how.
     """
     ids = weights.training["ids"]
     arguments = {key: ids[key] for key in ("in_channels", "out_channels", "img_size", *bundle.options)}
@@ -163,7 +164,7 @@ def _read(path: Path) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); run what wrote it again.") from error
+        raise UserError(f"{path} is not valid JSON ({error}); run what wrote it again.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected the object that a run wrote.")
+        raise UserError(f"{path} holds a {type(content).__name__}; expected the object that a run wrote.")
     return content

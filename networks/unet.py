@@ -1,0 +1,94 @@
+"""U-Net on an encoder of choice, and what the networks of segmentation-models-pytorch (smp) have in common.
+
+Paper: Ronneberger et al., https://arxiv.org/abs/1505.04597. Built with
+https://github.com/qubvel-org/segmentation_models.pytorch (MIT licence), which puts it on many encoders.
+
+Encoders pretrained on microscopy: Stuckner et al., "Microstructure segmentation with deep learning encoders
+pre-trained on a large microscopy dataset", https://doi.org/10.1038/s41524-022-00878-5; NASA's files, see
+https://github.com/nasa/pretrained-microscopy-models for their licence, go in by `networks.pretrained.load`.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import segmentation_models_pytorch as smp
+from torch import Tensor
+
+from networks.base import SegmentationNetwork
+from networks.errors import UserError
+
+
+class SmpNetwork(SegmentationNetwork):
+    """A network of segmentation-models-pytorch, as its encoder, decoder and head.
+
+    Args:
+        architecture: one of smp's classes.
+        in_channels: channels of the image.
+        out_channels: classes.
+        encoder_name: one of smp's encoders, such as "resnet50", or "tu-" and the name of a timm model.
+        encoder_weights: weights that smp downloads while it builds the network, such as "imagenet"; None for none.
+        **kwargs: further arguments of the architecture.
+
+    Raises:
+        UserError: smp has no such encoder or weights, or a number of channels is below 1.
+    """
+
+    encoders: ClassVar[dict] = {"encoder": "cnn"}
+
+    def __init__(
+        self,
+        architecture: type[smp.base.SegmentationModel],
+        in_channels: int,
+        out_channels: int,
+        encoder_name: str,
+        encoder_weights: str | None,
+        **kwargs,
+    ) -> None:
+        super().__init__(in_channels, out_channels)
+        try:
+            network = architecture(
+                encoder_name, in_channels=in_channels, classes=out_channels, encoder_weights=encoder_weights, **kwargs
+            )
+        except KeyError as error:
+            raise UserError(
+                f"encoder_name={encoder_name!r} with encoder_weights={encoder_weights!r} is unknown: choose from "
+                "segmentation_models_pytorch.encoders."
+            ) from error
+        self.multiple = network.encoder.output_stride
+        self.encoder = network.encoder
+        self.decoder = network.decoder
+        self.head = network.segmentation_head
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.decoder(self.encoder(x)))
+
+
+class Unet(SmpNetwork):
+    """U-Net on an encoder of choice, for images of any size.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: classes.
+        img_size: accepted for uniformity; nothing depends on it.
+        encoder_name: one of smp's encoders, such as "resnet50", or "tu-" and the name of a timm model.
+        encoder_weights: weights that smp downloads while it builds the network, such as "imagenet"; None for none.
+        **kwargs: further arguments of `segmentation_models_pytorch.Unet`.
+
+    Raises:
+        UserError: as `SmpNetwork`.
+    """
+
+    paper = "https://arxiv.org/abs/1505.04597"
+    small: ClassVar[dict] = {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 2,
+        img_size: int | Sequence[int] = 224,
+        *,
+        encoder_name: str = "resnet50",
+        encoder_weights: str | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(smp.Unet, in_channels, out_channels, encoder_name, encoder_weights, **kwargs)

@@ -1,0 +1,154 @@
+"""Running a suite, showing how far it is, and collecting its results."""
+
+import datetime
+import json
+import os
+import queue
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from networks.errors import UserError
+from networks.workflow.files import atomic
+from networks.workflow.records import read_records, write_records
+from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, Children, RunFolder
+from scripts.experiments.suite import load_suite
+
+RUNS_DIR = "runs"
+RESULTS_DIR = "results"
+
+
+def run(suite: str, runs_dir: str = RUNS_DIR, gpus: Sequence[int] | int | None = None, only: str = "") -> None:
+    """Do what the command ``run`` of this tool describes, with the same arguments."""
+    read = load_suite(suite)
+    read.check_data()
+    folders = [RunFolder(r, runs_dir) for r in read.runs if only in r.name]
+    if not folders:
+        raise UserError(f"No run of {suite} has {only!r} in its name; names are such as {read.runs[0].name}.")
+    changed = [folder for folder in folders if folder.state() == CHANGED]
+    if changed:
+        raise UserError(
+            f"{changed[0].path} was started with other settings than {suite} has now; move that folder away, or give "
+            "the recipe, network or data set in the suite another label."
+        )
+    devices: list[int | None] = [None] if gpus is None else [gpus] if isinstance(gpus, int) else list(gpus)
+    todo: queue.SimpleQueue[RunFolder] = queue.SimpleQueue()
+    for folder in folders:
+        if folder.state() != DONE:
+            todo.put(folder)
+    print(f"{read.name}: {len(folders)} runs, {len(folders) - todo.qsize()} of them done.", flush=True)
+    failed: list[RunFolder] = []
+    children = Children()
+    # this thread only waits, so that no signal meets it between starting a subprocess and knowing of it
+    with ThreadPoolExecutor(len(devices)) as pool:
+        try:
+            for worker in [pool.submit(_work, todo, device, failed, children) for device in devices]:
+                worker.result()
+        except BaseException:
+            children.end()
+            raise
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(folders)} runs failed, such as {failed[0].path.name} "
+            f"({failed[0].record()['error']}); see log.txt in their folders, then run the suite again."
+        )
+
+
+def show(suite: str, runs_dir: str = RUNS_DIR) -> None:
+    """Do what the command ``show`` of this tool describes, with the same arguments."""
+    read = load_suite(suite)
+    folders = [RunFolder(r, runs_dir) for r in read.runs]
+    states = [folder.state() for folder in folders]
+    print(f"{read.name}: {read.description}")
+    for folder, state in zip(folders, states, strict=True):
+        epochs, most = folder.epochs()
+        record = folder.record()
+        text = f"{state:8} {folder.run.name}"
+        if state in (RUNNING, STOPPED, FAILED):
+            text += f"  {record['step']}, epoch {epochs} of at most {most}"
+        if state == DONE:
+            text += f"  {epochs} epochs"
+        if state == FAILED:
+            text += f"  {record['error']}"
+        print(text)
+    counts = {state: states.count(state) for state in (DONE, RUNNING, FAILED, STOPPED, CHANGED, WAITING)}
+    print(", ".join(f"{count} {state}" for state, count in counts.items() if count), end="; ")
+    left = [f for f, state in zip(folders, states, strict=True) if state not in (DONE, CHANGED)]
+    seconds = [_seconds_left(f, folders) for f in left]
+    if None in seconds:
+        print("how long the rest will take is known once one run of it is done.")
+    else:
+        print(f"about {datetime.timedelta(seconds=round(sum(seconds)))} left, one after the other.")
+
+
+def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR) -> None:
+    """Do what the command ``collect`` of this tool describes, with the same arguments."""
+    read = load_suite(suite)
+    done = [f for f in (RunFolder(r, runs_dir) for r in read.runs) if f.state() == DONE]
+    if not done:
+        raise UserError(f"No run of {suite} is done in {runs_dir}; see 'experiments show {suite}'.")
+    scores = []
+    for folder in done:
+        r = folder.run
+        labels = {"model": r.network, "data_set": r.data_set, "setting": r.setting, "pretraining": r.pretraining}
+        labels |= {"suite": r.suite, "recipe": r.recipe, "bundle": r.bundle, "seed": r.seed}
+        scores += [record | labels for path in folder.score_files() for record in read_records(path)]
+    results = Path(results_dir)
+    write_records(results / f"{read.name}.jsonl", scores)
+    runs = results / f"{read.name}_runs.jsonl"
+    with atomic(runs) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for folder in done:
+            line = {**folder.run.spec(), "seconds": folder.seconds(), "curve": folder.curve()}
+            line["options"] = {key: _portable(value) for key, value in line["options"].items()}
+            record = folder.record()
+            line |= {
+                "date": time.strftime("%Y-%m-%d", time.gmtime(record["started"])),
+                "machine": record.get("machine"),
+            }
+            line["dataset_dir"] = Path(folder.run.dataset_dir).name
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    print(f"Wrote {len(scores)} scores of {len(done)} of {len(read.runs)} runs to {results / read.name}.jsonl.")
+
+
+def _work(todo: "queue.SimpleQueue[RunFolder]", gpu: int | None, failed: list[RunFolder], children: Children) -> None:
+    environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    while True:
+        try:
+            folder = todo.get_nowait()
+        except queue.Empty:
+            return
+        print(f"{time.strftime('%H:%M:%S')} {folder.run.name} starts.", flush=True)
+        state = folder.execute(environment, children)
+        if state == FAILED:
+            failed.append(folder)
+        if state == STOPPED:
+            return
+        said = "is run by another process" if state == RUNNING else f"is {state}" if state == DONE else state
+        print(f"{time.strftime('%H:%M:%S')} {folder.run.name} {said}.", flush=True)
+
+
+def _seconds_left(folder: RunFolder, folders: list[RunFolder]) -> float | None:
+    """As long as the runs took that are most like it, less what is done of it."""
+    done = [f for f in folders if f.seconds() is not None]
+    run = folder.run
+    alike = [
+        [f for f in done if f.run.network == run.network and f.run.data_set == run.data_set],
+        [f for f in done if f.run.network == run.network],
+        done,
+    ]
+    chosen = next((group for group in alike if group), None)
+    if chosen is None:
+        return None
+    whole = statistics.mean(f.seconds() for f in chosen)
+    epochs, most = folder.epochs()
+    begun = TRAIN not in folder.record().get("done", {})
+    return whole * (1 - min(epochs / most, 1)) if begun else 0.0
+
+
+def _portable(value: object) -> object:
+    """An option without the folders of the machine that it was used on."""
+    if isinstance(value, str) and os.sep in value:
+        return Path(value).name
+    return [_portable(v) for v in value] if isinstance(value, list) else value

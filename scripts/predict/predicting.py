@@ -1,0 +1,261 @@
+"""Segmenting cases, one after the other, and telling what became of them."""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.utils import set_determinism
+from tqdm import tqdm
+
+from networks.errors import UserError
+from networks.workflow.evaluation import write_csv
+from networks.workflow.files import file_hash, json_text, locked, write_json
+from networks.workflow.stopping import saying
+from scripts import command_line
+from scripts.export.exporting import manifest_path, read_manifest
+from scripts.export.runtimes import FORMATS, load_model
+from scripts.opened_bundle import LOCATIONS, InferenceConfig
+from scripts.predict.cases import SUFFIXES, Case, find_cases
+from scripts.predict.processes import Processes
+from scripts.predict.segmenter import Segmenter
+
+RECORD, FAILED = "predictions.json", "failed.csv"
+
+
+@dataclass
+class Outcome:
+    """What became of the cases of one process, by their names; failed ones with the reason, others with a notice."""
+
+    done: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    notices: dict[str, str] = field(default_factory=dict)
+
+
+def predict(
+    input: str,
+    output: str,
+    bundle: str | None = None,
+    runtime: str | None = None,
+    model: str | None = None,
+    format: str | None = None,
+    preset: str | None = None,
+    labels: str | None = None,
+    overlays: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Do what the command line of this tool describes, with the same arguments.
+
+    Raises:
+        UserError: no such input, bundle, checkpoint or model, a mistake in the options, or results of another model in
+            the output folder.
+        SystemExit: always, with code 1 if a case failed.
+    """
+    for name in ("dataset_dir", "output_dir"):
+        if name in options:
+            raise UserError(f"--{name} is the {'first' if name == 'dataset_dir' else 'second'} argument here.")
+    processes = Processes()
+    if torch.cuda.is_available() and processes.count > 1:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    path, manifest = _exported(bundle, runtime, model)
+    if manifest is not None:
+        bundle, preset = bundle or manifest["bundle"], preset or manifest["preset"]
+        options = {**manifest["options"], **options}
+    if bundle is None:
+        raise UserError("Give --bundle NAME, or --model FILE with a model that scripts.export wrote.")
+    config = InferenceConfig(bundle, preset, options)
+    if manifest is not None:
+        _check_model(config, path, manifest)
+    is_volumes = config["spatial_dims"] == 3
+    target = Path(str(output))
+
+    with contextlib.ExitStack() as lock:
+
+        def plan() -> list[dict[str, Any]]:
+            cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
+            weights = path or Path(config["ckpt_path"])
+            if not weights.is_file():
+                raise UserError(
+                    f"The checkpoint {weights} does not exist; train first or give --ckpt_path another file."
+                )
+            record = {
+                "bundle": config.name,
+                "bundle_version": config.metadata["version"],
+                "preset": preset,
+                "runtime": manifest["format"] if manifest else "torch",
+                "options": {key: value for key, value in options.items() if key not in LOCATIONS},
+                "weights": {"file": weights.name, "sha256": file_hash(weights)},
+            }
+            if not _is_one_file(target, cases):
+                lock.enter_context(locked(target, "prediction"))
+            _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
+            return [asdict(case) for case in cases]
+
+        cases = [Case(**{**item, "files": tuple(item["files"])}) for item in processes.from_first("plan", plan)]
+        if any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
+            _require_highdicom()
+        pending = processes.from_first("pending", lambda: [i for i, case in enumerate(cases) if not case.is_done])
+        share = processes.share([cases[i] for i in pending])
+        outcome = Outcome()
+        try:
+            with saying(lambda: _safe(cases, outcome)):
+                if share:
+                    network = load_model(manifest["format"], path, config["device"]) if manifest else None
+                    segment = Segmenter(config, config.labels(labels), network)
+                    set_determinism(0)
+                    _segment_all(share, segment, processes, outcome)
+                results = processes.to_first("outcome", asdict(outcome))
+        except (KeyboardInterrupt, SystemExit):
+            _report_stop(target, cases, outcome, processes.rank)
+            raise
+        # torchrun ends the others as soon as one process ends with code 1
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        code = processes.from_first("code", lambda: _report(target, cases, pending, results))
+        processes.to_first("end", None)  # the first one keeps the store, so it goes last
+        sys.exit(code)
+
+
+def _exported(bundle: str | None, runtime: str | None, model: str | None) -> tuple[Path | None, dict | None]:
+    """An exported model and its manifest, or neither for PyTorch itself."""
+    if runtime not in (None, "torch", *FORMATS):
+        raise UserError(f"The runtime {runtime} is unknown; choose one of torch, {', '.join(FORMATS)}.")
+    if model is None and runtime in (None, "torch"):
+        return None, None
+    if model is None and bundle is None:
+        raise UserError(f"Give --bundle NAME or --model FILE for the runtime {runtime}.")
+    path = (
+        Path(str(model)) if model is not None else Path(InferenceConfig(bundle)["ckpt_dir"], FORMATS[runtime].files[0])
+    )
+    if model is None and not path.is_file():
+        raise UserError(
+            f"{path} does not exist; write it with 'python -m scripts.export {bundle} --format {runtime}', or give "
+            "--model FILE."
+        )
+    if model is not None and path.is_file() and not manifest_path(path).is_file():
+        raise UserError(
+            f"{path} has no manifest {manifest_path(path).name} beside it; give a model that scripts.export wrote, or "
+            "for a checkpoint --ckpt_path."
+        )
+    manifest = read_manifest(path)
+    if runtime not in (None, manifest["format"]):
+        raise UserError(f"{path} is a model of the format {manifest['format']}, not {runtime}; leave --runtime out.")
+    return path, manifest
+
+
+def _check_model(config: InferenceConfig, path: Path, manifest: dict[str, Any]) -> None:
+    """Raise UserError where the config would hand the model something else than it was made for."""
+    if config.name != manifest["bundle"]:
+        raise UserError(f"{path} is a model of the bundle {manifest['bundle']}, not of {config.name}.")
+    _, channels, *size = manifest["input"]["shape"]
+    expected = {"in_channels": channels, "out_channels": manifest["output"]["shape"][1]}
+    if "height" not in manifest["input"]["free"]:
+        expected["img_size"] = size
+    for name, value in expected.items():
+        found = list(config[name]) if name == "img_size" else config[name]
+        if found != value:
+            raise UserError(f"{path} was exported with {name} {value}, not {found}; leave --{name} out or export anew.")
+
+
+def _is_one_file(output: Path, cases: Sequence[Case]) -> bool:
+    """Whether the output is the one label map itself, and no folder."""
+    return len(cases) == 1 and str(output) == cases[0].label
+
+
+def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwrite: bool) -> None:
+    """Make sure that the results in the output folder are, and stay, those of one model."""
+    if overwrite:
+        for path in (path for case in cases for path in case.outputs):
+            path.unlink(missing_ok=True)
+    if _is_one_file(output, cases):
+        return
+    file = output / RECORD
+    text = json_text(record)
+    if file.is_file() and file.read_text(encoding="utf-8") == text:
+        return
+    if file.is_file() and not overwrite and any(output.rglob("*_seg.*")):
+        raise UserError(
+            f"{output} holds results of another model or other options ({file.name} tells which); give another folder, "
+            "or --overwrite true to replace them."
+        )
+    write_json(file, record)
+
+
+def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome) -> None:
+    name = "Cases" if processes.count == 1 else f"Cases of 1 of {processes.count} processes"
+    for case in tqdm(share, desc=name, unit="case", disable=processes.rank > 0):
+        try:
+            # another machine's process may have done it before, in a folder that the first process does not see
+            found = case.is_done or segment(case)
+            (outcome.done if found else outcome.empty).append(case.name)
+            if found and segment.notice:
+                outcome.notices[case.name] = segment.notice
+                tqdm.write(f"Note: {case.name}: {segment.notice}", file=sys.stderr)
+        except Exception as error:
+            outcome.failed[case.name] = command_line.reason(error)
+            tqdm.write(f"Failed: {case.name}: {outcome.failed[case.name]}", file=sys.stderr)
+
+
+def _report(output: Path, cases: Sequence[Case], pending: Sequence[int], results: Sequence[dict[str, Any]]) -> int:
+    """Tell and list what became of the cases; the exit code."""
+    done = {name for result in results for name in result["done"]}
+    empty = sorted(name for result in results for name in result["empty"])
+    failed = {name: text for result in results for name, text in result["failed"].items()}
+    for case in (cases[i] for i in pending):
+        if case.name not in done and case.name not in empty:
+            failed.setdefault(case.name, "not done: no process has taken it")
+    notices = {name: text for result in results for name, text in result["notices"].items()}
+    for text in sorted(set(notices.values())):
+        print(f"Note: {', '.join(sorted(name for name in notices if notices[name] == text))}: {text}")
+    for name in empty:
+        print(f"{name}: nothing but background was found, so there is no DICOM SEG of it.")
+    print(
+        f"{len(done)} of {len(cases)} cases segmented, {len(cases) - len(pending)} were there already, "
+        f"{len(empty)} without findings, {len(failed)} failed: {output}"
+    )
+    _list_failed(output, cases, failed)
+    if failed and not _is_one_file(output, cases):
+        print(f"See {output / FAILED}.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _report_stop(output: Path, cases: Sequence[Case], outcome: Outcome, rank: int) -> None:
+    rows = outcome.failed | dict.fromkeys(_undone(cases, outcome), "not done: the run was stopped")
+    _list_failed(output, cases, rows, f"{FAILED}-{rank}")
+
+
+def _undone(cases: Sequence[Case], outcome: Outcome) -> list[str]:
+    known = {*outcome.failed, *outcome.empty}
+    return [case.name for case in cases if not case.is_done and case.name not in known]
+
+
+def _safe(cases: Sequence[Case], outcome: Outcome) -> str:
+    """What a stop says."""
+    count = len(_undone(cases, outcome))
+    return f"{count} of {len(cases)} cases are not done, the others are whole; the same command goes on with them."
+
+
+def _list_failed(output: Path, cases: Sequence[Case], rows: dict[str, str], temporary: str = FAILED) -> None:
+    if _is_one_file(output, cases):
+        return
+    if not rows:
+        (output / FAILED).unlink(missing_ok=True)
+        return
+    # several processes that are stopped write the same list, each under a name of its own first
+    file = output / f".{temporary}"
+    write_csv(file, [{"case": name, "error": rows[name]} for name in sorted(rows)])
+    file.replace(output / FAILED)
+
+
+def _require_highdicom() -> None:
+    if importlib.util.find_spec("highdicom") is None:
+        raise UserError(
+            "DICOM SEG needs highdicom: python -m pip install 'segmentation-bundles[data]', or choose --format nifti."
+        )

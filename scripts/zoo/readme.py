@@ -1,0 +1,104 @@
+"""``docs/README.md`` of a packed bundle, under the headings of the model zoo's template."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scripts.catalog.bundles import VERSIONS, Bundle
+from scripts.render.data import Config
+from scripts.render.documents import bundle_readme
+
+KINDS = {"ct": "CT", "mr": "MR", "micrograph": "Microscopy"}
+PREPARED = {
+    "ct": "are reoriented to RAS, resized in the plane, clipped to `intensity_range` (HU) and scaled to 0..1",
+    "mr": "are reoriented to RAS, resized in the plane and scaled to 0..1 between `intensity_percentiles`",
+    "micrograph": "are normalised with the mean and standard deviation of ImageNet",
+}
+
+
+def zoo_readme(
+    bundle: Bundle,
+    weights: str,
+    package: str,
+    contents: dict[str, Config],
+    evaluations: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The document.
+
+    Args:
+        bundle: the catalog's entry, as the weights were trained.
+        weights: the sentence about them.
+        package: name of the code that the bundle carries.
+        contents: its configs by name.
+        evaluations: what was scored how, as in the metadata.
+    """
+    paper, preset = bundle.paper, bundle.default
+    size, classes = preset.recipe.img_size, ", ".join(preset.classes)
+    kind = "axial slices of volumes" if preset.volumes else "pictures"
+    usage = bundle_readme(bundle, weights, package, contents)
+    about, _, usage = usage.partition("\n## ")
+    limits = "For research; not a medical device."
+    if bundle.not_scriptable:
+        limits += f" TorchScript is not supported by scripting: {bundle.not_scriptable}."
+    return f"""# {bundle.title}
+
+### **Authors**
+The authors of this bundle; architecture by {paper.authors}
+
+### **Tags**
+Segmentation, {KINDS[preset.kind]}, {bundle.title}, 2D
+
+## **Model Description**
+{about.partition(chr(10))[2].strip()}
+
+The network takes {kind} and gives one channel of logits per class: background, {classes}.
+
+## **Data**
+{weights}
+
+#### **Preprocessing**
+Images {PREPARED[preset.kind]}. {_size(preset.volumes, size)} A data set is a folder with a `dataset.json` as in the
+Medical Segmentation Decathlon, with the lists `training`, `validation` and `test`.
+
+## **Performance**
+{_performance(evaluations)}
+
+## **Additional Usage Steps**
+{_deeper("## " + usage).strip()}
+
+## **System Configuration**
+Any processor or NVIDIA GPU that PyTorch supports. Written with monai {VERSIONS["monai"]} and PyTorch
+{VERSIONS["pytorch"]}; training uses mixed precision on a GPU.
+
+## **Limitations**
+{limits}
+
+## **References**
+[1] {paper.authors}. {paper.title}. {paper.venue}. {paper.url}
+"""
+
+
+def _size(volumes: bool, size: int) -> str:
+    return f"Slices become {size} x {size}." if volumes else f"The network sees windows of {size} x {size}."
+
+
+def _performance(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """A row for every evaluation and metric, from the records of the runs."""
+    rows = [
+        f"| {part['data_set']}, {part['split']} | {part['cases']} | {part['protocol']} | {metric} | {mean:g} |"
+        for part in evaluations
+        for metric, mean in part["scores"].items()
+    ]
+    if not rows:
+        return "No scores were recorded for these weights."
+    head = [
+        "| data set | cases | protocol | metric | mean over cases, then classes |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    return "\n".join([*head, *rows])
+
+
+def _deeper(text: str) -> str:
+    """One level down, outside of code."""
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
+    return "".join(part if part.startswith("```") else re.sub(r"^#", "##", part, flags=re.MULTILINE) for part in parts)

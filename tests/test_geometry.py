@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from scripts.metrics.commands import score
+from scripts.metrics.__main__ import score
 
 from networks.errors import UserError
 from networks.workflow import check_cases, check_dataset, load_weights

@@ -24,7 +24,7 @@ from networks.workflow.checkpoints import load_weights
 from networks.workflow.errors import _config_files, _is_command_line, _options, config_ids
 from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
-from networks.workflow.stopping import saying
+from networks.workflow.stopping import GRACE, saying
 
 logger = logging.getLogger(__name__)
 BEST, LAST, RECORD, LOG = "model.pt", "last.pt", "model.json", "metrics.csv"
@@ -185,7 +185,14 @@ def _alone(folders: Sequence[str | Path], work: str, remedy: str) -> Iterator[No
             raise SystemExit(1)  # the first process says why
         if refused is not None:
             raise refused
-        yield
+        try:
+            yield
+        except Exception:
+            if idist.get_world_size() > 1:
+                # where another process has ended, what they compute together fails; the launcher's signal, which ends
+                # this one in order, is on its way
+                time.sleep(GRACE)
+            raise
 
 
 @contextlib.contextmanager

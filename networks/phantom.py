@@ -192,7 +192,7 @@ def _ensure(dataset_dir: str | os.PathLike, write: Callable[..., Path], kwargs: 
         return str(dataset_dir)
     try:
         write(dataset_dir, **kwargs)
-    except FileExistsError:
+    except UserError:
         if index.is_file():  # another process was faster
             return str(dataset_dir)
         raise

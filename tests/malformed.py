@@ -15,7 +15,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from networks.workflow import check_dataset, check_options, list_images, load_weights
+from networks.workflow import (
+    case_list,
+    check_dataset,
+    check_options,
+    class_names,
+    list_images,
+    load_datalist,
+    load_weights,
+)
 from networks.workflow.arguments import check_command_line
 from networks.workflow.checks import check_cases
 from networks.workflow.ids import IDS
@@ -104,6 +112,26 @@ def changed(**changes: Any) -> Callable[[Path], Callable[[], Any]]:
     return make
 
 
+def to_train(**changes: Any) -> Callable[[Path], Callable[[], Any]]:
+    """A training's list of a data set with entries of ``dataset.json`` changed."""
+
+    def make(folder: Path) -> Callable[[], Any]:
+        data_set(folder, **changes)
+        return lambda: case_list(load_datalist(str(folder)), "training")
+
+    return make
+
+
+def naming(**changes: Any) -> Callable[[Path], Callable[[], Any]]:
+    """The names of three classes of a data set with entries of ``dataset.json`` changed."""
+
+    def make(folder: Path) -> Callable[[], Any]:
+        data_set(folder, **changes)
+        return lambda: class_names(str(folder), 3)
+
+    return make
+
+
 GOOD = {"image": "imagesTr/case0.nii.gz", "label": "labelsTr/case0.nii.gz"}
 OTHER = {"image": "imagesTr/case1.nii.gz", "label": "labelsTr/case1.nii.gz"}
 
@@ -144,8 +172,11 @@ def contract() -> Iterator[Case]:
         "missing label": [{**GOOD, "label": "labelsTr/nowhere.nii.gz"}],
         "missing second": [GOOD, {**OTHER, "label": "labelsTr/nowhere.nii.gz"}],
     }.items():
+        if name == "empty":
+            yield Case("training empty", to_train(training=items), ("training",))
+            continue
         yield Case(f"training {name}", changed(training=items), ("dataset.json",))
-        if name not in ("empty", "no label"):
+        if name != "no label":
             yield Case(f"validation {name}", changed(validation=items), ("dataset.json",))
         if name not in ("empty", "no label", "no image", "number as label"):
             yield Case(f"test {name}", changed(test=items), ("dataset.json",))
@@ -178,7 +209,7 @@ def contract() -> Iterator[Case]:
         "nnU-Net ignore": {"background": 0, "liver": 1, "spleen": 2, "ignore": 3},
         "mixed": {"0": "background", "liver": 1, "2": "spleen"},
     }.items():
-        yield Case(f"labels {name}", changed(labels=names), ("dataset.json",))
+        yield Case(f"labels {name}", naming(labels=names), ("dataset.json",))
     yield Case("no such folder", lambda folder: checking(folder / "nowhere"), ("nowhere",))
     yield Case("empty folder", lambda folder: checking(folder), ("dataset.json",))
     yield Case("no image to predict", lambda folder: lambda: list_images(str(folder)), ("holds no image",))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from scripts.metrics.__main__ import score
 
 from networks.errors import UserError
 from networks.workflow import check_cases, check_dataset, load_weights
 from networks.workflow.geometry import TOLERANCE, brought_onto, turn
 from networks.workflow.records import read_records
 from scripts.catalog.bundles import BY_NAME
+from scripts.metrics.__main__ import score
 from tests.converters import REAL
 from tests.workflows import config_paths, run, tiny_overrides, training_overrides
 

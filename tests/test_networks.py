@@ -138,6 +138,7 @@ class TestNetwork:
         torch.testing.assert_close(torch.from_numpy(logits), network(x), atol=1e-4, rtol=1e-4)
 
     def test_compile_without_graph_breaks(self, name):
+        torch.compiler.reset()  # all networks share one forward, and the compiler keeps few versions of it
         network, x = build(name).train(), image(1)
         # "aot_eager" traces forward and backward like the default backend but skips minutes of C++ compilation.
         logits = torch.compile(network, backend="aot_eager", fullgraph=True)(x)

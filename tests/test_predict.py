@@ -198,7 +198,10 @@ def test_results_of_two_models_never_mix(images: Path, volumes: dict[str, Any], 
     call(source, out, bundle="unet", **volumes)
     before = files_of(out)
     state = torch.load(volumes["ckpt_path"], weights_only=True)
-    save_atomically({key: value * 1.5 for key, value in state.items()}, tmp_path / "other" / "model.pt")
+    save_atomically(
+        {key: value * 1.5 if value.is_floating_point() else value for key, value in state.items()},
+        tmp_path / "other" / "model.pt",
+    )
     other = {**volumes, "ckpt_path": str(tmp_path / "other" / "model.pt")}
     with pytest.raises(ValueError, match=r"results of another model .*--overwrite true"):
         predict(str(source), str(out), bundle="unet", **other)

@@ -110,7 +110,12 @@ def test_two_processes_share_one_training(ct_dir: Path, tmp_path: Path) -> None:
     assert len(set(first["samples"])) == 2 * 9
     assert first["weights"] == second["weights"]
     assert first["metrics"] == second["metrics"]
-    assert {path.name for path in (tmp_path / "models").glob("[!.]*")} == {"model.pt", "model.json", "last.pt"}
+    assert {path.name for path in (tmp_path / "models").glob("[!.]*")} == {
+        "model.pt",
+        "model.json",
+        "model_final.pt",
+        "last.pt",
+    }
     rows = list(csv.DictReader((tmp_path / "eval" / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["val_mean_dice"]) == pytest.approx(first["metrics"]["val_mean_dice"], abs=1e-4)

@@ -256,6 +256,8 @@ def _check_image(path: str, image: torch.Tensor, in_channels: int | None, spatia
             f"{path} has {image.shape[0]} channels, but the network takes {in_channels}; "
             f"set --in_channels {image.shape[0]} or convert the images."
         )
+    if image.is_complex():
+        raise UserError(f"{path} holds complex numbers; convert it to their magnitude, or whatever is meant.")
     if image.dtype.is_floating_point and not bool(torch.isfinite(image.as_tensor()).all()):
         bad = int((~torch.isfinite(image.as_tensor())).sum())
         raise UserError(f"{path} holds {bad} values that are NaN or infinite; replace them before training.")

@@ -24,10 +24,7 @@ from networks.workflow.arguments import config_files, is_bundle_run, split_argum
 from networks.workflow.config_files import config_ids, top_level
 from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
-<<<<<<< .merge_file_2nQl3F
 from networks.workflow.saving import write_atomically
-=======
->>>>>>> .merge_file_8V8hs5
 from networks.workflow.stopping import GRACE, saying
 
 logger = logging.getLogger(__name__)

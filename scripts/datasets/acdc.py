@@ -70,7 +70,7 @@ def convert_acdc(
 
     Raises:
         UserError: ``source`` is missing or holds no patient.
-        FileExistsError: ``output_dir`` exists and is not empty.
+        UserError: ``output_dir`` exists and is not empty.
         UserError: a patient in two lists, an unknown patient, or no usable patient for a list.
     """
     description = {"name": "ACDC", "licence": LICENCE, "tensorImageSize": "3D", "modality": {"0": "MR"}}

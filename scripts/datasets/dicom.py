@@ -53,7 +53,7 @@ def convert_dicom(source: str | os.PathLike, output_dir: str | os.PathLike) -> N
 
     Raises:
         UserError: ``source`` is missing.
-        FileExistsError: ``output_dir`` exists and is not empty.
+        UserError: ``output_dir`` exists and is not empty.
         UserError: no usable series, or series of several modalities, which no one network takes.
     """
     root = Path(str(source))

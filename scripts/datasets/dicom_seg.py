@@ -47,7 +47,7 @@ def write_dicom_seg(
 
     Raises:
         UserError: a file or folder is missing.
-        FileExistsError: ``output`` exists.
+        UserError: ``output`` exists.
         UserError: no series, or several, on the label map's grid; a class without a name, or
             nothing but background; highdicom is not installed.
     """

@@ -66,7 +66,7 @@ def convert_folder(
 
     Raises:
         UserError: ``source`` is missing.
-        FileExistsError: ``output_dir`` exists and is not empty.
+        UserError: ``output_dir`` exists and is not empty.
         UserError: a pattern or option makes no sense, nothing matches, or no usable case for a list.
     """
     names = [str(name).strip() for name in (labels.split(",") if isinstance(labels, str) else labels)]

@@ -49,7 +49,7 @@ def convert_msd(
 
     Raises:
         UserError: ``source`` is missing or holds no task, or the download failed.
-        FileExistsError: ``output_dir`` exists and is not empty.
+        UserError: ``output_dir`` exists and is not empty.
         UserError: a malformed ``dataset.json``, an unknown channel or case, or no usable case for a list.
     """
     with open_source(_download(download, Path(str(source))) if download else source) as opened:

@@ -62,7 +62,7 @@ def convert_nasa(
 
     Raises:
         UserError: ``source`` is missing or holds no set.
-        FileExistsError: ``output_dir`` exists and is not empty.
+        UserError: ``output_dir`` exists and is not empty.
         UserError: an unknown set or way to label, or a split has no usable pair.
     """
     if ebc_labels not in EBC_LABELS:

@@ -78,7 +78,7 @@ def convert_synapse(
 
     Raises:
         UserError: ``source`` is missing or holds neither form.
-        FileExistsError: ``output_dir`` exists and is not empty.
+        UserError: ``output_dir`` exists and is not empty.
         UserError: both forms at once, an impossible organ map or validation, or no usable case for a list.
     """
     with open_source(source) as opened:

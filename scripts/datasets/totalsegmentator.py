@@ -88,7 +88,7 @@ def convert_totalsegmentator(
 
     Raises:
         UserError: ``source``, ``labels`` or ``pairs`` is missing.
-        FileExistsError: ``output_dir`` exists and is not empty.
+        UserError: ``output_dir`` exists and is not empty.
         UserError: an unknown modality or organ, a malformed file, or no usable training case.
     """
     folder = Path(str(source))

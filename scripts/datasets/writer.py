@@ -65,7 +65,7 @@ def dataset_writer(
         **description: further entries of ``dataset.json`` (name, description, licence, tensorImageSize, modality).
 
     Raises:
-        FileExistsError: ``output_dir`` exists and is not an empty folder.
+        UserError: ``output_dir`` exists and is not an empty folder.
         UserError: a required list stayed empty; nothing is left behind.
     """
     _tell_leftovers(Path(output_dir))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ import networks
 from networks.errors import UserError
 from networks.pretrained import load
 from networks.state_dicts import check_training_state, read_weights, recognises, rename
-from networks.workflow import load_weights
+from networks.workflow import LastCheckpoint, load_weights
 from tests.small import build
 
 
@@ -120,3 +121,23 @@ def test_authors_files_in_any_order(backwards: bool, tmp_path: Path) -> None:
         load(build("LevitUnet"), tmp_path / "epoch.pth")
     aliases = ["ConvUp_s.conv_tower.0.weight", "All2Cross.pyramid.norm_1.weight", "conv_pred.0.weight"]
     assert recognises(networks.HiFormer.authors_names, aliases[::-1] if backwards else aliases)
+
+
+def test_resume_refuses_an_optimizer_that_went_wrong(tmp_path: Path) -> None:
+    trainer, evaluator, target = Engine(lambda *_: None), Engine(lambda *_: None), network()
+    evaluator.state.best_metric, evaluator.state.best_metric_epoch = 0.5, 1
+    optimizer = torch.optim.AdamW(target.parameters())
+    target(torch.ones(2, 3, 2, 2)).sum().backward()
+    optimizer.step()
+    last = LastCheckpoint(str(tmp_path / "last.pt"), target, evaluator, True, {"optimizer": optimizer})
+    trainer.state.max_epochs = 3
+    last(trainer)
+    last.restore(trainer)
+    optimizer.state[target[0].bias]["exp_avg"][0] = torch.nan
+    last(trainer)
+    before = target[0].bias.detach().clone()
+    with torch.no_grad():
+        target[0].bias.zero_()
+    with pytest.raises(UserError, match=r"exp_avg' in .*last\.pt .* NaN or infinite"):
+        last.restore(trainer)
+    assert before.any() and not target[0].bias.any()  # nothing was loaded

@@ -42,6 +42,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "stored_window": "data",
     "train": "runs",
     "truth": "ids",
+    "write_atomically": "saving",
 }
 
 __getattr__, __dir__, __all__ = public_list(__name__, PUBLIC)

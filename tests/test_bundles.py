@@ -40,7 +40,7 @@ def test_train_evaluate_infer(bundle: Bundle, data_dirs: dict[str, Path], tmp_pa
     records = read_records(tmp_path / "eval" / "results_strict.jsonl")
     for metric in ("dice", "iou", "hd95", "nsd@2"):
         classes = [record["class"] for record in records if record["metric"] == metric]
-        assert classes == len(test_list) * bundle.default.classes
+        assert classes == len(test_list) * list(bundle.default.classes)
 
     run(config_paths(bundle, "inference"), "inference", **tiny_overrides(bundle, tmp_path, data))
     for item in test_list:

@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
 from monai.transforms import SaveImage
 from torch import nn
 from torch.optim import SGD, lr_scheduler
 
 from networks.errors import UserError
 from networks.state_dicts import read_weights
-from networks.workflow import EventLog, KeepEarlier, LastCheckpoint, Plateau, StopOnNan, write_atomically
+from networks.workflow import EventLog, KeepEarlier, LastCheckpoint, Plateau, StopOnNan
 from networks.workflow import runs as runs_module
 from networks.workflow.checkpoints import save_atomically
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, locked, put_in_place, write_json
+from networks.workflow.saving import write_atomically
 from networks.workflow.training import default_workers
 from scripts.catalog.bundles import BY_NAME
 from tests.workflows import command_line, config_paths, run, training_overrides
@@ -258,11 +258,12 @@ def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
 
 
 def write_picture(path: Path) -> None:
-    save = SaveImage(path.parent, output_postfix="", output_ext=".nii.gz", separate_folder=False, print_log=False)
+    save = SaveImage(output_ext=".nii.gz")
     write_atomically(save)
-    volume = MetaTensor(np.random.default_rng(0).integers(0, 255, (1, 64, 64, 64)))
-    volume.meta["filename_or_obj"] = "label.nii.gz"
-    save(volume)
+    writer = save.writers[0]()
+    writer.set_data_array(np.random.default_rng(0).integers(0, 255, (1, 64, 64, 64)), channel_dim=0)
+    writer.set_metadata({"affine": np.eye(4)})
+    writer.write(path)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {

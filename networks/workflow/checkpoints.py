@@ -58,17 +58,16 @@ class StrictCheckpointLoader(CheckpointLoader):
     Args:
         load_path: one of our own checkpoints.
         load_dict: the network, under any name.
+
+    Raises:
+        UserError: when the run starts, as :func:`load_weights`.
     """
 
     def __init__(self, load_path: str | Path, load_dict: Mapping[str, nn.Module]) -> None:
         super().__init__(str(load_path), dict(load_dict))
 
     def __call__(self, engine: Engine) -> None:
-        """Load the weights; the engine's counters stay.
-
-        Raises:
-            UserError: as :func:`load_weights`.
-        """
+        """Load the weights; the engine's counters stay."""
         for network in self.load_dict.values():
             load_weights(network, self.load_path)
         engine.state.checkpoint = self.load_path
@@ -229,6 +228,26 @@ class LastCheckpoint:
         return {**self.others, **({"scaler": scaler} if scaler is not None else {})}
 
 
+class FinalCheckpoint:
+    """Write the weights of a training's last epoch when it ends, where MONAI's federated learning looks for them.
+
+    Args:
+        path: file to write, a plain state dict; ``monai.fl`` takes ``models/model_final.pt`` for the final model.
+        network: the network, also if wrapped.
+    """
+
+    def __init__(self, path: str, network: nn.Module) -> None:
+        self.path, self.network = path, network
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            save_atomically(unwrap(self.network).state_dict(), self.path)
+
+
 def settings(part: Any) -> Any:
     """What an optimizer or a schedule was made with, before its first step, as plain values that can be compared."""
     if isinstance(part, Optimizer):
@@ -263,23 +282,3 @@ def _step(schedule: LRScheduler, times: int) -> None:
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         for _ in range(times):
             schedule.step()
-
-
-class FinalCheckpoint:
-    """Write the weights of a training's last epoch when it ends, where MONAI's federated learning looks for them.
-
-    Args:
-        path: file to write, a plain state dict; ``monai.fl`` takes ``models/model_final.pt`` for the final model.
-        network: the network, also if wrapped.
-    """
-
-    def __init__(self, path: str, network: nn.Module) -> None:
-        self.path, self.network = path, network
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to the trainer."""
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        if idist.get_rank() == 0:
-            save_atomically(unwrap(self.network).state_dict(), self.path)

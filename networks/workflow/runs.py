@@ -11,9 +11,10 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
@@ -35,7 +36,7 @@ EVENTS = "events.out.tfevents.*"
 class KeepEarlier:
     """Move the files of an earlier training aside when a new one starts.
 
-    They are the best and last checkpoint and the record of ``ckpt_dir``, ``metrics.csv`` of ``output_dir`` and
+    They are the best, last and final checkpoint and the record of ``ckpt_dir``, ``metrics.csv`` of ``output_dir`` and
     TensorBoard's files of ``log_dir``. Attach it last, so that whatever refuses a run has done so before.
 
     Args:
@@ -135,7 +136,7 @@ def train(trainer: Engine, evaluator: Engine, ckpt_dir: str, output_dir: str) ->
 
 
 def evaluate(evaluator: Engine, output_dir: str) -> None:
-    """Evaluate: alone in the folder, with an orderly end, and a summary.
+    """Run an evaluation: alone in the folder, with an orderly end, and a summary.
 
     Args:
         evaluator: the engine, whose handlers load the weights and write the scores.
@@ -146,16 +147,16 @@ def evaluate(evaluator: Engine, output_dir: str) -> None:
     """
     _apply(evaluator, output_dir, "evaluation", "Scores are written at the end")
     if idist.get_rank() == 0:
-        weights = getattr(evaluator.state, "checkpoint", "the network as it was")
+        weights = getattr(evaluator.state, "checkpoint", "the network without loading weights")
         _summary(f"Evaluated {weights}.", {"scores": Path(output_dir)}, "To predict", _prediction())
 
 
-def infer(evaluator: Engine, postprocessing: Callable, output_dir: str) -> None:
-    """Segment images, as :func:`evaluate`; every label map is whole or not there.
+def infer(evaluator: Engine, postprocessing: Any, output_dir: str) -> None:
+    """Segment images, as :func:`evaluate`; every file that is written is whole.
 
     Args:
-        evaluator: the engine, whose first handler loads the weights.
-        postprocessing: its transforms, which write the label maps.
+        evaluator: the engine, whose handlers load the weights.
+        postprocessing: the transforms that it was made with, which write the label maps.
         output_dir: where they go.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Writing the label maps of MONAI's ``SaveImage`` so that each is whole or not there."""
+"""Letting the writers of MONAI's ``SaveImage`` write files that are whole or not there."""
 
 from collections.abc import Iterator
 from pathlib import Path

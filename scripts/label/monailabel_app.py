@@ -326,12 +326,6 @@ class _Scoring(EpistemicScoring):
             logger.warning("%s was not scored: %s", image_id, _reason(error))
 
 
-def _weights(models: Path) -> Path | None:
-    """The newest weights of a bundle: a training moves those of the one before it aside when it starts."""
-    found = [*sorted(models.glob(f"earlier/*/{MODEL}")), *models.glob(MODEL)]
-    return found[-1] if found else None
-
-
 def _stats(rows: list[dict[str, Any]], loss: float | None) -> dict[str, Any]:
     """Epochs, with their scores on the validation split, in the words of MONAI Label's own trainings."""
     scored = [(float(row[KEY_METRIC]), int(row["epoch"])) for row in rows if row.get(KEY_METRIC)]
@@ -344,6 +338,12 @@ def _stats(rows: list[dict[str, Any]], loss: float | None) -> dict[str, Any]:
         names = {"key_metric_name": KEY_METRIC, "best_metric": best, "best_metric_epoch": epoch}
         found |= {"best_metric": best, "eval": {"metrics": metrics, **names}}
     return found
+
+
+def _weights(models: Path) -> Path | None:
+    """The newest weights of a bundle: a training moves those of the one before it aside when it starts."""
+    found = [*sorted(models.glob(f"earlier/*/{MODEL}")), *models.glob(MODEL)]
+    return found[-1] if found else None
 
 
 def _answered(do: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:

@@ -304,3 +304,10 @@ def test_real_micrographs_are_accepted(tmp_path: Path, monkeypatch) -> None:
     assert run(monkeypatch, "nasa", "--source", NASA, "--output_dir", tmp_path, "--sets", "Super2,Super3") == 0
     for name in ("Super2", "Super3"):
         check_lists(str(tmp_path / name))
+
+
+def test_fewer_validation_cases_than_processes(ct_dir: Path, monkeypatch) -> None:
+    monkeypatch.setattr("networks.workflow.data.idist.get_world_size", lambda: 4)
+    lists = load_datalist(str(ct_dir))
+    with pytest.raises(UserError, match="has 2, fewer than the 4 processes"):
+        check_lists(str(ct_dir), training=lists["training"], validation=lists["validation"])

@@ -1,6 +1,9 @@
 """Hundreds of malformed inputs: each is refused by one sentence that names it, and nothing is written or changed."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,4 +44,27 @@ def test_one_sentence(case: malformed.Case, tmp_path: Path) -> None:
     assert "\n" not in text
     for said in case.says:
         assert said in text
+    assert snapshot(tmp_path) == before
+
+
+def sample() -> list[malformed.Case]:
+    """Twenty that are command lines too: most of ``networks run``, some of a tool that reads a whole data set."""
+    lines = [case for case in CASES if case.words is not None]
+    data = [case for case in CASES if case.name in ("json half", "label values too large", "image cut early")]
+    return [*lines[: 20 - len(data)], *data]
+
+
+@pytest.mark.parametrize("case", sample(), ids=lambda case: case.name)
+def test_one_line_and_exit_code_1(case: malformed.Case, tmp_path: Path) -> None:
+    case.make(tmp_path)
+    before = snapshot(tmp_path)
+    words = case.words(tmp_path) if case.words else ["-m", "scripts.datasets", "check", str(tmp_path)]
+    # what libraries warn of when they are imported is theirs
+    quiet = {"PYTHONWARNINGS": "ignore", "TORCH_LOGS": "-all", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=300, check=False, env=os.environ | quiet
+    )
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.strip() and "torch/utils/_pytree.py" not in line]
+    assert line.startswith("Error: ")
     assert snapshot(tmp_path) == before

@@ -116,7 +116,7 @@ def check_dataset(
         for is_picture in {reader_of(pair["image"]) is not None for pair in unique}
     }
     mistakes = []
-    for pair in tqdm(unique, desc="Checking data", unit="case", leave=False):
+    for pair in tqdm(unique, desc="Checking data", unit="case", leave=False, disable=None):
         try:
             image, label, _ = readers[reader_of(pair["image"]) is not None](pair)
         except UserError as error:
@@ -154,7 +154,7 @@ def check_cases(
     share = unique[idist.get_rank() :: idist.get_world_size()]
     read = CaseReader(reader, in_channels, out_channels, spatial_dims)
     is_quiet = idist.get_rank() > 0 or len(share) < 2
-    for pair in tqdm(share, desc="Checking data", unit="case", leave=False, disable=is_quiet):
+    for pair in tqdm(share, desc="Checking data", unit="case", leave=False, disable=is_quiet or None):
         read(pair)
 
 

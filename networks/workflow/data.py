@@ -269,9 +269,15 @@ def check_lists(
         **lists: items by name of the list. Of ``dataset.json`` only training, validation and test are compared.
 
     Raises:
-        UserError: a case is twice in a list (by its path) or in two lists (by its path or its content), an image has
-            two labels, or a patient is in two lists.
+        UserError: fewer validation cases than processes share them; a case is twice in a list (by its path) or in two
+            lists (by its path or its content), an image has two labels, or a patient is in two lists.
     """
+    processes = idist.get_world_size()
+    if 0 < len(lists.get("validation", ())) < processes:
+        raise UserError(
+            f"The list of validation cases has {len(lists['validation'])}, fewer than the {processes} processes that "
+            "share them; start fewer processes, or add cases to it."
+        )
     root = Path(dataset_dir).resolve()
     given = [Path(case["image"]).resolve() for cases in lists.values() for case in cases]
     if _json_path(dataset_dir).is_file() and all(path.is_relative_to(root) for path in given):

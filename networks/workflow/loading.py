@@ -73,7 +73,7 @@ class CaseDataset(CacheDataset):
         super().set_data(data)
         rest = range(self.cache_num, len(self.data))
         quiet = idist.get_rank() > 0 or len(rest) < 2
-        for i in tqdm(rest, desc="Checking data", unit="case", leave=False, disable=quiet):
+        for i in tqdm(rest, desc="Checking data", unit="case", leave=False, disable=quiet or None):
             self.transform(dict(self.data[i]), end=1)
 
     def __len__(self) -> int:

@@ -58,7 +58,8 @@ class SliceDataset(Randomizable, Dataset):
         self._folder = tempfile.TemporaryDirectory(prefix="slices-", dir=cache_dir)
         in_memory = round(cache_rate * len(self.data))
         self._volumes: list[dict[str, np.ndarray]] = []
-        progress = tqdm(self.data, desc="Preparing volumes", unit="volume", leave=False, disable=idist.get_rank() > 0)
+        quiet = idist.get_rank() > 0 or None  # None: on a terminal only
+        progress = tqdm(self.data, desc="Preparing volumes", unit="volume", leave=False, disable=quiet)
         for i, pair in enumerate(progress):
             volume = self._prepare(pair)
             self._volumes.append(volume if i < in_memory else self._to_disk(volume, i))

@@ -11,13 +11,14 @@ from monai.bundle import ConfigParser
 from PIL import Image, ImageOps
 
 from networks.errors import UserError
+from networks.phantom import write_precipitate_phantom
 from networks.workflow import PictureReader, check_cases
 from networks.workflow.checks import loader
 from networks.workflow.pictures import read_index_map, read_picture
 from scripts.catalog.bundles import BY_NAME
 from tests.converters import run, save_tiff
 from tests.test_bundles import build_network
-from tests.workflows import config_paths, tiny_overrides
+from tests.workflows import config_paths, tiny_overrides, training_overrides
 from tests.workflows import run as run_config
 
 BUNDLE = BY_NAME["cs_unet"]
@@ -184,3 +185,16 @@ def test_inference_takes_every_kind(tmp_path: Path) -> None:
     assert len(found) == len(KINDS) + 1
     assert found.pop("turned_seg.png") == (80, 112)
     assert set(found.values()) == {(112, 80)}
+
+
+def test_a_picture_far_smaller_than_the_crops_is_trained_on(tmp_path: Path) -> None:
+    write_precipitate_phantom(tmp_path / "data", 1, 1, 1, size=(24, 24))
+    for path in (tmp_path / "data").rglob("*.png"):
+        with Image.open(path) as picture:
+            small = picture.crop((0, 0, 5, 5))
+        small.save(path)
+    bundle = BY_NAME["unet"]
+    files = config_paths(bundle, "train", "presets/nasa_super")
+    options = training_overrides(bundle, tmp_path / "out", tmp_path / "data", epochs=1, out_channels=3)
+    run_config(files, **options)
+    assert (tmp_path / "out" / "models" / "last.pt").is_file()

@@ -51,7 +51,7 @@ def train_preprocessing(preset: Preset) -> Config:
         fixed.append({"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]})
         return compose(*fixed, *augmentation)
     fixed = [load_case(), *_intensity(preset)]
-    fixed.append({"_target_": "SpatialPadd", "keys": PAIR, "spatial_size": "@img_size", "mode": "reflect"})
+    fixed.append({"_target_": "SpatialPadd", "keys": PAIR, "spatial_size": "@img_size", "mode": "symmetric"})
     crop = {"_target_": "RandSpatialCropd", "keys": PAIR, "roi_size": "@img_size", "random_size": False}
     return compose(*fixed, crop, *augmentation)
 

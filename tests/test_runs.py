@@ -3,9 +3,11 @@
 import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -314,9 +316,12 @@ def test_unwritable_places(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_stopped_training_says_how_to_go_on(number: int, code: int, ct_dir: Path, tmp_path: Path) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+def test_stopped_training_says_how_to_go_on(
+    number: int, code: int, ct_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    # short, as workers hand their batches over by sockets in it, whose paths have at most 107 characters
+    temporary = Path(tempfile.mkdtemp(prefix="t"))
+    request.addfinalizer(lambda: shutil.rmtree(temporary, ignore_errors=True))
     options = training_overrides(UNET, tmp_path, ct_dir, epochs=1000, cache_rate=0, num_workers=1)
     process = subprocess.Popen(
         [sys.executable, *command_line(TRAIN, **options)],

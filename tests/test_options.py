@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from networks.errors import UserError
 from networks.workflow import check_options, truth
 from networks.workflow.arguments import check_command_line, config_files, split_arguments
 from networks.workflow.config_files import check_configs, read_config
-from networks.workflow.errors import user_error
+from networks.workflow.errors import REPORT, user_error
 from networks.workflow.ids import IDS
 from scripts.catalog.bundles import BY_NAME
-from tests.workflows import command_line, config_paths, run, training_overrides
+from tests.workflows import run, training_overrides
 
 PROGRAM = "monai/bundle/__main__.py"
 TRAIN, ACDC, EVALUATE = (f"bundles/swin_unet/configs/{name}.json" for name in ("train", "presets/acdc", "evaluate"))
@@ -196,10 +197,23 @@ def test_mistakes_that_monai_meets_first_are_one_sentence(tmp_path: Path) -> Non
     assert done.stderr.strip().endswith("train.json does not exist.")
 
 
-def test_a_bug_keeps_its_traceback_and_asks_for_a_report(ct_dir: Path, tmp_path: Path) -> None:
-    options = training_overrides(
-        BY_NAME["swin_unet"], tmp_path, ct_dir, initialize=["$workflow.report_errors()", "$[][3]"]
-    )
-    done = ended(command_line(config_paths(BY_NAME["swin_unet"], "train"), **options))
-    assert done.returncode == 1
-    assert "cannot be evaluated: IndexError" in done.stderr  # of the config's, not of ours
+def test_a_bug_keeps_its_traceback_and_asks_for_a_report() -> None:
+    code = "import sys\nfrom networks.workflow.errors import report_errors\nreport_errors()\n"
+    for error, expected in (("KeyError('progress')", REPORT), ("UserError('Give b.')", "Error: Give b.")):
+        raised = f"{code}from networks.errors import UserError\ndef work():\n    raise {error}\nwork()"
+        path = Path(__file__).with_name("bug.py")
+        done = ended(["-c", f"exec(compile({raised!r}, {str(path)!r}, 'exec'))"])
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1] == expected
+        assert ("Traceback" in done.stderr) == (expected == REPORT)
+
+
+def test_mistakes_inside_a_config_are_told_from_bugs() -> None:
+    parser = ConfigParser({"net": {"_target_": "networks.SwinUnet", "depht": 3}, "gone": "@nowhere", "wrong": "$[][3]"})
+    for name, said in (("net", "depht"), ("gone", "nowhere"), ("wrong", "IndexError")):
+        with pytest.raises(Exception) as caught:
+            parser.get_parsed_content(name)
+        assert said in str(user_error(caught.value))
+    with pytest.raises(KeyError) as bug:
+        {}["progress"]
+    assert user_error(bug.value) is None

@@ -4,16 +4,15 @@ MONAI takes a misspelled key for a new one, lets the second of two equal keys wi
 Here every such mistake is one sentence.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from networks.errors import UserError
+from networks.workflow.files import parse_json
 
 SUFFIXES = (".json", ".yaml", ".yml")
 # ids that MONAI itself looks for, whether or not another id refers to them
@@ -33,37 +32,29 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise UserError(f"The config file {path} does not exist{_like(path)}.")
     if not path.name.lower().endswith(SUFFIXES):
         raise UserError(f"The config file {path} ends in neither {', '.join(SUFFIXES[:2])} nor {SUFFIXES[2]}.")
-    twice: list[str] = []
     try:
-        if path.suffix.lower() == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_unique, twice))
-        else:
-            content = _read_yaml(path, twice)
+        is_json = path.suffix.lower() == ".json"
+        content = parse_json(path.read_text(encoding="utf-8"), path) if is_json else _read_yaml(path)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"The config file {path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # of the json or the yaml library
         raise UserError(f"The config file {path} has a syntax error: {' '.join(str(error).split())}.") from error
-    if twice:
-        raise UserError(f"The config file {path} has the key {twice[0]} twice; remove one of them.")
     if not isinstance(content, dict):
         raise UserError(f"The config file {path} holds a {type(content).__name__}; expected an object of ids.")
     return content
 
 
-def _unique(twice: list[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    twice += [repr(key) for i, key in enumerate(keys) if key in keys[:i]]
-    return dict(pairs)
-
-
-def _read_yaml(path: Path, twice: list[str]) -> Any:
+def _read_yaml(path: Path) -> Any:
     from monai.bundle import ConfigParser  # slow to import, and only it knows MONAI's YAML
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         content = ConfigParser.load_config_file(path)
     found = [re.search(r"Duplicate key:? `?(.+?)`?$", str(warning.message)) for warning in caught]
-    twice += [repr(match[1]) for match in found if match]
+    for match in filter(None, found):
+        raise UserError(f"{path} has the key {match[1]!r} twice in one object; take one of them out.")
     return content
 
 

@@ -13,7 +13,7 @@ from ignite import distributed as idist
 
 from networks.errors import UserError
 from networks.phantom import ensure_ct_phantom, ensure_precipitate_phantom
-from networks.workflow.files import file_hash
+from networks.workflow.files import file_hash, parse_json
 from networks.workflow.ids import truth
 
 logger = logging.getLogger(__name__)
@@ -234,15 +234,8 @@ def read_dataset_json(dataset_dir: str) -> dict[str, Any]:
             "(docs: the data contract)."
         )
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
-        if twice:
-            raise UserError(f"{path} has the key {json.dumps(twice[0])} twice in one object; take one of them out.")
-        return dict(pairs)
-
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+        content = parse_json(path.read_text(encoding="utf-8-sig"), path)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); correct it or convert the data set again.") from error
     if not isinstance(content, dict):

@@ -60,6 +60,25 @@ def put_in_place(source: str | Path, target: str | Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def parse_json(text: str, path: str | Path) -> Any:
+    """JSON in which no object has a key twice.
+
+    Raises:
+        UserError: a key is there twice, which JSON allows and of which only the last would count.
+        json.JSONDecodeError: as ``json.loads``.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise UserError(f"{path} has the key {twice!r} twice in one object; take one of them out.")
+        return content
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
 def json_text(content: Any) -> str:
     """JSON as all files of this project have it: indented by 4, in UTF-8, without NaN."""
     return json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n"

@@ -34,8 +34,10 @@ def user_error(error: BaseException) -> UserError | None:
     """The person's mistake that an error comes from, with its sentence; None for a bug."""
     chain = list(_chain(error))
     mistake = next((e for e in reversed(chain) if isinstance(e, UserError)), None)
-    text = _config_mistake(chain[-1]) if mistake is None else None
-    return mistake if text is None else UserError(text)
+    if mistake is None:
+        text = next(filter(None, map(_config_mistake, reversed(chain))), None)
+        mistake = UserError(text) if text else None
+    return mistake
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -56,6 +58,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _config_mistake(error: BaseException) -> str | None:
     """The first line of what MONAI says about a config that it cannot make sense of."""
+    if isinstance(error, RuntimeError):  # what MONAI wraps every error in, also those of a bug
+        return None
     where = _innermost_file(error)
     text = (str(error.args[0]) if error.args else str(error)).strip().splitlines()
     if where.parts[-3:-1] == ("monai", "bundle") or (isinstance(error, ModuleNotFoundError) and "locate" in str(error)):

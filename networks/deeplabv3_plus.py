@@ -4,7 +4,6 @@ Paper: Chen et al., https://arxiv.org/abs/1802.02611. Built with
 https://github.com/qubvel-org/segmentation_models.pytorch (MIT licence), which puts it on many encoders.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import segmentation_models_pytorch as smp
@@ -35,36 +34,18 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
 
 
 class DeepLabV3Plus(SmpNetwork):
-    """DeepLabV3+ on an encoder of choice, for images of any size.
+    """DeepLabV3+; arguments and errors as `SmpNetwork`, whose encoder has to be one that can be dilated.
 
     Batches of one image can be trained: the batch normalisation after the global pooling, which then sees one value per
-    channel, uses its running statistics (see `PooledBatchNorm2d`).
-
-    Args:
-        in_channels: channels of the image.
-        out_channels: classes.
-        img_size: accepted for uniformity; nothing depends on it.
-        encoder_name: one of smp's encoders that can be dilated, such as "resnet50".
-        encoder_weights: weights that smp downloads while it builds the network, such as "imagenet"; None for none.
-        **kwargs: further arguments of `segmentation_models_pytorch.DeepLabV3Plus`.
-
-    Raises:
-        UserError: as `SmpNetwork`.
+    channel, uses its running statistics (see `PooledBatchNorm2d`). Further arguments are those of
+    `segmentation_models_pytorch.DeepLabV3Plus`.
     """
 
+    architecture = smp.DeepLabV3Plus
     paper = "https://arxiv.org/abs/1802.02611"
     small: ClassVar[dict] = {"encoder_name": "resnet18", "decoder_channels": 16}
 
-    def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 2,
-        img_size: int | Sequence[int] = 224,
-        *,
-        encoder_name: str = "resnet50",
-        encoder_weights: str | None = None,
-        **kwargs,
-    ) -> None:
-        super().__init__(smp.DeepLabV3Plus, in_channels, out_channels, encoder_name, encoder_weights, **kwargs)
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
         for pooling in [module for module in self.decoder.modules() if isinstance(module, ASPPPooling)]:
             pooling[2] = PooledBatchNorm2d(pooling[2].num_features)

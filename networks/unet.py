@@ -19,12 +19,15 @@ from networks.errors import UserError
 
 
 class SmpNetwork(SegmentationNetwork):
-    """A network of segmentation-models-pytorch, as its encoder, decoder and head.
+    """A network of segmentation-models-pytorch, as its encoder, decoder and head, for images of any size.
+
+    Attributes:
+        architecture: smp's class.
 
     Args:
-        architecture: one of smp's classes.
         in_channels: channels of the image.
         out_channels: classes.
+        img_size: accepted for uniformity; nothing depends on it.
         encoder_name: one of smp's encoders, such as "resnet50", or "tu-" and the name of a timm model.
         encoder_weights: weights that smp downloads while it builds the network, such as "imagenet"; None for none.
         **kwargs: further arguments of the architecture.
@@ -33,20 +36,22 @@ class SmpNetwork(SegmentationNetwork):
         UserError: smp has no such encoder or weights, or a number of channels is below 1.
     """
 
+    architecture: ClassVar[type[smp.base.SegmentationModel]]
     encoders: ClassVar[dict] = {"encoder": "cnn"}
 
     def __init__(
         self,
-        architecture: type[smp.base.SegmentationModel],
-        in_channels: int,
-        out_channels: int,
-        encoder_name: str,
-        encoder_weights: str | None,
+        in_channels: int = 3,
+        out_channels: int = 2,
+        img_size: int | Sequence[int] = 224,
+        *,
+        encoder_name: str = "resnet50",
+        encoder_weights: str | None = None,
         **kwargs,
     ) -> None:
         super().__init__(in_channels, out_channels)
         try:
-            network = architecture(
+            network = self.architecture(
                 encoder_name, in_channels=in_channels, classes=out_channels, encoder_weights=encoder_weights, **kwargs
             )
         except KeyError as error:
@@ -64,31 +69,8 @@ class SmpNetwork(SegmentationNetwork):
 
 
 class Unet(SmpNetwork):
-    """U-Net on an encoder of choice, for images of any size.
+    """U-Net; arguments and errors as `SmpNetwork`, further arguments as `segmentation_models_pytorch.Unet`."""
 
-    Args:
-        in_channels: channels of the image.
-        out_channels: classes.
-        img_size: accepted for uniformity; nothing depends on it.
-        encoder_name: one of smp's encoders, such as "resnet50", or "tu-" and the name of a timm model.
-        encoder_weights: weights that smp downloads while it builds the network, such as "imagenet"; None for none.
-        **kwargs: further arguments of `segmentation_models_pytorch.Unet`.
-
-    Raises:
-        UserError: as `SmpNetwork`.
-    """
-
+    architecture = smp.Unet
     paper = "https://arxiv.org/abs/1505.04597"
     small: ClassVar[dict] = {"encoder_name": "resnet18", "decoder_channels": (32, 16, 16, 8, 8)}
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 2,
-        img_size: int | Sequence[int] = 224,
-        *,
-        encoder_name: str = "resnet50",
-        encoder_weights: str | None = None,
-        **kwargs,
-    ) -> None:
-        super().__init__(smp.Unet, in_channels, out_channels, encoder_name, encoder_weights, **kwargs)

@@ -21,6 +21,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from networks.errors import UserError
 from scripts.catalog.bundles import BY_NAME
@@ -252,6 +253,23 @@ def test_mistakes_are_answered(server: Server) -> None:
         code, answer = server.post(path)
         assert (code, said in answer["detail"]) == (status, True), answer
     assert len(server.segment(NAME, "phantom_005")) > 0
+
+
+@pytest.mark.label
+def test_weights_that_are_no_numbers_are_refused(server: Server) -> None:
+    model = server.app_dir / "model" / NAME / "models" / "model.pt"
+    good = model.read_bytes()
+    expected = server.segment(NAME, "phantom_005")
+    state = torch.load(model, weights_only=True)
+    first = next(name for name, tensor in state.items() if tensor.is_floating_point())
+    state[first].view(-1)[0] = float("nan")
+    torch.save(state, model)
+    try:
+        code, answer = server.post(f"/infer/{NAME}?image=phantom_005")
+        assert code == 409 and f"{first!r} in {model} are NaN or infinite" in answer["detail"]
+    finally:
+        model.write_bytes(good)
+    assert server.segment(NAME, "phantom_005") == expected
 
 
 @pytest.mark.label

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import networks
+import networks.workflow
 from networks.errors import UserError
 from scripts.catalog.bundles import BUNDLES
 

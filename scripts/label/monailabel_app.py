@@ -182,6 +182,7 @@ class BundleApp(MONAILabelApp):
         task.refresh()
         if not task.is_valid():
             raise HTTPException(409, f"The bundle {name} has no weights yet; train it first: POST /train/{name}.")
+        task.check_weights()
         return task
 
     def _known(self, tasks: dict[str, Any], name: Any, kind: str = "model") -> Any:
@@ -207,6 +208,7 @@ class BundleInfer(BundleInferTask):
 
     def __init__(self, folder: Path, conf: dict[str, str], **others: Any) -> None:
         self.valid = False
+        self._checked: tuple[str, int] | None = None
         self._arguments = {"path": str(folder), "conf": conf, "load_strict": True, "add_post_restore": False, **others}
         self.refresh()
 
@@ -228,6 +230,19 @@ class BundleInfer(BundleInferTask):
         """The weights; until a new training has validated, those of the one before."""
         weights = _weights(Path(self._arguments["path"], "models"))
         return str(weights) if weights else super().get_path(validate)
+
+    def check_weights(self) -> None:
+        """Raise HTTPException 409 with a sentence if the weights do not fit the network or are no numbers."""
+        path = str(self.get_path())
+        found = path, Path(path).stat().st_mtime_ns
+        if found == self._checked:
+            return
+        workflow, network = (self.bundle_config.get_parsed_content(key) for key in ("workflow", "network_def"))
+        try:
+            workflow.load_weights(network, path)
+        except ValueError as error:
+            raise HTTPException(409, str(error)) from error
+        self._checked = found
 
     def check(self, path: str) -> None:
         """Raise HTTPException 422 with a sentence if the bundle cannot segment an image."""

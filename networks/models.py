@@ -5,13 +5,12 @@ network = networks.create_model("swin_unet", variant="base", in_channels=1, out_
 
 import importlib
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from networks import NETWORKS
 from networks.base import SegmentationNetwork
-from networks.errors import UserError
+from networks.errors import UserError, did_you_mean
 
 CLASSES = {module: name for name, module in NETWORKS.items()}
 
@@ -80,7 +79,5 @@ def variant_options(name: str, variant: str) -> dict[str, Any]:
 def _check_known(kind: str, name: str, known: Collection[str]) -> None:
     if name in known:
         return
-    spelt = {choice.lower(): choice for choice in known}
-    close = [spelt[match] for match in get_close_matches(str(name).lower(), spelt)]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(sorted(known)) or 'none'}."
+    hint = did_you_mean(name, known, f"choose from {', '.join(sorted(known)) or 'none'}")
     raise UserError(f"There is no {kind} {name!r}; {hint}")

@@ -16,7 +16,6 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import fire
@@ -24,7 +23,7 @@ from fire import decorators, helptext
 from fire.parser import DefaultParseValue
 from fire.trace import FireTrace
 
-from networks.errors import UserError
+from networks.errors import UserError, did_you_mean
 from networks.workflow.errors import REPORT, user_error
 from networks.workflow.ids import truth
 from networks.workflow.stopping import stoppable
@@ -172,9 +171,8 @@ def _help(command: Commands, program: str) -> str:
 
 
 def _unknown(given: str, known: list[str], program: str) -> str:
-    close = get_close_matches(_plain(given), known, n=1)
     dashes = "--" if _is_flag(given) else ""
-    hint = f"did you mean {dashes}{close[0]}?" if close else f"see '{program} --help'."
+    hint = did_you_mean(_plain(given), known, f"see '{program} --help'", dashes)
     return f"{given} is not {'an option' if dashes else 'a command'} of '{program}'; {hint}"
 
 

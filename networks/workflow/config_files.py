@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from networks.errors import UserError
+from networks.errors import UserError, did_you_mean
 from networks.workflow.files import parse_json
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -73,8 +73,7 @@ def check_ids(keys: Iterable[str], known: set[str]) -> None:
         if top_level(key) not in known:
             raise UserError(
                 f"--{key} is not an id of the given config files; "
-                + (_suggestion(top_level(key), known) or "see the id table in the bundle's docs/README.md")
-                + "."
+                + did_you_mean(top_level(key), known, "see the id table in the bundle's docs/README.md")
             )
 
 
@@ -107,7 +106,7 @@ def check_configs(files: Sequence[str | Path], options: Mapping[str, Any], run_i
             if name not in used | MONAI_IDS | TRACKING_IDS:
                 raise UserError(
                     f"{file} sets {name!r}, which is no id of the configs before it and which nothing refers to"
-                    f"{_prefixed(_suggestion(name, known))}."
+                    f"{_end(did_you_mean(name, known))}"
                 )
         known |= {top_level(key) for key in content}
     check_ids(options, known | TRACKING_IDS)
@@ -115,7 +114,7 @@ def check_configs(files: Sequence[str | Path], options: Mapping[str, Any], run_i
     if run_id not in known:
         raise UserError(
             f"The configs have no id {run_id!r} to run"
-            f"{_prefixed(_suggestion(run_id, known) or 'choose run, or training to train')}."
+            f"{_end(did_you_mean(run_id, known, 'choose run, or training to train'))}"
         )
 
 
@@ -140,7 +139,7 @@ def _check_nested(files: Sequence[str | Path], options: Mapping[str, Any]) -> No
         if isinstance(inside, list) and name.isdecimal() and int(name) < len(inside):
             continue
         keys = set(inside) if isinstance(inside, dict) else set()
-        raise UserError(f"--{key}: {parent!r} has no {name!r}{_prefixed(_suggestion(name, keys))}.")
+        raise UserError(f"--{key}: {parent!r} has no {name!r}{_end(did_you_mean(name, keys))}")
 
 
 def top_level(key: str) -> str:
@@ -148,13 +147,8 @@ def top_level(key: str) -> str:
     return key.lstrip("+").replace("#", "::").split("::")[0]
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, sorted(known), n=3)
-    return f"did you mean {' or '.join(close)}?" if close else ""
-
-
-def _prefixed(text: str) -> str:
-    return f"; {text.rstrip('?')}" if text else ""
+def _end(hint: str) -> str:
+    return f"; {hint}" if hint else "."
 
 
 def _like(path: Path) -> str:

@@ -56,17 +56,7 @@ def convert_acdc(
 ) -> None:
     """Convert both phases of every patient to NIfTI, split by patient.
 
-    Without options the patients of ``training`` are split 70/10/20, the proportions of the TransUNet line of papers: of
-    every ten patients of a diagnosis, in the order of their numbers, seven are for training, one for validation and two
-    for testing. Which patients a paper took is in its list files; give those to repeat it.
-
-    Args:
-        source: folder, zip or uncompressed tar that holds ``training`` (and ``testing``).
-        output_dir: folder to create.
-        validation: patients for validation: a number, a share, names, or a text file with a patient or case per line.
-        test: the same for the test; "testing" takes the challenge's test patients.
-        training: names or a text file; by default the patients of ``training`` that are in no other list.
-        seed: which patients a number or share chooses.
+    Arguments as of the command ``acdc``, where they are described.
 
     Raises:
         UserError: ``source`` is missing or holds no patient.

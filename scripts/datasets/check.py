@@ -34,16 +34,7 @@ def check(
 ) -> None:
     """Read every image and label of a data set, name those that cannot be trained on, and draw the others.
 
-    Writes ``contact_sheet.png`` (per list some cases with their labels over them: pictures, or the axial slice of a
-    volume with most foreground) and ``class_histogram.png`` (share of every class and in how many cases it is).
-
-    Args:
-        dataset_dir: folder with ``dataset.json``.
-        in_channels: channels that the images must have; not checked by default.
-        out_channels: number of classes with background; by default the number of ``labels`` in ``dataset.json``.
-        cases: pictures per list on the contact sheet.
-        output_dir: where the two pictures go; ``dataset_dir`` by default.
-        allow_overlap: accept a case, an image or a patient in two lists.
+    Arguments as of the command ``check``, where they are described.
     """
     root = Path(str(dataset_dir))
     datalist = load_datalist(str(root), say=print)

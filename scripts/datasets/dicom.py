@@ -44,12 +44,7 @@ class Geometry(NamedTuple):
 def convert_dicom(source: str | os.PathLike, output_dir: str | os.PathLike) -> None:
     """Convert every series below a folder to a NIfTI volume in the list ``test``, ready for inference.
 
-    CT numbers come out in HU; orientation, spacing and origin are those of the slices. Nothing about the patient is
-    taken over but the names of the folders.
-
-    Args:
-        source: folder with the slices of one or more series, in any folders below it.
-        output_dir: folder to create.
+    Arguments as of the command ``dicom``, where they are described.
 
     Raises:
         UserError: ``source`` is missing.

@@ -36,14 +36,7 @@ def write_dicom_seg(
 ) -> None:
     """Write a label map as DICOM SEG that refers to the slices of its series, and read it back to compare.
 
-    Classes that the label map does not hold get no segment.
-
-    Args:
-        segmentation: NIfTI file with class numbers, as inference writes it.
-        source: folder with the series; among several, below it too, the one on the label map's grid is taken.
-        labels: JSON file with the class names: a ``dataset.json`` or a bundle's ``metadata.json``.
-        output: SEG file to write.
-        algorithm: name that the SEG gives for what made the segmentation.
+    Arguments as of the command ``dicom_seg``, where they are described.
 
     Raises:
         UserError: a file or folder is missing.

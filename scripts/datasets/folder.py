@@ -43,26 +43,7 @@ def convert_folder(
 ) -> None:
     """Convert pictures (PNG, TIFF, JPEG, BMP; 8 or 16 bit) to 8-bit PNG, or NIfTI volumes as they are.
 
-    A pattern is a path below the source with placeholders: ``{case}`` stands for any text within a name, and an image
-    and a mask belong together when all their placeholders agree. ``{group}`` marks what belongs to one patient or
-    specimen, which then stays in one list. With ``{split}`` the folders (train, val, test, ...) are the lists.
-    ``*`` is any text that the other pattern need not repeat, ``**`` any folders.
-
-    Args:
-        source: folder, zip or uncompressed tar.
-        output_dir: folder to create.
-        images: pattern of the images, such as ``images/{case}.png`` or ``{split}/img/{group}_{case}.tif``.
-        masks: pattern of the masks, such as ``masks/{case}_mask.png``, with the same placeholders.
-        labels: names of the classes 0, 1, ... with background first, separated by commas.
-        colours: JSON object or file with the class by colour, ``{"255,0,0": 1}``, or by grey value, ``{"255": 1}``;
-            black is background unless it is listed. By default masks hold the class numbers themselves.
-        validation: images, or groups where there are any, for validation: a number, a share, names, or a text file.
-        test: the same for the test.
-        seed: which of them a number or share chooses.
-        channels: 3 or 1, of the pictures that are written: grey is repeated, or colours are averaged by luminance.
-        window: two values of 16-bit pictures that become 0 and 255; 0 and 65535 by default. ``dataset.json`` keeps
-            them, and inference on the originals takes them as ``--window``.
-        unit: what the values of NIfTI images are, such as HU.
+    Arguments as of the command ``folder``, where they are described.
 
     Raises:
         UserError: ``source`` is missing.

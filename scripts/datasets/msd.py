@@ -37,15 +37,7 @@ def convert_msd(
 ) -> None:
     """Convert a task: the labelled cases, voxel for voxel, in training, validation and test.
 
-    Args:
-        source: folder or ``.tar`` of a task; with ``download`` the folder where the ``.tar`` is kept.
-        output_dir: folder to create.
-        channel: number or name (as in the task's ``modality``) of the one channel to keep of images with several,
-            such as 0 or FLAIR for Task01_BrainTumour; by default all are kept, as the last axis of the NIfTI file.
-        validation: cases for validation: a number, a share, names such as "spleen_2,spleen_3", or a text file.
-        test: the same for the test.
-        seed: which cases a number or share chooses.
-        download: task to fetch with MONAI's downloader first, such as Task09_Spleen.
+    Arguments as of the command ``msd``, where they are described.
 
     Raises:
         UserError: ``source`` is missing or holds no task, or the download failed.

@@ -49,16 +49,7 @@ def convert_nasa(
 ) -> None:
     """Convert sets to 8-bit RGB PNG images and indexed PNG labels, one list per split of the original.
 
-    ``different_test`` (other alloys and voltages) becomes a list of its own. A set that is at its place already is
-    left alone, so that an interrupted conversion of several goes on.
-
-    Args:
-        source: folder of one set, such as ``benchmark_segmentation_data/Super1``, which becomes ``output_dir`` itself;
-            or a folder or zip with several, which become ``output_dir/Super1`` and so on.
-        output_dir: folder to create.
-        sets: names of the sets to take, separated by commas, or "all".
-        ebc_labels: "oxide_crack" (two classes), "oxide" (cracks belong to the oxide) or "oxide_without_crack" (cracks
-            belong to the background).
+    Arguments as of the command ``nasa``, where they are described.
 
     Raises:
         UserError: ``source`` is missing or holds no set.

@@ -64,17 +64,7 @@ def convert_synapse(
 ) -> None:
     """Convert BTCV scans, or the TransUNet line's files, to NIfTI volumes with the papers' 18/12 split.
 
-    Test cases are never used for validation. The slices of one preprocessed case become one volume, whose spacing and
-    orientation are unknown (the affine is the identity), so that distances on it are in voxels.
-
-    Args:
-        source: folder, zip or uncompressed tar that holds either form, at any depth.
-        output_dir: folder to create.
-        organs: 8 (the papers', in the order of their tables), 13 (all, in BTCV's order), or a JSON object or file
-            ``{name: id or [ids]}`` of the ids in the source.
-        validation: cases taken out of the 18 for training: a number, names such as "0005,0030", or a text file; 0 for
-            none, as the papers train.
-        seed: which cases a number chooses.
+    Arguments as of the command ``synapse``, where they are described.
 
     Raises:
         UserError: ``source`` is missing or holds neither form.

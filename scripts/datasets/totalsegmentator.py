@@ -7,7 +7,6 @@ CT patients (``example_ct_sm`` is cut out of ``example_ct``) and one MR patient.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from networks.class_names import ORGANS
-from networks.errors import UserError
+from networks.errors import UserError, did_you_mean
 from scripts.datasets.dicom import read_only_series
 from scripts.datasets.volumes import mapped, nifti_stem, read_nifti, to_nifti, turned_like
 from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, reading
@@ -71,20 +70,7 @@ def convert_totalsegmentator(
 ) -> None:
     """Convert scans with multi-label files to NIfTI with the classes ``organs``; every other label becomes background.
 
-    Image and label come out in the image's own grid and orientation; a label that is stored in another orientation is
-    turned to it.
-
-    Args:
-        source: folder with the files.
-        output_dir: folder to create.
-        modality: "ct" (label ids of the task ``total``) or "mr" (``total_mr``; the one patient of the test files goes
-            to training, and the other lists stay empty).
-        labels: JSON file with ``{"label_ids": {task: {id: name}}}``; ``labels.json`` in the source by default.
-        organs: names in ``labels`` that become the classes 1, 2, ... in this order; ``SYNAPSE_ORGANS`` by default.
-        pairs: JSON file with a list of ``{"image", "label", "list"}``, paths relative to the source, ``list`` one of
-            training, validation and test; by default the test files of TotalSegmentator.
-        allow_same_patient: put the scans of training into the lists that stay empty, too, and say so in
-            ``dataset.json``. Only for trying the software with a single scan.
+    Arguments as of the command ``totalsegmentator``, where they are described.
 
     Raises:
         UserError: ``source``, ``labels`` or ``pairs`` is missing.
@@ -144,9 +130,8 @@ def _check_organs(organs: Sequence[str], label_ids: dict[str, int]) -> dict[int,
     """New class number by label id."""
     for organ in organs:
         if organ not in label_ids:
-            close = difflib.get_close_matches(str(organ), label_ids, n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else "; see the label map for its names."
-            raise UserError(f"The organ {organ!r} is not in the label map{hint}")
+            hint = did_you_mean(organ, label_ids, "see the label map for its names")
+            raise UserError(f"The organ {organ!r} is not in the label map; {hint}")
     if len(set(organs)) != len(organs) or not organs:
         raise UserError("Give --organs at least one name, and each name once.")
     return {label_ids[organ]: number for number, organ in enumerate(organs, 1)}

@@ -307,7 +307,7 @@ def test_real_micrographs_are_accepted(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_fewer_validation_cases_than_processes(ct_dir: Path, monkeypatch) -> None:
-    monkeypatch.setattr("networks.workflow.data.idist.get_world_size", lambda: 4)
+    monkeypatch.setattr("networks.workflow.overlap.idist.get_world_size", lambda: 4)
     lists = load_datalist(str(ct_dir))
     with pytest.raises(UserError, match="has 2, fewer than the 4 processes"):
         check_lists(str(ct_dir), training=lists["training"], validation=lists["validation"])

@@ -9,16 +9,7 @@ from pathlib import Path
 import pytest
 
 from networks.errors import UserError
-from tests import malformed
-
-CASES = [
-    *malformed.contract(),
-    *malformed.files(),
-    *malformed.geometry(),
-    *malformed.checkpoints(),
-    *malformed.options(),
-    *malformed.command_lines(),
-]
+from tests.malformed import CASES, Case
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -35,7 +26,7 @@ def test_they_are_many_and_distinct() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_one_sentence(case: malformed.Case, tmp_path: Path) -> None:
+def test_one_sentence(case: Case, tmp_path: Path) -> None:
     act = case.make(tmp_path)
     before = snapshot(tmp_path)
     with pytest.raises(UserError) as caught:
@@ -47,7 +38,7 @@ def test_one_sentence(case: malformed.Case, tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
 
 
-def sample() -> list[malformed.Case]:
+def sample() -> list[Case]:
     """Twenty that are command lines too: most of ``networks run``, some of a tool that reads a whole data set."""
     lines = [case for case in CASES if case.words is not None]
     data = [case for case in CASES if case.name in ("json half", "label values too large", "image cut early")]
@@ -55,7 +46,7 @@ def sample() -> list[malformed.Case]:
 
 
 @pytest.mark.parametrize("case", sample(), ids=lambda case: case.name)
-def test_one_line_and_exit_code_1(case: malformed.Case, tmp_path: Path) -> None:
+def test_one_line_and_exit_code_1(case: Case, tmp_path: Path) -> None:
     case.make(tmp_path)
     before = snapshot(tmp_path)
     words = case.words(tmp_path) if case.words else ["-m", "scripts.datasets", "check", str(tmp_path)]

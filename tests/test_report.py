@@ -13,6 +13,7 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from networks.errors import UserError
 from networks.phantom import write_precipitate_phantom
 from networks.workflow.data import case_name, load_datalist
 from networks.workflow.records import make_records, write_records
@@ -176,6 +177,17 @@ def test_without_runs(trial: Path, tmp_path: Path) -> None:
     assert "Pictures of cases are left out: the folder of the runs" in page
     assert "There is no file of runs beside these scores" in page
     assert "image/jpeg" not in page
+
+
+def test_pictures_that_cannot_be_drawn_again_are_not_lost(trial: Path, tmp_path: Path) -> None:
+    scores, output = str(trial / f"{SUITE}.jsonl"), tmp_path / "page.html"
+    command.report(scores, runs_dir=str(trial / "runs"), output=str(output))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"page\.html has 6 pictures of cases .*--drop_pictures true"):
+        command.report(scores, runs_dir=str(tmp_path / "none"), output=str(output))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    command.report(scores, runs_dir=str(tmp_path / "none"), output=str(output), drop_pictures=True)
+    assert "image/jpeg" not in output.read_text()
 
 
 def test_what_was_not_run(trial: Path, tmp_path: Path) -> None:

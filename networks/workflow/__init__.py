@@ -28,7 +28,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "check_cases": "checks",
     "check_dataset": "checks",
     "check_intervals": "checks",
-    "check_lists": "data",
+    "check_lists": "overlap",
     "check_options": "ids",
     "class_names": "data",
     "default_workers": "training",

@@ -12,8 +12,9 @@ from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from networks.errors import UserError
-from networks.workflow.data import NIFTI_SUFFIXES, VOLUME_SUFFIXES, Pair, case_list, check_lists, load_datalist
+from networks.workflow.data import NIFTI_SUFFIXES, VOLUME_SUFFIXES, Pair, case_list, load_datalist
 from networks.workflow.geometry import brought_onto, check_affine
+from networks.workflow.overlap import check_lists
 from networks.workflow.pictures import PictureReader
 
 logger = logging.getLogger(__name__)
@@ -95,15 +96,15 @@ def check_dataset(
         dataset_dir: folder with ``dataset.json``.
         in_channels, out_channels: as in :func:`check_cases`. Pictures are read with that many channels.
         visit: as in :func:`check_cases`.
-        allow_overlap: as in :func:`networks.workflow.data.check_lists`.
+        allow_overlap: as in :func:`networks.workflow.overlap.check_lists`.
         datalist: what ``load_datalist`` has read of it already.
-        say: as in :func:`networks.workflow.data.check_lists`.
+        say: as in :func:`networks.workflow.overlap.check_lists`.
 
     Returns:
         Number of cases per list.
 
     Raises:
-        UserError: as :func:`networks.workflow.data.load_datalist`, :func:`networks.workflow.data.check_lists` and
+        UserError: as :func:`networks.workflow.data.load_datalist`, :func:`networks.workflow.overlap.check_lists` and
             :func:`check_cases`; all cases with a mistake are named.
     """
     datalist = datalist or load_datalist(dataset_dir)

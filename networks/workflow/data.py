@@ -13,8 +13,7 @@ from ignite import distributed as idist
 
 from networks.errors import UserError
 from networks.phantom import ensure_ct_phantom, ensure_precipitate_phantom
-from networks.workflow.files import file_hash, parse_json
-from networks.workflow.ids import truth
+from networks.workflow.files import parse_json
 
 logger = logging.getLogger(__name__)
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -25,7 +24,6 @@ PHANTOMS = {"ct": ensure_ct_phantom, "precipitate": ensure_precipitate_phantom}
 LISTS = ("training", "validation", "test")
 VALIDATION_SHARE = 0.2  # of the patients of training, where there is no validation list
 VALIDATION_SEED = 0  # of no config: every run on a data set has to draw the same
-MIDDLE = 1 << 16  # bytes that tell most files of the same size apart
 Pair = dict[str, str]
 
 # Names that say of whom an image is: BIDS, the word patient or subject with a number, and a numbered case of which
@@ -63,7 +61,7 @@ def load_datalist(
         datalist["training"], datalist["validation"] = _carved(training, dataset_dir)
         if datalist["validation"] and idist.get_rank() == 0:
             say(
-                f"{_json_path(dataset_dir)} has no validation list: {len(datalist['validation'])} of the "
+                f"{json_path(dataset_dir)} has no validation list: {len(datalist['validation'])} of the "
                 f"{len(training)} training cases are kept for validation, the same in every run."
             )
     return datalist
@@ -100,7 +98,7 @@ def class_names(dataset_dir: str, out_channels: int | None = None) -> list[str]:
     Raises:
         UserError: ``dataset.json`` is malformed, or its names are not those of ``out_channels`` classes.
     """
-    path = _json_path(dataset_dir)
+    path = json_path(dataset_dir)
     names = parse_labels(read_dataset_json(dataset_dir).get("labels"), path) if path.is_file() else []
     if not names:
         return ["background", *(f"class {i}" for i in range(1, out_channels or 0))][: out_channels or 0]
@@ -162,7 +160,7 @@ def parse_labels(labels: Any, path: str | Path) -> list[str]:
 
 def dataset_name(dataset_dir: str) -> str:
     """``name`` of ``dataset.json``, or the folder's name."""
-    name = read_dataset_json(dataset_dir).get("name") if _json_path(dataset_dir).is_file() else None
+    name = read_dataset_json(dataset_dir).get("name") if json_path(dataset_dir).is_file() else None
     return str(name or Path(dataset_dir).resolve().name)
 
 
@@ -172,7 +170,7 @@ def stored_window(dataset_dir: str) -> list[float] | None:
     Raises:
         UserError: ``dataset.json`` is malformed.
     """
-    path = _json_path(dataset_dir)
+    path = json_path(dataset_dir)
     return read_dataset_json(dataset_dir).get("intensity", {}).get("window") if path.is_file() else None
 
 
@@ -225,7 +223,7 @@ def read_dataset_json(dataset_dir: str) -> dict[str, Any]:
     Raises:
         UserError: no such folder or file, it is no JSON object, or a key comes twice in one of its objects.
     """
-    root, path = Path(dataset_dir), _json_path(dataset_dir)
+    root, path = Path(dataset_dir), json_path(dataset_dir)
     if not root.is_dir():
         raise UserError(f"The data set folder {root} does not exist; give --dataset_dir an existing folder.")
     if not path.is_file():
@@ -244,96 +242,6 @@ def read_dataset_json(dataset_dir: str) -> dict[str, Any]:
         if not isinstance(content.get(name, []), list):
             raise UserError(f"{path}: '{name}' must be a list of image and label pairs.")
     return content
-
-
-def check_lists(
-    dataset_dir: str,
-    allow_overlap: bool | str = False,
-    say: Callable[[str], Any] = logger.warning,
-    **lists: Sequence[Pair],
-) -> None:
-    """Refuse lists of which one knows what another should not: scores on such lists measure memory.
-
-    Args:
-        dataset_dir: folder of the data set; the lists of its ``dataset.json`` that are not given are looked at as well
-            if all cases lie in it.
-        allow_overlap: accept them all the same.
-        say: gets a sentence for files of one list that are equal, which is odd but takes nothing from a score.
-        **lists: items by name of the list. Of ``dataset.json`` only training, validation and test are compared.
-
-    Raises:
-        UserError: fewer validation cases than processes share them; a case is twice in a list (by its path) or in two
-            lists (by its path or its content), an image has two labels, or a patient is in two lists.
-    """
-    processes = idist.get_world_size()
-    if 0 < len(lists.get("validation", ())) < processes:
-        raise UserError(
-            f"The list of validation cases has {len(lists['validation'])}, fewer than the {processes} processes that "
-            "share them; start fewer processes, or add cases to it."
-        )
-    root = Path(dataset_dir).resolve()
-    given = [Path(case["image"]).resolve() for cases in lists.values() for case in cases]
-    if _json_path(dataset_dir).is_file() and all(path.is_relative_to(root) for path in given):
-        lists = {**load_datalist(dataset_dir, say=lambda text: None), **lists}
-    if truth(allow_overlap):
-        return
-    found = _overlap({name: lists[name] for name in LISTS if lists.get(name)}, dataset_dir, say)
-    if found:
-        raise UserError(
-            f"{found}, so that a score would measure memory; correct the lists of dataset.json, or set "
-            "--allow_overlap true if this is meant."
-        )
-
-
-def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str, say: Callable[[str], Any]) -> str:
-    """The first overlap as the beginning of a sentence, or nothing."""
-    images: dict[Path, tuple[str, Pair]] = {}
-    people: dict[str, tuple[str, Pair]] = {}
-    for name, cases in lists.items():
-        for case in cases:
-            path = Path(case["image"]).resolve()
-            if path in images:
-                other, first = images[path]
-                if first.get("label") != case.get("label"):
-                    return f"{case['image']} is listed with two labels, {first.get('label')} and {case.get('label')}"
-                return f"{case['image']} is {_both(other, name)}"
-            images[path] = name, case
-            who = patient(case["image"], dataset_dir)
-            other, first = people.setdefault(who, (name, case)) if who else (name, case)
-            if other != name:
-                return f"The patient {who} is in {other} ({first['image']}) and in {name} ({case['image']})"
-    for one, other in _same_content(list(images)):
-        (name, first), (other_name, second) = images[one], images[other]
-        same = f"{first['image']} and {second['image']} hold the same image"
-        if name != other_name:
-            return f"{same}, which is {_both(name, other_name)}"
-        if idist.get_rank() == 0:
-            say(f"{same}; it counts twice in {name}.")
-    return ""
-
-
-def _both(one: str, other: str) -> str:
-    return f"twice in {one}" if one == other else f"in {one} and in {other}"
-
-
-def _same_content(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Files that are equal to the last byte. Only what has the same size and the same middle is read to its end."""
-    similar: dict[tuple[int, bytes], list[Path]] = {}
-    sizes: dict[int, list[Path]] = {}
-    for path in paths:
-        sizes.setdefault(path.stat().st_size, []).append(path)
-    for size, group in sizes.items():
-        for path in group if len(group) > 1 else []:
-            with path.open("rb") as file:
-                file.seek(max(size - MIDDLE, 0) // 2)
-                similar.setdefault((size, file.read(MIDDLE)), []).append(path)
-    found = []
-    for group in similar.values():
-        hashes: dict[str, Path] = {}
-        for path in group if len(group) > 1 else []:
-            first = hashes.setdefault(file_hash(path), path)
-            found += [(first, path)] if first != path else []
-    return found
 
 
 def _carved(training: list[Pair], dataset_dir: str) -> tuple[list[Pair], list[Pair]]:
@@ -359,7 +267,7 @@ def _listed(dataset_dir: str, phantom: str | None) -> dict[str, list[Pair]]:
     datalist = {name: [_resolve(dataset_dir, name, item) for item in items] for name, items in lists.items()}
     if not any(datalist.values()):
         raise UserError(
-            f"{_json_path(dataset_dir)} lists no cases; expected at least one item "
+            f"{json_path(dataset_dir)} lists no cases; expected at least one item "
             '{"image": ..., "label": ...} in "training".'
         )
     return {**{name: [] for name in LISTS}, **datalist}
@@ -369,7 +277,8 @@ def _is_image(path: Path) -> bool:
     return not path.name.startswith(".") and path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _json_path(dataset_dir: str) -> Path:
+def json_path(dataset_dir: str) -> Path:
+    """Where a data set has its ``dataset.json``."""
     return Path(dataset_dir) / "dataset.json"
 
 
@@ -383,7 +292,7 @@ def _resolve(dataset_dir: str, name: str, item: object) -> Pair:
     keys = ("image",) if name == "test" and isinstance(case, dict) and "label" not in case else ("image", "label")
     if not isinstance(case, dict) or not all(isinstance(case.get(key), str) and case[key] for key in keys):
         raise UserError(
-            f'{_json_path(dataset_dir)}: the item {json.dumps(item)} of "{name}" is malformed; '
+            f'{json_path(dataset_dir)}: the item {json.dumps(item)} of "{name}" is malformed; '
             'expected {"image": "path", "label": "path"}.'
         )
     return {key: _file(dataset_dir, name, case[key]) for key in keys}
@@ -399,13 +308,13 @@ def _file(dataset_dir: str, name: str, path: str) -> str:
     inside = Path(os.path.relpath(os.path.normpath(root / path), os.path.normpath(root)))
     if os.pardir in inside.parts:
         raise UserError(
-            f'{_json_path(dataset_dir)} lists {path} in "{name}", which is outside of its folder; copy or link the '
+            f'{json_path(dataset_dir)} lists {path} in "{name}", which is outside of its folder; copy or link the '
             "file into the folder and list it by its path there."
         )
     file = Path(dataset_dir) / inside
     if not file.is_file():
         raise UserError(
-            f'{_json_path(dataset_dir)} lists {file} in "{name}", but there is no such file; '
+            f'{json_path(dataset_dir)} lists {file} in "{name}", but there is no such file; '
             "restore it or take the case out of the list."
         )
     return str(file)

@@ -183,7 +183,7 @@ def test_pictures_that_cannot_be_drawn_again_are_not_lost(trial: Path, tmp_path:
     scores, output = str(trial / f"{SUITE}.jsonl"), tmp_path / "page.html"
     command.report(scores, runs_dir=str(trial / "runs"), output=str(output))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UserError, match=r"page\.html has 6 pictures of cases .*--drop_pictures true"):
+    with pytest.raises(UserError, match=r"page\.html has 36 pictures of cases .*--drop_pictures true"):
         command.report(scores, runs_dir=str(tmp_path / "none"), output=str(output))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     command.report(scores, runs_dir=str(tmp_path / "none"), output=str(output), drop_pictures=True)

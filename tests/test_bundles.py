@@ -102,6 +102,19 @@ def test_multi_gpu_train(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: P
     build_network(bundle).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
 
 
+@every_bundle
+@torch.no_grad()
+def test_batch_statistics_are_shared_by_gpus(bundle: Bundle) -> None:
+    """Where there are any; PyTorch shares them on GPUs only, so that here is what the conversion leaves as it was."""
+    network = build_network(bundle).eval()
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(build_network(bundle)).eval()
+    assert bundle.batch_norm == any(isinstance(m, torch.nn.SyncBatchNorm) for m in converted.modules())
+    assert bundle.batch_norm == ("SyncBatchNorm" in str(bundle_configs(bundle)["multi_gpu_train"]["network"]))
+    converted.load_state_dict(network.state_dict())
+    x = torch.randn(2, network.in_channels, 48, 48)
+    torch.testing.assert_close(converted(x), network(x))
+
+
 def build_network(bundle: Bundle) -> torch.nn.Module:
     """The bundle's network with the small sizes."""
     parser = ConfigParser()

@@ -68,6 +68,7 @@ class Bundle:
         default: what ``train.json`` trains on the phantom.
         presets: overlays by file name.
         not_scriptable: why TorchScript cannot script the network; empty where it can.
+        batch_norm: whether the network has batch normalisation, whose statistics several GPUs share.
         changelog: version to text, newest first.
     """
 
@@ -80,6 +81,7 @@ class Bundle:
     default: Preset
     presets: dict[str, Preset]
     not_scriptable: str = ""
+    batch_norm: bool = True
     changelog: dict[str, str] = field(default_factory=lambda: {"0.1.0": "first version"})
 
     @property
@@ -122,6 +124,7 @@ BUNDLES = [
             url="https://arxiv.org/abs/2105.05537",
             code="https://github.com/HuCaoFighting/Swin-Unet",
         ),
+        batch_norm=False,
         options={
             "upsample": 'up-sampling: "expand" (patch expanding), "bilinear" or "transpose"',
             "num_skips": "skip connections, 0 to 3",
@@ -235,6 +238,7 @@ BUNDLES = [
             url="https://arxiv.org/abs/2208.00713",
             code="https://github.com/rezazad68/transdeeplab",
         ),
+        batch_norm=False,
         options={
             "levels": "parallel window sizes of the spatial pyramid pooling, 1 to 4",
             "drop_path_rate": DROP_PATH,

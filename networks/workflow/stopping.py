@@ -66,7 +66,8 @@ def stop_orderly() -> dict[int, Any]:
             return
         first.append(time.monotonic())
         # PyTorch's handler would raise an error over every worker that ends now
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if hasattr(signal, "SIGCHLD"):  # Windows has none
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if int(os.environ.get("RANK", 0)) == 0:
             what = _says[-1]() if _says else "Nothing was written; start again."
             print(f"\nStopped. {what}", file=sys.stderr, flush=True)

@@ -51,6 +51,10 @@ class InferenceConfig:
                 raise
             raise ours from None
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such an id."""
+        return name in self._parser
+
     def get(self, name: str) -> Any:
         """As above, or None if there is no such id."""
         return self[name] if name in self._parser else None

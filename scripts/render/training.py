@@ -229,8 +229,10 @@ def multi_gpu_train(bundle: Bundle) -> Config:
     """``multi_gpu_train.json``, merged after ``train.json`` under ``torchrun``: a process per GPU, or gloo on CPUs."""
     module = "@network_def"
     if bundle.batch_norm:  # PyTorch has synchronised batch normalisation for GPUs only
-        convert = "torch.nn.SyncBatchNorm.convert_sync_batchnorm(@network_def)"
-        module = f"({convert} if torch.cuda.is_available() and torch.distributed.get_world_size() > 1 else @network_def)"
+        module = (
+            "(torch.nn.SyncBatchNorm.convert_sync_batchnorm(@network_def) "
+            "if torch.cuda.is_available() and torch.distributed.get_world_size() > 1 else @network_def)"
+        )
     return {
         "device": "$torch.device('cuda', int(os.environ['LOCAL_RANK'])) if torch.cuda.is_available() "
         "else torch.device('cpu')",

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
 import networks
 from scripts.benchmark.cases import CASES
 from scripts.benchmark.measure import PASSES
 from scripts.benchmark.records import Record, latest
 from scripts.catalog.bundles import BY_NAME
-from scripts.render.training import preset_overlay, train
+from scripts.opened_bundle import InferenceConfig
 from scripts.report.results import Results, Run, training_seconds
 from scripts.report.sheets import NONE, Cell, Sheet, duration
 
@@ -26,10 +25,9 @@ def network_arguments(run: Run) -> tuple[type, dict[str, Any]] | None:
     bundle = BY_NAME.get(run["bundle"])
     if bundle is None or run["preset"] not in bundle.presets:
         return None
-    parser = ConfigParser(train(bundle) | preset_overlay(bundle, run["preset"]))
-    parser.update({key: value for key, value in run["options"].items() if key != "pretrained"})
-    names = [name for name in parser["network_def"] if not name.startswith("_")]
-    arguments = {name: parser.get_parsed_content(f"network_def::{name}") for name in names}
+    opened = InferenceConfig(run["bundle"], run["preset"])
+    opened.override({key: value for key, value in run["options"].items() if key in opened})
+    arguments = {name: value for name, value in opened.resolved("network_def").items() if not name.startswith("_")}
     return getattr(networks, bundle.network), arguments
 
 

@@ -67,6 +67,8 @@ def run(commands: Commands, program: str) -> None:
     # MONAI says so for every reader that it makes, and no reader here needs it
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    if not sys.stderr.isatty():  # a bar in a file or a log is a line of a hundred states; tqdm reads this when imported
+        os.environ.setdefault("TQDM_DISABLE", "1")
     arguments = sys.argv[1:]
     command = None
     try:

@@ -15,6 +15,8 @@ if find_spec("segbundles.scripts") is not None:
     # The tools call themselves "scripts". Installed under that name they would meet every other package that leaves
     # a folder of it behind, and every bundle with scripts of its own; so only this process knows them by it.
     sys.modules["scripts"] = importlib.import_module("segbundles.scripts")
+else:  # an editable installation, which leaves the tools in the repository
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from networks.errors import UserError
 from scripts import command_line

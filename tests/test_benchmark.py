@@ -83,6 +83,7 @@ def test_goes_on_after_an_error_and_where_it_stopped(output: Path, monkeypatch) 
     assert kept == [("hiformer_s", 2), ("unet", 2), ("unet", 1)], "replaced, but by no other settings"
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_may_be_killed() -> None:
     record = in_fresh_process(attempt, UNET, Settings(**SETTINGS))
     assert "error" not in record and record["parameters"] > 1e6

@@ -108,6 +108,7 @@ def test_overlay_of_a_picture_is_not_upside_down():
     assert grey[:3, 1:5].all() and not grey[3].any()
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_is_never_taken_for_a_finished_one(tmp_path, monkeypatch, capsys):
     """SIGKILL while files are written; then the same command again."""
     source, output = tmp_path / "EBC1", tmp_path / "out"

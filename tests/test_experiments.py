@@ -121,6 +121,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen | None = N
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_killed_suite_goes_on(tmp_path: Path, micrograph_dir: Path, capsys: pytest.CaptureFixture) -> None:
     path, runs_dir = write_suite(tmp_path, micrograph_dir), tmp_path / "runs"
     folder = RunFolder(load_suite(path).runs[0], runs_dir)
@@ -188,6 +189,7 @@ def _read(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_stopped_suite_ends_the_runs_on_all_devices_and_starts_no_other(tmp_path: Path, micrograph_dir: Path) -> None:
     path, runs_dir = write_suite(tmp_path, micrograph_dir, seeds=[0, 1, 2, 3]), tmp_path / "runs"
     folders = [RunFolder(r, runs_dir) for r in load_suite(path).runs]
@@ -226,6 +228,7 @@ def test_looking_never_keeps_a_run_from_starting(tmp_path: Path, micrograph_dir:
         assert not look.result()
 
 
+@pytest.mark.slow
 def test_failed_run_says_why_and_the_others_go_on(tmp_path: Path, micrograph_dir: Path) -> None:
     networks = {"A": {"bundle": "unet", "options": {"epochz": 3}}}
     path = write_suite(tmp_path, micrograph_dir, networks=networks)

@@ -44,6 +44,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", LOCAL)
 def test_format_runs_as_pytorch_does(format: str, checkpoint: Path, ct_dir: Path, tmp_path: Path, capsys) -> None:
     options = options_of(UNET, ct_dir, ckpt_path=str(checkpoint))
@@ -86,6 +87,7 @@ def test_torchscript_of_a_transformer_takes_any_size(ct_dir: Path, tmp_path: Pat
         assert load_model("torchscript", tmp_path / "model.ts", CPU)(torch.randn(1, 1, 61, 90)).shape == (1, 9, 61, 90)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_attention_with_several_heads_becomes_onnx(tmp_path: Path) -> None:
     """Its fused kernel lays its output out otherwise than the operator that ONNX has for it."""

@@ -59,6 +59,7 @@ def test_editable_installation(tmp_path: Path) -> None:
     assert "No trained weights" in done.stdout
 
 
+@pytest.mark.slow
 def test_from_installation_to_prediction(installed: Path, ct_dir: Path, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 

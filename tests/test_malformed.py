@@ -45,6 +45,7 @@ def sample() -> list[Case]:
     return [*lines[: 20 - len(data)], *data]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", sample(), ids=lambda case: case.name)
 def test_one_line_and_exit_code_1(case: Case, tmp_path: Path) -> None:
     case.make(tmp_path)

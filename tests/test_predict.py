@@ -302,6 +302,7 @@ def torchrun(source: Path, output: Path, options: dict[str, Any], restarts: int 
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_two_processes_with_a_corrupt_case(many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
     """The process that fails a case neither ends the other nor leaves out what comes after."""
     (many / "case01.nii.gz").unlink()
@@ -329,6 +330,7 @@ def _process_of_rank(parent: int, rank: int) -> int | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds the process in /proc")
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_killed_process(restarts: int, many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ SWIN_UNET = BY_NAME["swin_unet"]
 TRAIN = config_paths(SWIN_UNET, "train")
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_to_the_same_end(ct_dir: Path, tmp_path: Path) -> None:
     """Two SIGKILLs at random moments after the first checkpoint; the end equals a training without them."""
     options = training_overrides(SWIN_UNET, tmp_path / "killed", ct_dir, epochs=EPOCHS)
@@ -83,6 +84,7 @@ def test_failed_write_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_training(ct_dir: Path, tmp_path: Path) -> None:
     """Different samples, equal weights and metrics, one writer."""
     probe = {

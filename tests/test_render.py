@@ -25,6 +25,7 @@ def commands(document: Path) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
+@pytest.mark.slow
 def test_nothing_drifts() -> None:
     render(check=True)
 

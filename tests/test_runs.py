@@ -315,6 +315,7 @@ def test_unwritable_places(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_training_says_how_to_go_on(
     number: int, code: int, ct_dir: Path, tmp_path: Path, request: pytest.FixtureRequest

@@ -11,6 +11,7 @@ mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed
 UNET = BY_NAME["unet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [False, True])
 def test_training_is_tracked(save: bool, ct_dir: Path, tmp_path: Path) -> None:
     options = training_overrides(UNET, tmp_path, ct_dir, epochs=1, output_dir=str(tmp_path / "eval"))

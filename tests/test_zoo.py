@@ -153,6 +153,7 @@ print("predictions:", len(list(bundle.glob("eval/predictions/**/*_seg.nii.gz")))
 """
 
 
+@pytest.mark.slow
 def test_bundles_work_where_this_repository_is_not(server: str, python: Path, ct_dir: Path, tmp_path: Path) -> None:
     """Downloaded over HTTP, loaded, two versions in one process, trained for an epoch, and used."""
     output = alone(python, tmp_path, "-c", ELSEWHERE, server, str(ct_dir))
@@ -214,6 +215,7 @@ def checked(packed: Packed, folder: Path) -> list:
     return check(str(write(packed, folder)), load=False)
 
 
+@pytest.mark.slow
 def test_trained_bundle_passes_every_check(zoo: Path, server: str, capsys) -> None:
     """Fetched from the server, with its weights loaded by MONAI."""
     verify(f"{server}/{ZIP}")
@@ -393,6 +395,7 @@ def test_archives_that_differ_from_model_info_or_are_cut(zoo: Path, tmp_path: Pa
     assert "is damaged" in check(str(path), load=False)[0][2]
 
 
+@pytest.mark.slow
 def test_network_that_cannot_be_scripted_needs_a_reason(tmp_path: Path) -> None:
     bundle = BY_NAME["unet_plusplus"]
     packed = assemble(replace(bundle, not_scriptable=""), root=repository(tmp_path / "repository"))

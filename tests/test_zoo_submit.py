@@ -72,6 +72,7 @@ def test_a_trained_bundle_becomes_a_pull_request(names: str, trained: Path, tmp_
     assert lists.read_text().count(f'"{NAME}"') == 1
 
 
+@pytest.mark.slow
 def test_the_pull_request_passes_the_zoos_tests(trained: Path, tmp_path: Path) -> None:
     lay_out(BUNDLE, tmp_path, root=trained)
     folder = tmp_path / "models" / NAME

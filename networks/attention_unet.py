@@ -5,7 +5,7 @@ Paper: Oktay et al., https://arxiv.org/abs/1804.03999. Built with https://github
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import monai.networks.nets
 from torch import Tensor, nn
@@ -65,6 +65,7 @@ class AttentionUnet(SegmentationNetwork):
         MONAI nests each resolution in the next finer one, so they are no module of their own, and the names in the
         state dict stay MONAI's.
         """
+        level: Any  # MONAI's types do not know its blocks
         head, level, _ = self.network.model
         blocks = [head]
         while isinstance(level.submodule, nn.Sequential):

@@ -49,7 +49,7 @@ class SegmentationNetwork(nn.Module):
     repeats_grey = False
     encoders: ClassVar[Mapping[str, str]] = {}
     authors_names: ClassVar[Names] = ()
-    converter_options: ClassVar[Mapping[str, Any]] = {}
+    converter_options: Mapping[str, Any] = {}
     small: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, in_channels: int, out_channels: int, multiple: int = 1) -> None:

@@ -12,6 +12,7 @@ https://github.com/nasa/pretrained-microscopy-models.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,9 +44,9 @@ class Format:
     exact: bool = False
 
 
-def encoder_name(network: nn.Module, kind: str) -> str | None:
-    """Name of the network's module that checkpoints of an encoder of this kind go into."""
-    return next((name for name, found in getattr(network, "encoders", {}).items() if found == kind), None)
+def encoder_name(network: nn.Module, kind: str) -> str:
+    """Name of the network's module that checkpoints of an encoder of this kind go into; empty if it has none."""
+    return next((name for name, found in getattr(network, "encoders", {}).items() if found == kind), "")
 
 
 def formats(network: nn.Module) -> list[Format]:
@@ -54,7 +55,7 @@ def formats(network: nn.Module) -> list[Format]:
         form
         for form in FORMATS
         if form is OURS
-        or (form is AUTHORS and getattr(network, "authors_names", ()))
+        or (form is AUTHORS and bool(getattr(network, "authors_names", ())))
         or (form.encoder and encoder_name(network, form.encoder))
     ]
 
@@ -68,11 +69,14 @@ def _convert_ours(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion
     return ((name, name, tensor) for name, tensor in state.items())
 
 
-def _is_authors(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+# `formats` asks for these only a network that declares what they take, which no module's type knows of.
+
+
+def _is_authors(network: Any, state: Mapping[str, Tensor]) -> bool:
     return recognises(network.authors_names, state)
 
 
-def _convert_authors(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+def _convert_authors(network: Any, state: Mapping[str, Tensor]) -> Conversion:
     converted = network.convert_authors(state, **network.converter_options)
     return ((name, name, tensor) for name, tensor in converted.items())
 
@@ -81,7 +85,7 @@ def _is_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     return _is_swin(state) and "layers.0.downsample.reduction.weight" in state
 
 
-def _convert_microsoft(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+def _convert_microsoft(network: Any, state: Mapping[str, Tensor]) -> Conversion:
     for name, tensor in state.items():
         for target in network.pretrained_targets(name):
             yield name, target, tensor
@@ -91,7 +95,7 @@ def _is_timm(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     return _is_swin(state) and "layers.1.downsample.reduction.weight" in state
 
 
-def _convert_timm(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+def _convert_timm(network: Any, state: Mapping[str, Tensor]) -> Conversion:
     """As Microsoft's, but a merging belongs to the stage that it opens."""
     for name, tensor in state.items():
         stage = re.match(r"layers\.(\d+)\.downsample\.", name)
@@ -151,7 +155,7 @@ def _is_google(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     return "Transformer/encoder_norm/scale" in state
 
 
-def _convert_google(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+def _convert_google(network: Any, state: Mapping[str, Tensor]) -> Conversion:
     return network.convert_google(state)
 
 

@@ -7,7 +7,7 @@ the code itself.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,12 @@ from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.mlp import ResMlp
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
 from networks.state_dicts import rename
-from networks.swin_unet import SWIN_NAMES, SwinDecoderStage, centre_tables, check_swin, mirrored_targets
+from networks.swin_unet import SWIN_NAMES, JoiningStage, centre_tables, check_swin, mirrored_targets
 
 PATCH_SIZE = 4  # the stride of the finest convolutional feature
 
 
-class FusionStage(SwinDecoderStage):
+class FusionStage(JoiningStage):
     """Enlarge a token map, join the skips of both encoders by a linear layer, run Swin blocks.
 
     Args:
@@ -197,10 +197,11 @@ class CSUnet(SegmentationNetwork):
         self.encoder = SwinEncoder(
             self.stem_channels, grid, PATCH_SIZE, embed_dim, num_heads, window_size, drop_paths, drop_rate, **block
         )
+        cnn_dims: Any = self.cnn_encoder.out_channels  # smp's encoders have no types
         self.decoder = FusionDecoder(
             out_channels,
             embed_dim,
-            self.cnn_encoder.out_channels[-4:],
+            cnn_dims[-4:],
             grid,
             num_heads,
             window_size,

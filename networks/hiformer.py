@@ -9,7 +9,7 @@ itself. The ResNets and the blocks of the fusion are timm's.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import timm
 import torch
@@ -20,6 +20,7 @@ from networks.base import SegmentationNetwork, check_counts, check_rates, image_
 from networks.errors import UserError
 from networks.layers.eager import channels_last, is_plain
 from networks.layers.level_fusion import DoubleLevelFusion, NoFusion
+from networks.layers.modules import ModuleList
 from networks.layers.swin import (
     PatchMerging,
     SwinEncoderStage,
@@ -30,7 +31,7 @@ from networks.layers.swin import (
 )
 from networks.state_dicts import rename
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "S": {"encoder_name": "resnet34", "fusion_depths": (1, 1), "fusion_heads": (3, 3), "fusion_mlp_ratio": 1.0},
     "B": {"encoder_name": "resnet50", "fusion_depths": (1, 2), "fusion_heads": (6, 12), "fusion_mlp_ratio": 2.0},
     "L": {"encoder_name": "resnet34", "fusion_depths": (1, 4), "fusion_heads": (6, 6), "fusion_mlp_ratio": 4.0},
@@ -50,7 +51,7 @@ class ResNetStages(nn.Module):
     def __init__(self, name: str, in_channels: int) -> None:
         super().__init__()
         # Without `zero_init_last` the initialisation is torchvision's, and every weight gets a gradient from the start.
-        resnet = timm.create_model(name, in_chans=in_channels, zero_init_last=False)
+        resnet: Any = timm.create_model(name, in_chans=in_channels, zero_init_last=False)
         self.channels = [stage["num_chs"] for stage in resnet.feature_info[1:4]]
         self.conv1, self.bn1, self.act1, self.maxpool = resnet.conv1, resnet.bn1, resnet.act1, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
@@ -95,7 +96,7 @@ class JoinedSwin(nn.Module):
             blocks = SwinStage(dim, heads, window_size, scaled_grid(grid, i), rates)
             stages.append(SwinEncoderStage(blocks, PatchMerging(dim) if i + 1 < len(num_heads) else nn.Identity()))
             project.append(nn.Linear(channels[i], dim))
-        self.layers = nn.ModuleList(stages).apply(init_weights)
+        self.layers = ModuleList(stages).apply(init_weights)
         self.project = nn.ModuleList(project)  # 1 x 1 convolutions of the authors, also in their initialisation
 
     def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
@@ -289,6 +290,7 @@ class HiFormer(SegmentationNetwork):
         self.cnn_encoder = ResNetStages(encoder_name, self.stem_channels)
         channels = self.cnn_encoder.channels
         self.encoder = JoinedSwin(channels, embed_dim, grids[0], num_heads, window_size, drop_paths)
+        self.fusion: NoFusion
         if fusion == "paper":
             self.fusion = DoubleLevelFusion(dims, grids, fusion_depths, fusion_heads, fusion_mlp_ratio)
         else:

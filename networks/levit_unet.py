@@ -6,7 +6,7 @@ was written). Written from the paper and from measured outputs of the authors' c
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from networks.layers.levit import LevitEncoder, convert_levit
 from networks.state_dicts import rename
 
 STRIDE = 16  # of the stem
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "128s": {
         "embed_dim": (128, 256, 384),
         "key_dim": 16,

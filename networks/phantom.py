@@ -26,6 +26,8 @@ from networks.errors import UserError
 
 NOT_EVIDENCE = "A phantom for trying the software: no score on it is evidence of accuracy."
 
+Vector = Sequence[float] | np.ndarray
+
 _FIELD_OF_VIEW = (345.0, 345.0, 165.0)  # mm from right to left, back to front, bottom to top
 _ORIENTATIONS = ("RAS", "LPS", "LAS", "RPI")  # as scanners and converters leave them; the third axis stays the slices
 # Centre and half axes in mm (x to the right, y to the front, z to the head, origin in the middle of the body), the
@@ -95,11 +97,11 @@ def write_ct_phantom(
         UserError: ``dataset_dir`` exists and is not empty.
         UserError: the volume is too small or too coarse to hold every organ.
     """
-    spacing = np.asarray(_FIELD_OF_VIEW) / np.asarray(size) if spacing is None else np.asarray(spacing, float)
+    mean_spacing = np.asarray(_FIELD_OF_VIEW) / np.asarray(size) if spacing is None else np.asarray(spacing, float)
 
     def write_case(index: int, image_path: Path, label_path: Path) -> None:
         rng = np.random.default_rng([seed, index])
-        case_spacing = spacing * rng.uniform(0.97, 1.04, 3).round(3)
+        case_spacing = mean_spacing * rng.uniform(0.97, 1.04, 3).round(3)
         image, label = _abdomen(rng, size, case_spacing)
         missing = [name for i, name in enumerate(ORGANS, 1) if not (label == i).any()]
         if missing:
@@ -239,7 +241,7 @@ def _blur(array: np.ndarray, sigma: float) -> np.ndarray:
     return GaussianFilter(array.ndim, sigma)(tensor)[0, 0].numpy()
 
 
-def _ellipsoid(point: np.ndarray, centre: Sequence[float], axes: Sequence[float], degrees: float = 0.0) -> np.ndarray:
+def _ellipsoid(point: np.ndarray, centre: Vector, axes: Vector, degrees: float = 0.0) -> np.ndarray:
     """Relative distance from the centre, 1 on the surface, of points (3, ...); rotated about the third axis."""
     x, y, z = (point[i] - centre[i] for i in range(3))
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
@@ -295,8 +297,9 @@ def _abdomen(rng: np.random.Generator, size: Sequence[int], spacing: np.ndarray)
 
     bone = (_ellipsoid(p, (0, -52, 0), (24, 18, 400)) < 1) | (_ellipsoid(p, (0, -82, 0), (7, 20, 400)) < 1)
     vessels = np.abs(_smooth(rng, size, (11, 11, 8))) + np.abs(_smooth(rng, size, (11, 11, 8))) < 0.22
-    for name, (centre, axes, degrees, (low, high)) in _ELLIPSOIDS.items():
-        centre, axes = shifted(centre, 4), np.asarray(axes) * rng.uniform(0.9, 1.12, 3) * rng.uniform(0.94, 1.06)
+    for name, (usual, half_axes, degrees, (low, high)) in _ELLIPSOIDS.items():
+        centre = shifted(usual, 4)
+        axes = np.asarray(half_axes) * rng.uniform(0.9, 1.12, 3) * rng.uniform(0.94, 1.06)
         distance = _ellipsoid(p, centre, axes, degrees + rng.normal(0, 6))
         value = np.full(hu.shape, rng.uniform(low, high) + soft)
         inside = distance < 1
@@ -352,7 +355,7 @@ def _micrograph(rng: np.random.Generator, size: Sequence[int]) -> tuple[np.ndarr
     row, col = (g + _smooth(rng, size, (9, 9), 3.0) for g in grid)
     u, v = cos * row + sin * col, cos * col - sin * row
 
-    def window(centre: Sequence[float], radius: float) -> tuple[slice, slice]:
+    def window(centre: Sequence[float], radius: float) -> tuple[slice, ...]:
         return tuple(slice(max(int(c - radius), 0), max(int(c + radius) + 2, 0)) for c in centre)
 
     # Cubes on a jittered grid, with narrow channels of matrix between them.

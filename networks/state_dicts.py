@@ -67,7 +67,8 @@ def unwrap_state(content: Mapping[str, Any]) -> Mapping[str, Any]:
 def unwrap(network: nn.Module) -> nn.Module:
     """The network inside DistributedDataParallel and `torch.compile` wrappers."""
     while isinstance(network, nn.parallel.DistributedDataParallel) or hasattr(network, "_orig_mod"):
-        network = getattr(network, "_orig_mod", None) or network.module
+        inner: Any = getattr(network, "_orig_mod", None) or network.module
+        network = inner
     return network
 
 

@@ -22,12 +22,12 @@ from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_gr
 from networks.state_dicts import rename
 
 
-class SwinDecoderStage(nn.Module):
-    """Enlarge a token map to the grid of an encoder stage, join that stage's skip, run Swin blocks.
+class JoiningStage(nn.Module):
+    """The parts of a decoder stage, and how it joins tokens.
 
     Args:
-        upsample: doubles the map and halves its channels.
-        reduce: linear layer over [tokens, skip], None where there is no skip.
+        upsample: doubles a token map.
+        reduce: linear layer over [tokens, skip, ...], None where there is no skip.
         blocks: the blocks.
     """
 
@@ -37,13 +37,9 @@ class SwinDecoderStage(nn.Module):
         self.reduce = reduce
         self.blocks = blocks
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Tokens (B, H', W', 2C) and the encoder's (B, H, W, C), whose grid counts even without a skip."""
-        x = self.upsample(x)[:, : skip.shape[1], : skip.shape[2]]
-        return self.blocks(x if self.reduce is None else self.join([x, skip]))
-
     def join(self, parts: list[Tensor]) -> Tensor:
         """`reduce` of several tokens (B, H, W, any) side by side."""
+        assert self.reduce is not None
         if torch.jit.is_scripting():
             # Known while compiling: a layer of PyTorch's dynamic quantisation has no weight to read.
             if hasattr(self.reduce, "_packed_params"):
@@ -57,6 +53,18 @@ class SwinDecoderStage(nn.Module):
             x = x + F.linear(part, self.reduce.weight[:, start : start + part.shape[-1]])
             start += part.shape[-1]
         return x
+
+
+class SwinDecoderStage(JoiningStage):
+    """Enlarge a token map to the grid of an encoder stage, join that stage's skip, run Swin blocks.
+
+    Arguments as of `JoiningStage`; `upsample` halves the channels.
+    """
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Tokens (B, H', W', 2C) and the encoder's (B, H, W, C), whose grid counts even without a skip."""
+        x = self.upsample(x)[:, : skip.shape[1], : skip.shape[2]]
+        return self.blocks(x if self.reduce is None else self.join([x, skip]))
 
 
 class SwinDecoder(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from networks.base import SegmentationNetwork, check_counts, check_rates, image_sides
 from networks.errors import UserError
 from networks.layers.expand import ExpandHead, PatchExpand
+from networks.layers.modules import ModuleList
 from networks.layers.pyramid_pooling import SwinPyramidPooling, pyramid_windows
 from networks.layers.swin import (
     PatchEmbed,
@@ -58,7 +59,7 @@ class DeepLabEncoder(nn.Module):
             dim = embed_dim * 2**i
             blocks = SwinStage(dim, heads, window_size, scaled_grid(grid, i), rates)
             stages.append(SwinEncoderStage(blocks, PatchMerging(dim) if i + 1 < len(num_heads) else nn.Identity()))
-        self.layers = nn.ModuleList(stages)
+        self.layers = ModuleList(stages)
         self.low_norm = nn.LayerNorm(embed_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,13 +262,15 @@ class TransDeepLab(SegmentationNetwork):
         self.aspp = SwinPyramidPooling(
             4 * embed_dim, embed_dim, aspp_heads, high, windows, aspp_depths, drop_path_rate, aspp_drop_rate
         )
+        depth, last_depth = decoder_depths
         self.decoder = DeepLabDecoder(
             out_channels,
             embed_dim,
             grid,
             decoder_heads,
             window_size,
-            *decoder_depths,
+            depth,
+            last_depth,
             drop_path_rate,
             patch_size // 2,
         )

@@ -32,6 +32,7 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
     Raises:
         UserError: there are no such encoder or weights, or the encoder lacks one of the features.
     """
+    source: str | bool | None = weights
     if name in encoders:
         choices = [*encoders[name]["pretrained_settings"], None]
         if weights not in choices:
@@ -39,9 +40,9 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
     elif not name.startswith(("tu-", "timm-")):
         raise UserError(f"encoder_name={name!r} is unknown: choose a name from {NAMES}, or 'tu-' and a name of timm.")
     elif weights is not None:
-        weights = True  # timm's names include those of the weights
+        source = True  # timm's names include those of the weights
     try:
-        encoder = get_encoder(name, in_channels, depth=5, weights=weights)
+        encoder = get_encoder(name, in_channels, depth=5, weights=source)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"encoder_name={name!r} cannot be used: {error}") from error
     if len(encoder.out_channels) != 6:

@@ -28,7 +28,7 @@ def is_plain(layer: nn.Module) -> bool:
     return _is_plain_tensor(layer.weight) and (layer.bias is None or _is_plain_tensor(layer.bias))
 
 
-def _is_plain_tensor(x: Tensor) -> bool:
+def _is_plain_tensor(x: object) -> bool:
     # What `torch.export` and compilers put in its place, FakeTensor and FunctionalTensor, is as plain.
     return type(x) in (nn.Parameter, Tensor) or type(x).__module__.startswith("torch._subclasses.")
 

@@ -8,12 +8,15 @@ that code, not from the code itself.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp, StdConv2d
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+NORM: Any = partial(nn.LayerNorm, eps=1e-6)  # timm's annotations ask for a class, and it calls what it is given
 
 
 def std_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> StdConv2d:
@@ -63,7 +66,7 @@ def transformer_block(dim: int, num_heads: int, mlp_dim: int, drop: float, attn_
         drop: dropout rate in the MLP.
         attn_drop: dropout rate of the attention weights.
     """
-    block = Block(dim, num_heads, qkv_bias=True, attn_drop=attn_drop, norm_layer=partial(nn.LayerNorm, eps=1e-6))
+    block = Block(dim, num_heads, qkv_bias=True, attn_drop=attn_drop, norm_layer=NORM)
     # Built here because the block takes its width as a ratio, and would drop behind the attention at the same rate,
     # where the authors don't.
     block.mlp = Mlp(dim, mlp_dim, drop=drop)
@@ -125,10 +128,12 @@ class HybridEncoder(nn.Module):
             *(transformer_block(embed_dim, num_heads, mlp_dim, drop_rate, attn_drop_rate) for _ in range(depth))
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        for block in self.blocks:
-            for layer in (block.mlp.fc1, block.mlp.fc2):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.normal_(layer.bias, std=1e-6)
+        for mlp in self.blocks.modules():
+            if isinstance(mlp, Mlp):
+                for layer in (mlp.fc1, mlp.fc2):
+                    nn.init.xavier_uniform_(layer.weight)
+                    if layer.bias is not None:
+                        nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W), sides multiples of 16, to maps at 1/2, 1/4, 1/8 and, of tokens, 1/16."""
@@ -144,7 +149,7 @@ class HybridEncoder(nn.Module):
                 features.append(x)
         x = self.patch_embed(x).permute(0, 2, 3, 1)
         height, width = x.shape[1], x.shape[2]
-        positions = self.position_embeddings
+        positions: Tensor = self.position_embeddings
         if height != positions.shape[1] or width != positions.shape[2]:
             positions = resize_positions(positions, height, width)
         x = self.drop(x + positions).flatten(1, 2)

@@ -31,7 +31,7 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum of tokens (B, H, W, dim) and their positions."""
-        embeddings = self.position_embeddings
+        embeddings: Tensor = self.position_embeddings
         if x.shape[1] != embeddings.shape[1] or x.shape[2] != embeddings.shape[2]:
             embeddings = resize_positions(embeddings, x.shape[1], x.shape[2])
         return x + embeddings

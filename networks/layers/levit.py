@@ -9,6 +9,7 @@ remembers its biases in eval mode, so that weights loaded later would not count.
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -257,10 +258,11 @@ class LevitEncoder(nn.Module):
         drop_path: float,
     ) -> None:
         super().__init__()
-        self.stem = levit.Stem16(in_channels, embed_dim[0], nn.Hardswish)
+        # timm adds its layers by name, so that their types are not known
+        self.stem: Any = levit.Stem16(in_channels, embed_dim[0], nn.Hardswish)
         stages = []
         for i, dim in enumerate(embed_dim):
-            downsample = nn.Identity()
+            downsample: nn.Module = nn.Identity()
             if i > 0:
                 downsample = LevitDownsample(embed_dim[i - 1], dim, key_dim, grid, drop_path)
                 grid = (-(-grid[0] // 2), -(-grid[1] // 2))

@@ -79,6 +79,9 @@ class SwinBlock(Tables):
         mlp: builds the MLP from (dim, hidden, drop=drop).
     """
 
+    index: Tensor
+    mask: Tensor | None
+
     def __init__(
         self,
         dim: int,

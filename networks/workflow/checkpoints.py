@@ -20,6 +20,7 @@ from networks.state_dicts import check_training_state, fill, read_weights, unwra
 from networks.workflow.files import atomic
 from networks.workflow.ids import truth
 from networks.workflow.provenance import write_training_record
+from networks.workflow.state import state_of
 from networks.workflow.training import LOWERED
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class StrictCheckpointLoader(CheckpointLoader):
         """Load the weights; the engine's counters stay."""
         for network in self.load_dict.values():
             load_weights(network, self.load_path)
-        engine.state.checkpoint = self.load_path
+        state_of(engine).checkpoint = self.load_path
 
 
 class BestCheckpoint:
@@ -93,7 +94,7 @@ class BestCheckpoint:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
+        if state_of(engine).best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
             save_atomically(unwrap(self.network).state_dict(), self.path)
             if self.data_set is not None:
                 write_training_record(self.path, engine, self.ids, self.data_set)
@@ -132,7 +133,7 @@ class LastCheckpoint:
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
             return
-        best = self.evaluator.state
+        best = state_of(self.evaluator)
         content = {name: part.state_dict() for name, part in self._stateful(engine).items()}
         content["settings"] = self._settings_of(engine)
         content["progress"] = {
@@ -178,8 +179,8 @@ class LastCheckpoint:
                 "options that it was started with, or start anew."
             ) from error
         engine.state.epoch, engine.state.iteration = progress["epoch"], _iteration(engine, progress)
-        self.evaluator.state.best_metric = progress["best_metric"]
-        self.evaluator.state.best_metric_epoch = progress["best_metric_epoch"]
+        best = state_of(self.evaluator)
+        best.best_metric, best.best_metric_epoch = progress["best_metric"], progress["best_metric_epoch"]
         if is_over:
             logger.info("%s is at the end of its %d epochs: nothing is left to train.", self.path, progress["epoch"])
             engine.terminate()

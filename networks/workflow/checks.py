@@ -177,7 +177,7 @@ def read_image(loader: LoadImage, path: str) -> MetaTensor:
     try:
         if path.lower().endswith(NIFTI_SUFFIXES):
             # MONAI replaces an affine that does not go with the voxels' sizes, without a word
-            check_affine(nib.load(path).affine, path)
+            check_affine(nib.load(path).affine, path)  # type: ignore[attr-defined]  # a NIfTI image has one
         image = loader(path)
         if image.ndim == 4:
             check_affine(image.affine, path)
@@ -239,13 +239,13 @@ def _told(error: BaseException | None) -> UserError | None:
 
 def _reason(error: BaseException) -> str:
     """The first cause's message in one line: readers wrap it in pages of advice."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
+    while cause := error.__cause__ or error.__context__:
+        error = cause
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _check_image(path: str, image: torch.Tensor, in_channels: int | None, spatial_dims: int | None) -> None:
+def _check_image(path: str, image: MetaTensor, in_channels: int | None, spatial_dims: int | None) -> None:
     if spatial_dims is not None and image.ndim - 1 != spatial_dims:
         kinds = {2: "pictures", 3: "volumes"}
         raise UserError(

@@ -25,6 +25,7 @@ from networks.workflow.files import atomic, file_hash, not_written
 from networks.workflow.protocols import TOLERANCE, check_protocol
 from networks.workflow.records import Record, make_records, write_records
 from networks.workflow.scores import score_case
+from networks.workflow.state import state_of
 from networks.workflow.statistics import markdown, summarise, tables
 from networks.workflow.training import LOSS
 
@@ -70,7 +71,7 @@ class EpochLog:
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3g}",
         }
         text = f"loss {row['loss']}, learning rate {row['learning_rate']}, {time.monotonic() - self._started:.1f} s"
-        validated = self.evaluator.state
+        validated = state_of(self.evaluator)
         if validated.epoch == epoch and validated.metrics:
             name = validated.key_metric_name
             scores = class_means(validated.metric_details[name])
@@ -124,7 +125,7 @@ class ScoreWriter:
         check_protocol(protocol)
         self.path = Path(save_dir) / f"results_{protocol}.jsonl"
         self.class_names, self.dataset_dir = list(class_names), dataset_dir
-        self.ids = {"protocol": protocol, "model": model, "split": split, "seed": seed}
+        self.ids: dict[str, Any] = {"protocol": protocol, "model": model, "split": split, "seed": seed}
         self.tolerance = tolerance
         self._records: list[Record] = []
 
@@ -141,7 +142,8 @@ class ScoreWriter:
         self.ids |= {"dataset": dataset_name(self.dataset_dir), "checkpoint": file_hash(loaded) if loaded else None}
 
     def _score(self, engine: Engine) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+        state = state_of(engine)
+        for item, output in zip(state.batch, state.output, strict=True):
             self._records += score_records(
                 output["pred"],
                 output["label"],
@@ -253,7 +255,7 @@ class OverlayWriter:
 
     def _keep_first(self, engine: Engine) -> None:
         if self._picture is None:
-            output = engine.state.output[0]
+            output = state_of(engine).output[0]
             self._picture = overlay(output["image"], output["label"], output["pred"])
 
     def __call__(self, engine: Engine) -> None:
@@ -300,7 +302,8 @@ def label_overlay(
     # blend_images stretches the colours over the values that occur; a column that is cut off again pins the range
     image, label = (torch.cat([x, x[..., -1:]], dim=-1) for x in map(torch.as_tensor, (image, label)))
     label[0, :, -1], label[0, 0, -1] = 0, classes - 1
-    blended = blend_images(image, label, alpha=0.5, cmap=cmap, transparent_background=True)
+    # MONAI's annotation asks for the name only; matplotlib, which gets it, takes either
+    blended = blend_images(image, label, alpha=0.5, cmap=cmap, transparent_background=True)  # type: ignore[arg-type]
     return torch.as_tensor(blended)[..., :-1].transpose(1, 2).clamp(0, 1)
 
 

@@ -65,12 +65,16 @@ def _is_truth(value: Any) -> bool:
     return True
 
 
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < float("inf")
+    return _is(value, Real) and abs(value) < float("inf")
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return _is(value, Integral)
 
 
 def whole(low: int, high: int | None = None) -> Kind:
@@ -124,7 +128,7 @@ SIDES = Kind(
 )
 SOURCES = Kind(
     "a file, a timm model name, or a list of them",
-    lambda v: (isinstance(v, str) and bool(v)) or (isinstance(v, list | tuple) and v and all(map(TEXT.accepts, v))),
+    lambda v: isinstance(v, str | list | tuple) and bool(v) and (isinstance(v, str) or all(map(TEXT.accepts, v))),
 )
 DEVICE = Kind("a device that is here, such as cpu", _is_device)
 

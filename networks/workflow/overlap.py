@@ -72,8 +72,8 @@ def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str, say: Callabl
             other, first = people.setdefault(who, (name, case)) if who else (name, case)
             if other != name:
                 return f"The patient {who} is in {other} ({first['image']}) and in {name} ({case['image']})"
-    for one, other in _same_content(list(images)):
-        (name, first), (other_name, second) = images[one], images[other]
+    for one, twin in _same_content(list(images)):
+        (name, first), (other_name, second) = images[one], images[twin]
         same = f"{first['image']} and {second['image']} hold the same image"
         if name != other_name:
             return f"{same}, which is {_both(name, other_name)}"

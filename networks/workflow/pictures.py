@@ -164,7 +164,8 @@ class PictureReader(ImageReader):
         Raises:
             UserError: as :func:`read_picture`.
         """
-        arrays, meta = [], {}
+        arrays = []
+        meta: dict[str, Any] = {}
         for path in img:
             pixels = read_index_map(path) if self.is_label else read_picture(path, self.channels, self.window)
             array = pixels.swapaxes(0, 1)

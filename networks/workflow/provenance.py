@@ -17,6 +17,7 @@ from ignite.engine import Engine
 from networks.workflow.data import Pair, parse_labels, read_dataset_json
 from networks.workflow.files import file_hash, write_json
 from networks.workflow.records import json_number
+from networks.workflow.state import state_of
 
 
 def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
@@ -54,12 +55,13 @@ def write_training_record(
         ids: the config's ids that shape the network and its input.
         data_set: see :func:`describe_cases`.
     """
+    name = state_of(engine).key_metric_name
     record = {
         "checkpoint": file_hash(checkpoint),
         "data_set": dict(data_set),
         "ids": dict(ids),
         "epoch": engine.state.epoch,
-        engine.state.key_metric_name: json_number(round(float(engine.state.metrics[engine.state.key_metric_name]), 4)),
+        name: json_number(round(float(engine.state.metrics[name]), 4)),
         "versions": {"monai": monai.__version__, "torch": torch.__version__, "numpy": np.__version__},
     }
     write_json(Path(checkpoint).with_suffix(".json"), record)

@@ -25,6 +25,7 @@ from networks.workflow.config_files import config_ids, top_level
 from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
 from networks.workflow.saving import write_atomically
+from networks.workflow.state import state_of
 from networks.workflow.stopping import GRACE, saying
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def train(trainer: Engine, evaluator: Engine, ckpt_dir: str, output_dir: str) ->
     remedy = "give --ckpt_dir and --output_dir other folders"
     with _alone((ckpt_dir, output_dir), "training", remedy), _quiet(trainer, evaluator), saying(safe):
         trainer.run()
-    state = evaluator.state
+    state = state_of(evaluator)
     if idist.get_rank() > 0 or state.best_metric_epoch < 1:
         return
     _summary(

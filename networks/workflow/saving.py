@@ -29,7 +29,8 @@ def write_atomically(postprocessing: Any) -> None:
         postprocessing: a transform, or a composition of any depth, that the run's evaluator was made with.
     """
     for save in _savers(postprocessing):
-        save.writers = tuple(_atomic(writer) for writer in save.writers)
+        # classes, though MONAI's types think that a name may be left among them
+        save.writers = tuple(_atomic(writer) for writer in save.writers)  # type: ignore[arg-type]
 
 
 def _savers(transform: Any) -> Iterator[SaveImage]:

@@ -77,10 +77,10 @@ def score_case(
         )
     if protocol == "paper" and picture:
         return list(_picture_scores(prediction, truth, num_classes))
-    labels = [np.asarray(torch.as_tensor(x).cpu())[0] for x in (prediction, truth)]
+    found, true = (np.asarray(torch.as_tensor(x).cpu())[0] for x in (prediction, truth))
     if protocol == "paper":
-        return list(_volume_scores(*labels, num_classes))
-    return list(_strict_scores(*labels, num_classes, spacing, tolerance))
+        return list(_volume_scores(found, true, num_classes))
+    return list(_strict_scores(found, true, num_classes, spacing, tolerance))
 
 
 def _strict_scores(
@@ -92,12 +92,12 @@ def _strict_scores(
     for c in range(1, num_classes):
         found, true = _cropped(prediction == c, truth == c)
         if found.any() and true.any():
-            pair = [torch.from_numpy(mask)[None, None].float() for mask in (found, true)]
+            a, b = (torch.from_numpy(mask)[None, None].float() for mask in (found, true))
             values = [
-                compute_dice(*pair).item(),
-                compute_iou(*pair).item(),
-                compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing).item(),
-                compute_surface_dice(*pair, [tolerance], include_background=True, spacing=spacing).item(),
+                compute_dice(a, b).item(),
+                compute_iou(a, b).item(),
+                compute_hausdorff_distance(a, b, include_background=True, percentile=95, spacing=spacing).item(),
+                compute_surface_dice(a, b, [tolerance], include_background=True, spacing=spacing).item(),
             ]
         else:
             values = [0.0, 0.0, np.inf, 0.0] if found.any() or true.any() else [np.nan] * 4

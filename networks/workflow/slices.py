@@ -1,7 +1,7 @@
 """Axial slices of volumes for 2D networks: a data set to train on, and inference as the papers do it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ from monai.inferers import Inferer
 from monai.transforms import Compose, Randomizable
 from monai.utils import convert_to_dst_type
 from scipy.ndimage import zoom
-from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -114,7 +113,7 @@ class ZoomedSliceInferer(Inferer):
         super().__init__()
         self.roi_size, self.sw_batch_size = tuple(roi_size), sw_batch_size
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """Class numbers (B, 1, X, Y, Z) of ``inputs`` (B, channels, X, Y, Z), int16."""
         slices = np.moveaxis(inputs.detach().cpu().numpy(), -1, 1).reshape(-1, inputs.shape[1], *inputs.shape[2:4])
         labels = np.empty((len(slices), *slices.shape[2:]), np.int16)

@@ -151,7 +151,8 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
         batch=max(1, MAX_ELEMENTS // values.size),
         random_state=np.random.default_rng(0),
     )
-    return tuple(map(float, result.confidence_interval))
+    low, high = result.confidence_interval
+    return float(low), float(high)
 
 
 def markdown(found: Sequence[Table]) -> str:

@@ -53,7 +53,8 @@ def stop_orderly() -> dict[int, Any]:
         return {}
     # workers that end at once leave theirs behind; they share that of this process if it has one before them
     multiprocessing.util.get_temp_dir()
-    process, first = os.getpid(), []
+    process = os.getpid()
+    first: list[float] = []
 
     def stop(number: int, frame: Any) -> None:
         if os.getpid() != process:  # a worker of a data loader, which the terminal has told as well

@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from ignite import distributed as idist
@@ -14,12 +16,15 @@ from monai.data.utils import set_rnd
 from monai.handlers import from_engine
 from monai.inferers import Inferer
 from monai.utils import set_determinism
-from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from networks.errors import UserError
 from networks.workflow.ids import truth
+from networks.workflow.state import state_of
+
+if TYPE_CHECKING:
+    from monai.engines import SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 LOSS = from_engine("loss", first=True)
@@ -57,7 +62,7 @@ class AutocastInferer(Inferer):
         super().__init__()
         self.amp = truth(amp) and has_fast_bfloat16()
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """Logits (B, classes, H, W) of ``inputs`` (B, channels, H, W); float32 on the CPU."""
         if isinstance(inputs, MetaTensor):  # whose metadata every single operation would carry on
             inputs = inputs.as_tensor()
@@ -110,7 +115,7 @@ class StopOnNan:
         if not math.isfinite(loss):
             raise _not_finite(f"The loss became {loss}", engine)
 
-    def check_network(self, engine: Engine) -> None:
+    def check_network(self, engine: "SupervisedTrainer") -> None:
         """Raise UserError if a parameter or buffer holds a NaN or an infinite value."""
         tensors = engine.network.state_dict().items()
         named = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point()]
@@ -154,7 +159,7 @@ class Plateau:
     def __call__(self, engine: Engine) -> None:
         group, epoch = self.optimizer.param_groups[0], engine.state.epoch
         lowered = group.get(LOWERED, 0)
-        if epoch - max(self.evaluator.state.best_metric_epoch, lowered) < self.patience:
+        if epoch - max(state_of(self.evaluator).best_metric_epoch, lowered) < self.patience:
             return
         if lowered or self.second_learning_rate <= 0:
             logger.info("No improvement in %d epochs: the training stops.", self.patience)
@@ -196,7 +201,7 @@ class EvaluationProgress(ProgressBar):
 
     def _log(self, engine: Engine) -> None:
         done, total = engine.state.iteration, engine.state.epoch_length
-        if 10 * done // total > 10 * (done - 1) // total:
+        if total and 10 * done // total > 10 * (done - 1) // total:
             logger.info("%d of %d cases", done, total)
 
 

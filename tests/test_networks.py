@@ -81,7 +81,11 @@ class TestNetwork:
     def test_training_equals_eval_without_drops(self, name):
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in build(name).modules()):
             pytest.skip("batch normalisation")
-        drops = inspect.signature(NETWORKS[name][0]).parameters.keys() & {"drop_rate", "drop_path_rate", "attn_drop_rate"}
+        drops = inspect.signature(NETWORKS[name][0]).parameters.keys() & {
+            "drop_rate",
+            "drop_path_rate",
+            "attn_drop_rate",
+        }
         network, x = build(name, **dict.fromkeys(drops, 0.0)), image()
         torch.testing.assert_close(network.train()(x), network.eval()(x))
 

@@ -138,8 +138,12 @@ def _volume(preset: Preset) -> list[Config]:
     return [
         *_orient_and_resize(PAIR, ["trilinear", "nearest"]),
         *_intensity(preset),
-        {"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]},
+        _cast(),
     ]
+
+
+def _cast() -> Config:
+    return {"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]}
 
 
 def _padded(size: str = "@img_size") -> Config:
@@ -156,6 +160,7 @@ def _robust_preprocessing(preset: Preset, augmentation: list[Config]) -> Config:
     The centre of a crop is a pixel of a class that is drawn evenly from those of the picture.
     """
     untracked, off = f"{WORKFLOW}.Untracked", "$not workflow.truth(@balanced_sampling)"
+    augmentation = [*augmentation, _cast()]  # only what was turned is a label of floating-point numbers
     if preset.volumes:
         return compose(load_case(), *_volume(preset), {"_target_": untracked, "transforms": augmentation})
     found = {

@@ -202,6 +202,7 @@ def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None
         for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
             assert parser.get_parsed_content(part) is not None
         parser.read_config(config_paths(bundle, "train", f"presets/{name}", "evaluate", f"presets/{name}_paper"))
+        parser.update({"dataset_dir": str(data_dirs[preset.kind])})  # whose classes are counted
         for part in ("validate::preprocessing", "validate::inferer", "validate::postprocessing"):
             assert parser.get_parsed_content(part) is not None
         assert parser["validate"]["scores"]["protocol"] == "paper"

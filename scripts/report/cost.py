@@ -28,7 +28,7 @@ def network_arguments(run: Run) -> tuple[type, dict[str, Any]] | None:
         return None
     parser = ConfigParser(train(bundle) | preset_overlay(bundle, run["preset"]))
     if not bundle.presets[run["preset"]].classes:
-        parser.update({"out_channels": 2})  # those of the data, which may not be here; their number costs next to nothing
+        parser.update({"out_channels": 2})  # the data, which have the number, may not be here; it costs next to nothing
     parser.update({key: value for key, value in run["options"].items() if key != "pretrained"})
     names = [name for name in parser["network_def"] if not name.startswith("_")]
     arguments = {name: parser.get_parsed_content(f"network_def::{name}") for name in names}

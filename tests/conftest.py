@@ -38,7 +38,10 @@ def micrograph_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data_dirs(ct_dir: Path, micrograph_dir: Path) -> dict[str, Path]:
     """A tiny data set for every kind of preset."""
-    return {"ct": ct_dir, "mr": ct_dir, "micrograph": micrograph_dir}
+    return {
+        **dict.fromkeys(("ct", "mr", "volume"), ct_dir),
+        **dict.fromkeys(("micrograph", "picture"), micrograph_dir),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from monai.transforms import LoadImage
 
 import networks
 from networks.state_dicts import read_weights
+from networks.workflow.data import read_dataset_json
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
@@ -64,7 +65,8 @@ def check_prediction(folder: Path, image_path: Path, classes: int) -> None:
 
 @pytest.mark.parametrize(
     ("bundle", "name"),
-    [(BY_NAME["swin_unet"], name) for name in ("synapse", "acdc", "nasa_super")] + [(BY_NAME["cs_unet"], "nasa_ebc")],
+    [(BY_NAME["swin_unet"], name) for name in ("synapse", "acdc", "nasa_super", "robust_pictures")]
+    + [(BY_NAME["cs_unet"], name) for name in ("nasa_ebc", "robust_volumes")],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_presets_train_evaluate_infer(
@@ -75,6 +77,7 @@ def test_presets_train_evaluate_infer(
     data = data_dirs[preset.kind]
     # the phantom of the CT stands in for the MR: its labels need all of its classes
     classes = {"out_channels": 9} if preset.kind == "mr" else {}
+    number = len(read_dataset_json(str(data))["labels"]) if preset.recipe.robust else len(preset.classes) + 1
     train, infer = config_paths(bundle, "train", f"presets/{name}"), config_paths(bundle, "inference")
     infer += config_paths(bundle, f"presets/{name}_inference")
     options = training_overrides(bundle, tmp_path, data, epochs=1, val_interval=1, **classes)
@@ -82,7 +85,7 @@ def test_presets_train_evaluate_infer(
     run([*train, *config_paths(bundle, "evaluate")], "train", **options)
     run(infer, "inference", **tiny_overrides(bundle, tmp_path, data, **classes))
     item = json.loads((data / "dataset.json").read_text())["test"][0]
-    check_prediction(tmp_path / "eval", data / item["image"], classes.get("out_channels", len(preset.classes) + 1) - 1)
+    check_prediction(tmp_path / "eval", data / item["image"], classes.get("out_channels", number) - 1)
 
 
 @every_bundle
@@ -194,11 +197,12 @@ def test_presets_instantiate(bundle: Bundle, data_dirs: dict[str, Path]) -> None
         parser = ConfigParser()
         parser.read_config(config_paths(bundle, "train", f"presets/{name}"))
         # a balanced loss reads the data, so that they have to fit
-        sizes = {"img_size": [48, 48]} if preset.kind == "micrograph" else {}
+        sizes = {} if preset.volumes else {"img_size": [48, 48]}
         parser.update({**tiny_network(bundle), "dataset_dir": str(data_dirs[preset.kind]), **sizes})
         for part in ("optimizer", "loss", "train::preprocessing", "validate::preprocessing", "validate::inferer"):
             assert parser.get_parsed_content(part) is not None
         parser.read_config(config_paths(bundle, "train", f"presets/{name}", "evaluate", f"presets/{name}_paper"))
+        parser.update({"dataset_dir": str(data_dirs[preset.kind])})  # whose classes are counted
         for part in ("validate::preprocessing", "validate::inferer", "validate::postprocessing"):
             assert parser.get_parsed_content(part) is not None
         assert parser["validate"]["scores"]["protocol"] == "paper"
@@ -217,6 +221,8 @@ def test_networks_can_be_built_as_configured(bundle: Bundle) -> None:
         ids = contents["train"] | overlay
         keys = ("in_channels", "out_channels", "img_size", *bundle.options)
         arguments.append({key: ids[key] for key in keys if key != "drop_path_rate"})
+        if isinstance(ids["out_channels"], str):  # as many as the data set has
+            arguments[-1]["out_channels"] = 3
     for number, kwargs in enumerate(arguments):
         if kwargs not in arguments[:number]:
             getattr(networks, bundle.network)(**kwargs)

@@ -142,6 +142,23 @@ def test_pictures_equal_the_bundles_inference(micrograph_dir: Path, tmp_path: Pa
     assert np.array_equal(label.squeeze().T, np.asarray(Image.open(tmp_path / "out" / name)))
 
 
+def test_flips_at_test_time_are_those_of_the_bundles_inference(
+    images: Path, volumes: dict[str, Any], tmp_path: Path
+) -> None:
+    run(
+        config_paths(VOLUMES, "inference"),
+        "inference",
+        dataset_dir=str(images / "a"),
+        output_dir=str(tmp_path / "own"),
+        tta="true",
+        **volumes,
+    )
+    call(images / "a", tmp_path / "out", bundle="unet", tta=True, **volumes)
+    call(images / "a", tmp_path / "plain", bundle="unet", **volumes)
+    assert labels_of(tmp_path / "out") == files_of(tmp_path / "own")
+    assert labels_of(tmp_path / "out") != labels_of(tmp_path / "plain")
+
+
 def test_one_file_to_one_file(images: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
     call(images / "three.nii.gz", tmp_path / "new" / "label.nii.gz", bundle="unet", **volumes)
     call(images / "three.nii.gz", tmp_path / "folder", bundle="unet", **volumes)

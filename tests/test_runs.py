@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import SaveImage
 from torch import nn
 from torch.optim import SGD, lr_scheduler
@@ -50,6 +51,7 @@ SCHEDULES: dict[str, Callable[[SGD, int], lr_scheduler.LRScheduler]] = {
     "warm-up": lambda o, n: lr_scheduler.SequentialLR(
         o, [lr_scheduler.LinearLR(o, total_iters=2), lr_scheduler.PolynomialLR(o, n - 2)], [2]
     ),
+    "warm-up and cosine": lambda o, n: WarmupCosineSchedule(o, round(0.2 * n), n, warmup_multiplier=0.01),
     "chained": lambda o, n: lr_scheduler.ChainedScheduler(
         [lr_scheduler.LinearLR(o, total_iters=2), lr_scheduler.PolynomialLR(o, n)]
     ),

@@ -118,6 +118,11 @@ def _is_device(value: Any) -> bool:
     return device.type != "cuda" or (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count())
 
 
+def one_of(*texts: str) -> Kind:
+    """One of some texts."""
+    return Kind(f"{', '.join(texts[:-1])} or {texts[-1]}", lambda v: isinstance(v, str) and v in texts)
+
+
 TRUTH = Kind("true or false", _is_truth)
 PATH = Kind("a path", lambda v: (isinstance(v, str) and bool(v.strip())) or hasattr(v, "__fspath__"))
 TEXT = Kind("a text", lambda v: isinstance(v, str) and bool(v.strip()))
@@ -173,9 +178,15 @@ IDS = {
         "else 0 and 65535",
         optional=True,
     ),
-    "intensity_range": Id(increasing(), "CT numbers (HU) that become 0 and 1; values beyond are clipped"),
+    "intensity_range": Id(
+        increasing(),
+        "values, such as CT numbers (HU), that become 0 and 1; values beyond are clipped. In the robust presets they "
+        "become -2 and 2, and null, their default, normalises every image by itself",
+    ),
     "intensity_percentiles": Id(
-        increasing(0, 100), "percentiles of a volume's values that become 0 and 1; values beyond are clipped"
+        increasing(0, 100),
+        "percentiles of an image's values that become 0 and 1; values beyond are clipped. The robust presets clip at "
+        "them where `intensity_range` is null, and bring the image to mean 0 and deviation 1",
     ),
     "img_size": Id(SIDES, "height and width that the network sees: slices are resized to it, pictures cropped"),
     "epochs": Id(whole(1), "passes over the training data"),
@@ -189,6 +200,27 @@ IDS = {
     "val_interval": Id(whole(1), "epochs between validations"),
     "sw_batch_size": Id(whole(1), "slices or windows at once in validation and inference"),
     "crops_per_image": Id(whole(1), "random crops of every picture per epoch"),
+    "slices_per_epoch": Id(whole(1), "slices that are drawn from all volumes per epoch"),
+    "balanced_sampling": Id(
+        TRUTH,
+        "draw slices with and without foreground equally often, and centres of crops from every class equally often",
+    ),
+    "spatial_augmentation": Id(TRUTH, "turn, scale and shift half of the training's slices and crops a little"),
+    "flips": Id(
+        one_of("all", "horizontal", "none"),
+        "mirror slices and crops in training: along both axes and with quarter turns, left to right only, or not",
+    ),
+    "intensity_augmentation": Id(
+        TRUTH, "vary brightness, contrast, gamma, sharpness, noise and resolution of the training's images"
+    ),
+    "balanced_loss": Id(TRUTH, "weigh classes in the cross-entropy by the inverse square root of their frequency"),
+    "warm_up": Id(number(0, 0.9), "share of the steps in which the learning rate rises before it falls as a cosine"),
+    "max_grad_norm": Id(number(0), "norm to which larger gradients are scaled down; 0 leaves them as they are"),
+    "ema_momentum": Id(
+        number(0, 0.5),
+        "share of every step's weights in their moving average, which is validated and kept; 0 keeps the last weights",
+    ),
+    "tta": Id(TRUTH, "average the logits of every slice or window and of its flips along both axes: four passes"),
     "pretrained": Id(
         SOURCES,
         "file, or timm model name, with weights to start from, or a list of them, one for each encoder",

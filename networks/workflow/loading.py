@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from ignite import distributed as idist
-from monai.data import CacheDataset
+from monai.data import CacheDataset, get_track_meta, set_track_meta
 from monai.transforms import Compose, MapTransform
 from tqdm import tqdm
 
@@ -52,6 +52,22 @@ class LoadCased(MapTransform):
         if voxels is not None:
             self.voxels[data["label"]] = voxels
         return {**data, "image": image.float(), **({} if label is None else {"label": label})}
+
+
+class Untracked(Compose):
+    """Transforms one after the other, without MONAI's record of what was done to an image.
+
+    Nothing in a training is inverted, and keeping the record costs as much as random transforms of a crop do.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Compose``, with plain tensors for ``MetaTensor``s."""
+        before = get_track_meta()
+        set_track_meta(False)
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            set_track_meta(before)
 
 
 class CaseDataset(CacheDataset):
@@ -105,12 +121,13 @@ def voxels_of(transform: Compose, cases: Sequence[Pair]) -> torch.Tensor:
     return torch.stack([known[path] for path in paths]).sum(dim=0)
 
 
-def balanced_weights(dataset: Any) -> torch.Tensor:
+def balanced_weights(dataset: Any, power: float = 1.0) -> torch.Tensor:
     """Weights (classes,) that give every class the same share of a cross-entropy: 1 / frequency, mean 1.
 
     Args:
         dataset: one whose ``voxels`` are those per class of its labels; a class that no label has gets weight 0.
+        power: of the inverse frequencies; 0.5 keeps a very rare class from outweighing all others together.
     """
     counts = dataset.voxels.double()
-    weights = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), 0)
+    weights = torch.where(counts > 0, (counts.sum() / counts.clamp(min=1)) ** power, 0)
     return (weights / weights.mean()).float()

@@ -32,6 +32,9 @@ class SliceDataset(Randomizable, Dataset):
         transform: its deterministic part yields volumes (C, X, Y, Z), its random part gets slices (C, X, Y).
         cache_rate: share of the volumes to keep in memory, 0 to 1.
         cache_dir: parent of the temporary folder, the system's by default; gone when the data set is.
+        slices_per_epoch: draw so many slices at random, with replacement, instead of each once; data sets of any size
+            then have epochs of the same length.
+        foreground_share: chance that a slice that is drawn has foreground; by default that of the data set.
 
     Each item is ``{"image": (C, X, Y) float tensor, "label": (1, X, Y) tensor}``.
 
@@ -45,6 +48,8 @@ class SliceDataset(Randomizable, Dataset):
         transform: Compose,
         cache_rate: float = 1.0,
         cache_dir: str | None = None,
+        slices_per_epoch: int | None = None,
+        foreground_share: float | None = None,
     ) -> None:
         if not data:
             raise UserError("The list of volumes is empty; expected at least one pair of image and label.")
@@ -62,12 +67,14 @@ class SliceDataset(Randomizable, Dataset):
         for i, pair in enumerate(progress):
             volume = self._prepare(pair)
             self._volumes.append(volume if i < in_memory else self._to_disk(volume, i))
-        lengths = [len(volume["image"]) for volume in self._volumes]
-        self._ends = np.cumsum(lengths)
+        self._ends = np.cumsum([len(volume["image"]) for volume in self._volumes])
+        self._slices_per_epoch, self._foreground_share = slices_per_epoch, foreground_share
+        self._with, self._without = self._by_foreground() if foreground_share is not None else ((), ())
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "SliceDataset":
-        """Seed the random transforms."""
+        """Seed the random transforms and the draws."""
         self.transform.set_random_state(seed, state)
+        super().set_random_state(seed, state)
         return self
 
     @property
@@ -76,15 +83,28 @@ class SliceDataset(Randomizable, Dataset):
         return voxels_of(self.transform, self.data)
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._slices_per_epoch or int(self._ends[-1])
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not 0 <= index < len(self):
             raise IndexError(index)
+        if self._slices_per_epoch:
+            index = self._drawn()
         volume = int(np.searchsorted(self._ends, index, side="right"))
         z = index - (int(self._ends[volume - 1]) if volume else 0)
         item = {key: torch.from_numpy(np.array(array[z])) for key, array in self._volumes[volume].items()}
         return self.transform(item, start=self._first_random)
+
+    def _drawn(self) -> int:
+        """The number of a random slice."""
+        if not (len(self._with) and len(self._without)):
+            return int(self.R.randint(self._ends[-1]))
+        return int(self.R.choice(self._with if self.R.random() < self._foreground_share else self._without))
+
+    def _by_foreground(self) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of the slices with foreground, and of those without."""
+        has_foreground = np.concatenate([volume["label"].any(axis=(1, 2, 3)) for volume in self._volumes])
+        return np.flatnonzero(has_foreground), np.flatnonzero(~has_foreground)
 
     def _prepare(self, pair: Pair) -> dict[str, np.ndarray]:
         volume = self.transform({key: pair[key] for key in KEYS}, end=self._first_random, threading=True)

@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
 from monai.data import MetaTensor
 from monai.data.utils import set_rnd
+from monai.engines import IterationEvents
 from monai.handlers import from_engine
 from monai.inferers import Inferer
 from monai.utils import set_determinism
@@ -95,6 +96,32 @@ class EpochSeed:
         seed = (self.seed + 1) * 1_000_003 + engine.state.epoch * idist.get_world_size() + idist.get_rank()
         set_determinism(seed % 2**32)
         set_rnd(self.dataloader.dataset, seed=seed % 2**32)
+
+
+class ClipGradients:
+    """Scale the gradients of a step down to a norm, over all parameters together, where it is larger.
+
+    Args:
+        optimizer: whose parameters have the gradients.
+        max_norm: the norm; 0 leaves the gradients as they are.
+    """
+
+    def __init__(self, optimizer: Optimizer, max_norm: float) -> None:
+        self.optimizer, self.max_norm = optimizer, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to MONAI's trainer."""
+        if self.max_norm > 0:
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        done = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        if done % engine.accumulation_steps and done < engine.state.epoch_length:
+            return  # the optimizer does not step yet, and the scaler can be asked once per step only
+        if engine.scaler is not None:  # mixed precision: the norm is that of the gradients without its factor
+            engine.scaler.unscale_(self.optimizer)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.max_norm)
 
 
 class StopOnNan:

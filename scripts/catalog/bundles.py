@@ -12,6 +12,7 @@ from scripts.catalog.recipes import (
     acdc,
     ct_phantom,
     nasa,
+    robust,
     synapse,
     transunet_line,
 )
@@ -111,7 +112,7 @@ BASELINE_SOURCE = "TransUNet's recipe, which its paper also used for what it com
 RESNET50 = {"encoder_name": "resnet50"}
 BASELINE_SYNAPSE = transunet_line(150, 24, 0.01, (0.5, 0.5), RESNET50)
 
-BUNDLES = [
+_PUBLISHED = [
     Bundle(
         name="swin_unet",
         network="SwinUnet",
@@ -355,4 +356,9 @@ BUNDLES = [
     ),
 ]
 
+# our own recipe trains the network with the options that its paper's has
+BUNDLES = [
+    replace(bundle, presets={**bundle.presets, **robust(next(iter(bundle.presets.values())).recipe.options)})
+    for bundle in _PUBLISHED
+]
 BY_NAME = {bundle.name: bundle for bundle in BUNDLES}

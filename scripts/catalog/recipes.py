@@ -11,6 +11,7 @@ from scripts.catalog.augmentation import (
     micrograph_augmentation,
     mild_augmentation,
     paper_augmentation,
+    robust_augmentation,
 )
 
 ADAM = {"_target_": "torch.optim.Adam"}
@@ -30,8 +31,10 @@ class Recipe:
         optimizer: class and arguments, without parameters and learning rate.
         augmentation: builds the random transforms.
         loss_weights: of cross-entropy and Dice.
-        decay: of the learning rate per step, "polynomial" to zero or "constant".
+        decay: of the learning rate per step, "polynomial" to zero, "constant", or "cosine" to zero after a warm-up.
         balanced: whether the cross-entropy weighs classes by their rarity.
+        robust: whether it has what ids of its own switch off: clipped gradients, an average of the weights, images
+            that are normalised one by one, balanced sampling and loss.
         options: network options that are ids of their own.
         extra: other top-level ids.
     """
@@ -45,6 +48,7 @@ class Recipe:
     loss_weights: tuple[float, float] = (0.4, 0.6)
     decay: str = "polynomial"
     balanced: bool = False
+    robust: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -54,9 +58,9 @@ class Preset:
     """A recipe for one data set: an overlay config, merged after ``train.json``.
 
     Attributes:
-        kind: "ct" or "mr" (volumes, sliced axially) or "micrograph" (pictures, in random crops).
+        kind: "ct", "mr" or, for any data set, "volume" (sliced axially); "micrograph" or "picture" (in random crops).
         recipe: the training.
-        classes: names without background.
+        classes: names without background; none for those of the data set that is trained on.
         source: whose recipe it is.
     """
 
@@ -68,7 +72,7 @@ class Preset:
     @property
     def volumes(self) -> bool:
         """Whether images are volumes."""
-        return self.kind != "micrograph"
+        return self.kind not in ("micrograph", "picture")
 
 
 def ct_phantom(
@@ -143,4 +147,41 @@ def nasa(options: dict[str, Any] | None = None) -> dict[str, Preset]:
     return {
         "nasa_super": Preset("micrograph", recipe(micrograph_augmentation), PRECIPITATES, source),
         "nasa_ebc": Preset("micrograph", recipe(horizontal_flips), COATING, source),
+    }
+
+
+def robust(options: dict[str, Any]) -> dict[str, Preset]:
+    """This project's own recipe for any volumes and any pictures: the same for all networks but for their options."""
+
+    def recipe(**ids: Any) -> Recipe:
+        parts = {
+            "balanced_sampling": True,
+            "spatial_augmentation": True,
+            "flips": "all",
+            "intensity_augmentation": True,
+            "balanced_loss": True,
+            "warm_up": 0.05,
+            "max_grad_norm": 1.0,
+            "ema_momentum": 0.001,
+        }
+        return Recipe(
+            img_size=224,
+            epochs=100,
+            batch_size=16,
+            learning_rate=0.0005,
+            optimizer=ADAMW,
+            augmentation=robust_augmentation,
+            loss_weights=(0.5, 0.5),
+            decay="cosine",
+            balanced=True,
+            robust=True,
+            options=options,
+            extra={**parts, **ids},
+        )
+
+    source = "no paper: this project's own for any data set (`docs/training.md` of the repository)"
+    return {
+        # anatomy keeps its sides
+        "robust_volumes": Preset("volume", recipe(slices_per_epoch=2000, flips="none"), (), source),
+        "robust_pictures": Preset("picture", recipe(crops_per_image=8), (), source),
     }

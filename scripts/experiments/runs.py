@@ -180,7 +180,7 @@ class RunFolder:
         configs = f"bundles/{run.bundle}/configs"
         preset = f"{configs}/presets/{run.preset}"
         options: dict[str, Any] = {
-            **{key: value for key, value in run.options.items() if step != PREDICT or self._is_for_inference(key)},
+            **{key: value for key, value in run.options.items() if self._takes(step, key)},
             "dataset_dir": str(Path(run.dataset_dir).resolve()),
             "ckpt_dir": str(self.path.resolve() / "models"),
             "output_dir": str(self.path.resolve() / "eval"),
@@ -203,13 +203,18 @@ class RunFolder:
         values = [part for key, value in options.items() for part in (f"--{key}", _text(value))]
         return [name, "--config_file", str(files), *values]
 
-    def _is_for_inference(self, key: str) -> bool:
-        folder = ROOT / "bundles" / self.run.bundle / "configs"
-        names = ("inference.json", f"presets/{self.run.preset}_inference.json")
-        return any(key.split("::")[0] in json.loads((folder / name).read_text(encoding="utf-8")) for name in names)
+    def _takes(self, step: str, key: str) -> bool:
+        """Whether an option goes to a step: an evaluation takes all, a training not those of evaluations alone."""
+        key = key.split("::")[0]
+        if step == PREDICT:
+            return key in self._config("inference") or key in self._config(f"presets/{self.run.preset}_inference")
+        return step != TRAIN or key not in self._config("evaluate") or key in self._config("train") | self._preset()
 
     def _preset(self) -> dict[str, Any]:
-        path = ROOT / "bundles" / self.run.bundle / "configs" / "presets" / f"{self.run.preset}.json"
+        return self._config(f"presets/{self.run.preset}")
+
+    def _config(self, name: str) -> dict[str, Any]:
+        path = ROOT / "bundles" / self.run.bundle / "configs" / f"{name}.json"
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _scores(self, split: str) -> Path:

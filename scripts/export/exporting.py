@@ -103,7 +103,10 @@ def export(
             "bundle": config.name,
             "bundle_version": config.metadata["version"],
             "preset": preset,
-            "options": {key: value for key, value in options.items() if key not in LOCATIONS},
+            "options": {
+                "out_channels": config["out_channels"],  # which the preset may have read from beside the weights
+                **{key: value for key, value in options.items() if key not in LOCATIONS},
+            },
             "files": {file: file_hash(folder / file) for file in runtime.files},
             "input": {
                 "name": INPUT,

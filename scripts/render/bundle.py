@@ -30,6 +30,15 @@ args=(sys.stdout,)
 [formatter_plain]
 format=%(asctime)s %(levelname)s %(message)s
 """
+MODALITIES = {"ct": "CT", "mr": "MR", "volume": "any", "micrograph": "SEM", "picture": "any"}
+IMAGES = {
+    "ct": "one CT slice",
+    "mr": "one MR slice",
+    "volume": "one slice of a volume",
+    "micrograph": "one micrograph",
+    "picture": "one picture",
+}
+FORMATS = {"ct": "hounsfield", "mr": "magnitude", "volume": "any", "micrograph": "RGB", "picture": "RGB"}
 NO_WEIGHTS = "This bundle carries no trained weights."
 
 
@@ -70,8 +79,8 @@ def metadata(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, Any]:
         "authors": "The authors of this repository; architecture by " + bundle.paper.authors,
         "copyright": "Copyright (c) the authors of this repository; Apache License 2.0",
         "data_source": "Without a data set: a phantom that this bundle writes",
-        "data_type": "nibabel" if preset.kind == "ct" else "png",
-        "image_classes": "one CT slice" if preset.kind == "ct" else "one micrograph",
+        "data_type": "nibabel" if preset.volumes else "png",
+        "image_classes": IMAGES[preset.kind],
         "label_classes": "class numbers in one channel",
         "pred_classes": "one channel of logits per class",
         "eval_metrics": {},
@@ -82,8 +91,8 @@ def metadata(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, Any]:
             "inputs": {
                 "image": {
                     "type": "image",
-                    "format": "hounsfield" if preset.kind == "ct" else "RGB",
-                    "modality": "CT" if preset.kind == "ct" else "SEM",
+                    "format": FORMATS[preset.kind],
+                    "modality": MODALITIES[preset.kind],
                     "num_channels": channels,
                     "spatial_shape": [size, size],
                     "dtype": "float32",

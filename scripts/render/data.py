@@ -4,6 +4,8 @@ from scripts.catalog.augmentation import PAIR, Config, compose
 from scripts.catalog.recipes import Preset
 
 WORKFLOW = "networks.workflow"
+# half as large again as what the network sees, so that a turned crop has content in its corners
+TURNED = "$[3 * side // 4 * 2 for side in @img_size] if workflow.truth(@spatial_augmentation) else @img_size"
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -46,24 +48,26 @@ def oriented_image(preset: Preset) -> list[Config]:
 def train_preprocessing(preset: Preset) -> Config:
     """Deterministic transforms of image and label, then the recipe's random ones."""
     augmentation = preset.recipe.augmentation()
+    if preset.recipe.robust:
+        return _robust_preprocessing(preset, augmentation)
     if preset.volumes:
-        fixed = [load_case(), *_orient_and_resize(PAIR, ["trilinear", "nearest"]), *_intensity(preset)]
-        fixed.append({"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]})
-        return compose(*fixed, *augmentation)
-    fixed = [load_case(), *_intensity(preset)]
-    fixed.append({"_target_": "SpatialPadd", "keys": PAIR, "spatial_size": "@img_size", "mode": "symmetric"})
-    crop = {"_target_": "RandSpatialCropd", "keys": PAIR, "roi_size": "@img_size", "random_size": False}
-    return compose(*fixed, crop, *augmentation)
+        return compose(load_case(), *_volume(preset), *augmentation)
+    return compose(load_case(), *_intensity(preset), _padded(), _crop(), *augmentation)
 
 
 def train_dataset(preset: Preset) -> Config:
     """Axial slices of volumes, or pictures several times per epoch for several crops of each."""
+    drawn = {
+        "slices_per_epoch": "@slices_per_epoch",
+        "foreground_share": "$0.5 if workflow.truth(@balanced_sampling) else None",
+    }
     if preset.volumes:
         return {
             "_target_": f"{WORKFLOW}.SliceDataset",
             "data": "$workflow.case_list(@datalist, 'training')",
             "transform": "@train::preprocessing",
             "cache_rate": "@cache_rate",
+            **(drawn if preset.recipe.robust else {}),
         }
     return {
         "_target_": f"{WORKFLOW}.CaseDataset",
@@ -129,7 +133,92 @@ def _orient_and_resize(keys: list[str], modes: list[str]) -> list[Config]:
     ]
 
 
+def _volume(preset: Preset) -> list[Config]:
+    """A volume and its label as slices are cut from them."""
+    return [
+        *_orient_and_resize(PAIR, ["trilinear", "nearest"]),
+        *_intensity(preset),
+        _cast(),
+    ]
+
+
+def _cast() -> Config:
+    return {"_target_": "CastToTyped", "keys": PAIR, "dtype": ["$torch.float32", "$torch.uint8"]}
+
+
+def _padded(size: str = "@img_size") -> Config:
+    return {"_target_": "SpatialPadd", "keys": PAIR, "spatial_size": size, "mode": "symmetric"}
+
+
+def _crop(size: str = "@img_size") -> Config:
+    return {"_target_": "RandSpatialCropd", "keys": PAIR, "roi_size": size, "random_size": False}
+
+
+def _robust_preprocessing(preset: Preset, augmentation: list[Config]) -> Config:
+    """``train_preprocessing`` whose every random part an id leaves out.
+
+    The centre of a crop is a pixel of a class that is drawn evenly from those of the picture.
+    """
+    untracked, off = f"{WORKFLOW}.Untracked", "$not workflow.truth(@balanced_sampling)"
+    augmentation = [*augmentation, _cast()]  # only what was turned is a label of floating-point numbers
+    if preset.volumes:
+        return compose(load_case(), *_volume(preset), {"_target_": untracked, "transforms": augmentation})
+    found = {
+        "_target_": "ClassesToIndicesd",
+        "_disabled_": off,
+        "keys": "label",
+        "num_classes": "@out_channels",
+        # found once per picture and kept; so many centres are as good as all
+        "max_samples_per_class": 10000,
+    }
+    balanced = {
+        "_target_": "RandCropByLabelClassesd",
+        "_disabled_": off,
+        "keys": PAIR,
+        "label_key": "label",
+        "indices_key": "label_cls_indices",
+        "spatial_size": TURNED,
+        "num_classes": "@out_channels",
+        "warn": False,
+    }
+    crops = [
+        balanced,
+        {**_crop(TURNED), "_disabled_": "$workflow.truth(@balanced_sampling)"},
+        {"_target_": "SelectItemsd", "keys": PAIR},
+    ]
+    random = {"_target_": untracked, "transforms": [*crops, *augmentation]}
+    return compose(load_case(), *_intensity(preset), _padded(TURNED), found, random)
+
+
+def _by_itself() -> list[Config]:
+    """An image normalised by itself or, with a range of values, like all others; MONAI's transforms, for archives."""
+    fixed = "$@intensity_range is not None"
+    return [
+        {
+            "_target_": "ClipIntensityPercentilesd",
+            "_disabled_": fixed,
+            "keys": "image",
+            "lower": "$@intensity_percentiles[0]",
+            "upper": "$@intensity_percentiles[1]",
+        },
+        {"_target_": "NormalizeIntensityd", "_disabled_": fixed, "keys": "image"},
+        {
+            "_target_": "ScaleIntensityRanged",
+            "_disabled_": "$@intensity_range is None",
+            "keys": "image",
+            "a_min": "$(@intensity_range or [0, 1])[0]",
+            "a_max": "$(@intensity_range or [0, 1])[1]",
+            # about as wide as an image of deviation 1, for which the augmentation is made
+            "b_min": -2.0,
+            "b_max": 2.0,
+            "clip": True,
+        },
+    ]
+
+
 def _intensity(preset: Preset) -> list[Config]:
+    if preset.recipe.robust:
+        return _by_itself()
     if preset.kind == "mr":
         return [
             {

@@ -14,7 +14,11 @@ from scripts.render.bundle import NO_WEIGHTS, bundle_configs
 from scripts.render.data import Config
 from scripts.report.front import microstructure_table
 
-DECAY = {"polynomial": " with polynomial decay", "constant": ""}
+DECAY = {
+    "polynomial": " with polynomial decay",
+    "constant": "",
+    "cosine": " with warm-up and cosine decay",
+}
 PHANTOM_ONLY = (
     "Without a data set it trains on a phantom, which is for trying the software: no score on a phantom is evidence of "
     "accuracy."
@@ -179,10 +183,11 @@ def _recipe_text(preset: Preset) -> str:
     plateau = f"; at {second:g} after {patience} epochs without improvement, and stopped after as many more"
     plateau = plateau if patience else ""
     what = "volumes, axial slices" if preset.volumes else "pictures, random crops"
+    own = ", strong augmentation, clipped gradients, averaged weights, for any classes" * recipe.robust
     return (
         f"{what} at {recipe.img_size} x {recipe.img_size}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
         f"{recipe.optimizer['_target_'].rsplit('.', 1)[-1]} at {recipe.learning_rate:g}{DECAY[recipe.decay]}, "
-        f"{recipe.loss_weights[0]:g} {'balanced ' * recipe.balanced}CE + {recipe.loss_weights[1]:g} Dice{plateau}"
+        f"{recipe.loss_weights[0]:g} {'balanced ' * recipe.balanced}CE + {recipe.loss_weights[1]:g} Dice{plateau}{own}"
     )
 
 

@@ -5,7 +5,7 @@ from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
-from scripts.render.shared import check, load_weights, more_options
+from scripts.render.shared import check, flipped, load_weights, more_options
 from scripts.render.training import train
 
 
@@ -21,6 +21,7 @@ def evaluate(bundle: Bundle) -> Config:
         "split": "test",
         "model": bundle.name,
         "tolerance": TOLERANCE,
+        "tta": False,
         "validate::dataset": {
             "_target_": "Dataset",
             "data": "$workflow.case_list(@datalist, @split)",
@@ -39,6 +40,8 @@ def evaluate(bundle: Bundle) -> Config:
             "seed": "@seed",
             "tolerance": "@tolerance",
         },
+        "validate::evaluator::network": "@network",
+        "validate::evaluator::inferer": flipped("@validate::inferer"),
         "validate::handlers": [load_weights(), {"_target_": f"{WORKFLOW}.EvaluationProgress"}, "@validate::scores"],
         "initialize": [
             "$workflow.report_errors()",
@@ -55,7 +58,7 @@ def evaluate(bundle: Bundle) -> Config:
 def preset_paper(preset: Preset) -> Config:
     """``presets/<data set>_paper.json``, merged after ``evaluate.json``: infers and scores as the data set's papers."""
     overlay: Config = {"validate::scores::protocol": "paper", "validate::evaluator::amp": False}
-    if preset.kind == "micrograph":
+    if not preset.volumes:
         overlay["validate::postprocessing"] = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
         return overlay
     return overlay | {

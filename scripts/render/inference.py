@@ -8,9 +8,11 @@ from scripts.render.shared import (
     AMP,
     DEFAULT_WORKERS,
     PIN,
+    TRAINED,
     check,
     common,
     data_ids,
+    flipped,
     load_weights,
     more_options,
     network,
@@ -32,8 +34,9 @@ def inference(bundle: Bundle) -> Config:
         "output_dir": "$@bundle_root + '/eval/predictions'",
         "ckpt_path": "$@ckpt_dir + '/model.pt'",
         "check_data": True,
-        **data_ids(preset),
+        **data_ids(preset, TRAINED),
         "amp": True,
+        "tta": False,
         "num_workers": DEFAULT_WORKERS,
         "sw_batch_size": 8,
         "img_size": [preset.recipe.img_size] * 2,
@@ -60,7 +63,7 @@ def inference(bundle: Bundle) -> Config:
             "device": "@device",
             "val_data_loader": "@dataloader",
             "network": "@network",
-            "inferer": "@inferer",
+            "inferer": flipped("@inferer"),
             "postprocessing": "@postprocessing",
             "val_handlers": "@handlers",
             "amp": AMP,
@@ -95,7 +98,7 @@ def inference_trt(bundle: Bundle) -> Config:
 
 def preset_inference(bundle: Bundle, preset: Preset) -> Config:
     """``presets/<data set>_inference.json``, merged after ``inference.json``."""
-    ids = preset_ids(bundle, preset)
+    ids = preset_ids(bundle, preset, TRAINED)
     known = inference(bundle).keys() | data_ids(preset).keys()
     overlay = {key: value for key, value in ids.items() if key in known}
     overlay |= more_options(overlay, inference(bundle))

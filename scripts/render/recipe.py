@@ -8,6 +8,9 @@ def loss(recipe: Recipe) -> Config:
     """Weighted cross-entropy and the papers' Dice: squared denominator, over the whole batch, with background."""
     ce, dice = recipe.loss_weights
     balanced = "$workflow.balanced_weights(@train::dataset).to(@device)"
+    if recipe.robust:
+        weights = "workflow.balanced_weights(@train::dataset, power=0.5).to(@device)"
+        balanced = f"${weights} if workflow.truth(@balanced_loss) else None"
     return {
         "_target_": "DiceCELoss",
         **({"weight": balanced} if recipe.balanced else {}),
@@ -23,13 +26,22 @@ def loss(recipe: Recipe) -> Config:
 
 
 def lr_scheduler(recipe: Recipe) -> Config:
-    """Polynomial decay per step, or a rate that only ``Plateau`` changes."""
+    """Decay per step, or a rate that only ``Plateau`` changes."""
+    steps = "@epochs * len(@train::dataloader)"
     if recipe.decay == "constant":
         return {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0}
+    if recipe.decay == "cosine":
+        return {
+            "_target_": "monai.optimizers.WarmupCosineSchedule",
+            "optimizer": "@optimizer",
+            "warmup_steps": f"$round(@warm_up * {steps})",
+            "t_total": f"${steps}",
+            "warmup_multiplier": 0.01,
+        }
     return {
         "_target_": "torch.optim.lr_scheduler.PolynomialLR",
         "optimizer": "@optimizer",
-        "total_iters": "$@epochs * len(@train::dataloader)",
+        "total_iters": f"${steps}",
         "power": 0.9,
     }
 

@@ -1,6 +1,6 @@
 """What the configs of a bundle share: ids with their defaults, the network, the check of the data."""
 
-from collections.abc import Iterable
+from typing import Any
 
 from networks.workflow.ids import IDS
 from scripts.catalog.bundles import Bundle
@@ -8,11 +8,20 @@ from scripts.catalog.recipes import Preset, Recipe
 from scripts.render.data import WORKFLOW, Config
 
 PHANTOM = {"ct": "ct", "micrograph": "precipitate"}
-DATASET_DIR = {"ct": "data/ct_phantom", "mr": "data/mr", "micrograph": "data/precipitate_phantom"}
+DATASET_DIR = {
+    "ct": "data/ct_phantom",
+    "mr": "data/mr",
+    "volume": "data/volumes",
+    "micrograph": "data/precipitate_phantom",
+    "picture": "data/pictures",
+}
 AMP = "$workflow.truth(@amp) and 'cuda' in str(@device)"
 PIN = "$'cuda' in str(@device)"
 DEFAULT_WORKERS = "$workflow.default_workers(@device)"
-CHANNELS = {"ct": 1, "mr": 1, "micrograph": 3}
+CHANNELS = {"ct": 1, "mr": 1, "volume": 1, "micrograph": 3, "picture": 3}
+# of the data set that is trained on, and of the training whose weights are used, where a preset has no classes
+COUNTED = "$workflow.count_classes(@dataset_dir)"
+TRAINED = "$workflow.trained_classes(@ckpt_path)"
 
 
 def network(bundle: Bundle) -> Config:
@@ -37,18 +46,22 @@ def common(bundle: Bundle) -> Config:
     }
 
 
-def data_ids(preset: Preset) -> Config:
-    ids: Config = {"in_channels": CHANNELS[preset.kind], "out_channels": len(preset.classes) + 1}
-    if preset.kind == "ct":
-        return {**ids, "spatial_dims": 3, "reader": None, "intensity_range": [-125, 275]}
-    if preset.kind == "mr":
-        return {**ids, "spatial_dims": 3, "reader": None, "intensity_percentiles": [0, 100]}
+def data_ids(preset: Preset, classes: str = COUNTED) -> Config:
+    """The ids of the data; ``classes`` is their number where the preset has none."""
+    ids: Config = {
+        "in_channels": CHANNELS[preset.kind],
+        "out_channels": len(preset.classes) + 1 if preset.classes else classes,
+    }
+    by_itself = {"intensity_range": None, "intensity_percentiles": [0.5, 99.5]}
+    if preset.volumes:
+        intensity = {"ct": {"intensity_range": [-125, 275]}, "mr": {"intensity_percentiles": [0, 100]}}
+        return {**ids, "spatial_dims": 3, "reader": None, **intensity.get(preset.kind, by_itself)}
     reader = {
         "_target_": f"{WORKFLOW}.PictureReader",
         "channels": "@in_channels",
         "window": "$@window or workflow.stored_window(@dataset_dir)",
     }
-    return {**ids, "spatial_dims": 2, "window": None, "reader": reader}
+    return {**ids, "spatial_dims": 2, "window": None, "reader": reader, **(by_itself if preset.recipe.robust else {})}
 
 
 def trained_ids(preset: Preset) -> list[str]:
@@ -71,9 +84,9 @@ def recipe_ids(recipe: Recipe) -> Config:
     }
 
 
-def preset_ids(bundle: Bundle, preset: Preset) -> Config:
+def preset_ids(bundle: Bundle, preset: Preset, classes: str = COUNTED) -> Config:
     default = data_ids(bundle.default)
-    data = {key: value for key, value in data_ids(preset).items() if default.get(key, ...) != value}
+    data = {key: value for key, value in data_ids(preset, classes).items() if default.get(key, ...) != value}
     recipe = recipe_ids(preset.recipe)
     return {**data, **{key: value for key, value in recipe.items() if key != "sw_batch_size"}}
 
@@ -100,11 +113,23 @@ def load_weights() -> Config:
     }
 
 
-def options(ids: Iterable[str]) -> Config:
+def flipped(inferer: str) -> str:
+    """An inferer, in the wrapper for flips if those are asked for: without them archives run without this package."""
+    return f"$workflow.FlipInferer({inferer}) if workflow.truth(@tta) else {inferer}"
+
+
+def options(ids: Config) -> Config:
     """The check of a run's options, all at once, before anything is built."""
-    return {"_target_": "networks.workflow.check_options", **{key: f"@{key}" for key in ids if key in IDS}}
+    checked = {key: _checked(key, value) for key, value in ids.items() if key in IDS}
+    return {"_target_": "networks.workflow.check_options", **checked}
 
 
 def more_options(overlay: Config, base: Config) -> Config:
-    """Entries of an overlay that check the ids which only it has."""
-    return {f"options::{key}": f"@{key}" for key in overlay if key in IDS and key not in base}
+    """Entries of an overlay that check the ids which only it has, or for which it alone takes null."""
+    checked = {key: _checked(key, value) for key, value in overlay.items() if key in IDS}
+    return {f"options::{key}": text for key, text in checked.items() if key not in base or text != f"@{key}"}
+
+
+def _checked(key: str, value: Any) -> str:
+    """What is checked of an id: only what is given, where a recipe knows what to do without."""
+    return "$@intensity_range or [0, 1]" if key == "intensity_range" and value is None else f"@{key}"

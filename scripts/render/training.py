@@ -1,6 +1,7 @@
 """Building the configs that train a network."""
 
 from scripts.catalog.bundles import Bundle
+from scripts.catalog.recipes import Preset, Recipe
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import loss, lr_scheduler, optimizer
@@ -54,6 +55,7 @@ def train(bundle: Bundle) -> Config:
         "loss": loss(recipe),
         "optimizer": optimizer(recipe),
         "lr_scheduler": lr_scheduler(recipe),
+        **(average() if recipe.robust else {}),
         "events": {"_target_": f"{WORKFLOW}.EventLog", "log_dir": "@log_dir"},
         "train": {
             "preprocessing": data.train_preprocessing(preset),
@@ -76,69 +78,7 @@ def train(bundle: Bundle) -> Config:
                 }
             ),
             "key_metric": {"train_mean_dice": _mean_dice()},
-            "handlers": [
-                {
-                    "_target_": f"{WORKFLOW}.EpochSeed",
-                    "seed": "@seed",
-                    "dataloader": "@train::dataloader",
-                },
-                {"_target_": f"{WORKFLOW}.StopOnNan"},
-                {"_target_": f"{WORKFLOW}.TrainingProgress", "optimizer": "@optimizer"},
-                {
-                    "_target_": "LrScheduleHandler",
-                    "lr_scheduler": "@lr_scheduler",
-                    "print_lr": False,
-                    "epoch_level": False,
-                },
-                {
-                    "_target_": "ValidationHandler",
-                    "validator": "@validate::evaluator",
-                    "epoch_level": True,
-                    "interval": "@val_interval",
-                },
-                {
-                    "_target_": f"{WORKFLOW}.Plateau",
-                    "optimizer": "@optimizer",
-                    "evaluator": "@validate::evaluator",
-                    "patience": "@patience",
-                    "second_learning_rate": "@second_learning_rate",
-                },
-                {
-                    "_target_": f"{WORKFLOW}.EpochLog",
-                    "path": "$@output_dir + '/metrics.csv'",
-                    "optimizer": "@optimizer",
-                    "evaluator": "@validate::evaluator",
-                    "class_names": "@class_names",
-                },
-                {
-                    "_target_": "TensorBoardStatsHandler",
-                    "_disabled_": NOT_FIRST,
-                    "summary_writer": "@events",
-                    "tag_name": "train_loss",
-                    "output_transform": "$monai.handlers.from_engine('loss', first=True)",
-                },
-                {
-                    "_target_": f"{WORKFLOW}.LastCheckpoint",
-                    "path": "$@ckpt_dir + '/last.pt'",
-                    "network": "@network",
-                    "evaluator": "@validate::evaluator",
-                    "resume": "@resume",
-                    "others": {"optimizer": "@optimizer", "lr_scheduler": "@lr_scheduler"},
-                },
-                {
-                    "_target_": f"{WORKFLOW}.FinalCheckpoint",
-                    "path": "$@ckpt_dir + '/model_final.pt'",
-                    "network": "@network",
-                },
-                {
-                    "_target_": f"{WORKFLOW}.KeepEarlier",
-                    "ckpt_dir": "@ckpt_dir",
-                    "output_dir": "@output_dir",
-                    "log_dir": "@log_dir",
-                    "resume": "@resume",
-                    "overwrite": "@overwrite",
-                },
-            ],
+            "handlers": train_handlers(recipe),
             "trainer": {
                 "_target_": "SupervisedTrainer",
                 "max_epochs": "@epochs",
@@ -178,28 +118,12 @@ def train(bundle: Bundle) -> Config:
                 {"_target_": "AsDiscreted", "keys": ["pred", "label"], "to_onehot": "@out_channels"},
             ),
             "key_metric": {"val_mean_dice": _mean_dice()},
-            "handlers": [
-                {
-                    "_target_": "TensorBoardStatsHandler",
-                    "_disabled_": NOT_FIRST,
-                    "summary_writer": "@events",
-                    "iteration_log": False,
-                },
-                {"_target_": f"{WORKFLOW}.OverlayWriter", "events": "@events"},
-                {
-                    "_target_": f"{WORKFLOW}.BestCheckpoint",
-                    "path": "$@ckpt_dir + '/model.pt'",
-                    "network": "@network",
-                    "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
-                    "validation=@validate::dataset::data)",
-                    "ids": {key: f"@{key}" for key in ("preset", *trained_ids(preset), "img_size", *bundle.options)},
-                },
-            ],
+            "handlers": validation_handlers(bundle, preset),
             "evaluator": {
                 "_target_": "SupervisedEvaluator",
                 "device": "@device",
                 "val_data_loader": "@validate::dataloader",
-                "network": "@network",
+                "network": kept(recipe),
                 "inferer": "@validate::inferer",
                 "postprocessing": "@validate::postprocessing",
                 "key_val_metric": "@validate::key_metric",
@@ -223,6 +147,110 @@ def train(bundle: Bundle) -> Config:
         "training": "%run",
     }
     return {**content, "options": options(content)}
+
+
+def train_handlers(recipe: Recipe) -> list[Config | str]:
+    """What follows a training: the steps, the validation, what is written, in this order."""
+    clip = {"_target_": f"{WORKFLOW}.ClipGradients", "optimizer": "@optimizer", "max_norm": "@max_grad_norm"}
+    return [
+        {
+            "_target_": f"{WORKFLOW}.EpochSeed",
+            "seed": "@seed",
+            "dataloader": "@train::dataloader",
+        },
+        {"_target_": f"{WORKFLOW}.StopOnNan"},
+        *([clip, "@average"] if recipe.robust else []),
+        {"_target_": f"{WORKFLOW}.TrainingProgress", "optimizer": "@optimizer"},
+        {
+            "_target_": "LrScheduleHandler",
+            "lr_scheduler": "@lr_scheduler",
+            "print_lr": False,
+            "epoch_level": False,
+        },
+        {
+            "_target_": "ValidationHandler",
+            "validator": "@validate::evaluator",
+            "epoch_level": True,
+            "interval": "@val_interval",
+        },
+        {
+            "_target_": f"{WORKFLOW}.Plateau",
+            "optimizer": "@optimizer",
+            "evaluator": "@validate::evaluator",
+            "patience": "@patience",
+            "second_learning_rate": "@second_learning_rate",
+        },
+        {
+            "_target_": f"{WORKFLOW}.EpochLog",
+            "path": "$@output_dir + '/metrics.csv'",
+            "optimizer": "@optimizer",
+            "evaluator": "@validate::evaluator",
+            "class_names": "@class_names",
+        },
+        {
+            "_target_": "TensorBoardStatsHandler",
+            "_disabled_": NOT_FIRST,
+            "summary_writer": "@events",
+            "tag_name": "train_loss",
+            "output_transform": "$monai.handlers.from_engine('loss', first=True)",
+        },
+        {
+            "_target_": f"{WORKFLOW}.LastCheckpoint",
+            "path": "$@ckpt_dir + '/last.pt'",
+            "network": "@network",
+            "evaluator": "@validate::evaluator",
+            "resume": "@resume",
+            "others": {
+                "optimizer": "@optimizer",
+                "lr_scheduler": "@lr_scheduler",
+                **({"average": "@average"} if recipe.robust else {}),
+            },
+        },
+        {
+            "_target_": f"{WORKFLOW}.FinalCheckpoint",
+            "path": "$@ckpt_dir + '/model_final.pt'",
+            "network": kept(recipe),
+        },
+        {
+            "_target_": f"{WORKFLOW}.KeepEarlier",
+            "ckpt_dir": "@ckpt_dir",
+            "output_dir": "@output_dir",
+            "log_dir": "@log_dir",
+            "resume": "@resume",
+            "overwrite": "@overwrite",
+        },
+    ]
+
+
+def validation_handlers(bundle: Bundle, preset: Preset) -> list[Config]:
+    """What becomes of a validation: the scores, a picture, the best weights with their record."""
+    return [
+        {
+            "_target_": "TensorBoardStatsHandler",
+            "_disabled_": NOT_FIRST,
+            "summary_writer": "@events",
+            "iteration_log": False,
+        },
+        {"_target_": f"{WORKFLOW}.OverlayWriter", "events": "@events"},
+        {
+            "_target_": f"{WORKFLOW}.BestCheckpoint",
+            "path": "$@ckpt_dir + '/model.pt'",
+            "network": kept(preset.recipe),
+            "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
+            "validation=@validate::dataset::data)",
+            "ids": {key: f"@{key}" for key in ("preset", *trained_ids(preset), "img_size", *bundle.options)},
+        },
+    ]
+
+
+def average() -> Config:
+    """The average of the weights, which is validated and kept."""
+    return {"average": {"_target_": f"{WORKFLOW}.WeightAverage", "network": "@network", "momentum": "@ema_momentum"}}
+
+
+def kept(recipe: Recipe) -> str:
+    """The network that is validated and kept."""
+    return "$@average.network" if recipe.robust else "@network"
 
 
 def multi_gpu_train(bundle: Bundle) -> Config:
@@ -275,6 +303,13 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
     overlay |= more_options(overlay, train(bundle))
     overlay |= {"loss": loss(recipe), "optimizer": optimizer(recipe), "lr_scheduler": lr_scheduler(recipe)}
     overlay["train::preprocessing"] = data.train_preprocessing(preset)
+    if recipe.robust:
+        overlay |= {
+            **average(),
+            "train::handlers": train_handlers(recipe),
+            "validate::handlers": validation_handlers(bundle, preset),
+            "validate::evaluator::network": kept(recipe),
+        }
     if preset.kind != bundle.default.kind:
         overlay |= {
             "train::dataset": data.train_dataset(preset),

@@ -26,7 +26,9 @@ def network_arguments(run: Run) -> tuple[type, dict[str, Any]] | None:
     if bundle is None or run["preset"] not in bundle.presets:
         return None
     opened = InferenceConfig(run["bundle"], run["preset"])
-    opened.override({key: value for key, value in run["options"].items() if key in opened})
+    # a preset for any data has as many classes as those, which may not be here; the number costs next to nothing
+    known = {} if bundle.presets[run["preset"]].classes else {"out_channels": 2}
+    opened.override({**known, **{key: value for key, value in run["options"].items() if key in opened}})
     arguments = {name: value for name, value in opened.resolved("network_def").items() if not name.startswith("_")}
     return getattr(networks, bundle.network), arguments
 

@@ -8,10 +8,13 @@ from scripts.catalog.bundles import VERSIONS, Bundle
 from scripts.render.data import Config
 from scripts.render.documents import bundle_readme
 
-KINDS = {"ct": "CT", "mr": "MR", "micrograph": "Microscopy"}
+KINDS = {"ct": "CT", "mr": "MR", "volume": "Volumes", "micrograph": "Microscopy", "picture": "Pictures"}
+BY_ITSELF = "normalised one by one, unless `intensity_range` is given"
 PREPARED = {
     "ct": "are reoriented to RAS, resized in the plane, clipped to `intensity_range` (HU) and scaled to 0..1",
     "mr": "are reoriented to RAS, resized in the plane and scaled to 0..1 between `intensity_percentiles`",
+    "volume": f"are reoriented to RAS, resized in the plane and {BY_ITSELF}",
+    "picture": f"are {BY_ITSELF}",
     "micrograph": "are normalised with the mean and standard deviation of ImageNet",
 }
 

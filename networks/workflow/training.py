@@ -121,7 +121,7 @@ class ClipGradients:
         if engine.scaler is not None:  # mixed precision: the norm is that of the gradients without its factor
             engine.scaler.unscale_(self.optimizer)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
 
 
 class StopOnNan:

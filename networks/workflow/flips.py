@@ -1,8 +1,9 @@
 """Test-time augmentation by flips."""
 
+from collections.abc import Callable
+
 import torch
 from monai.inferers import Inferer
-from torch import nn
 
 FLIPS = ((-1,), (-2,), (-2, -1))
 
@@ -18,7 +19,7 @@ class FlipInferer(Inferer):
         super().__init__()
         self.inferer = inferer
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """What the inferer makes of ``inputs`` with the mean in the network's place."""
 
         def mean(x: torch.Tensor, *args, **kwargs) -> torch.Tensor:

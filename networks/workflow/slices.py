@@ -68,8 +68,8 @@ class SliceDataset(Randomizable, Dataset):
             volume = self._prepare(pair)
             self._volumes.append(volume if i < in_memory else self._to_disk(volume, i))
         self._ends = np.cumsum([len(volume["image"]) for volume in self._volumes])
-        self._slices_per_epoch, self._foreground_share = slices_per_epoch, foreground_share
-        self._with, self._without = self._by_foreground() if foreground_share is not None else ((), ())
+        self._slices_per_epoch = slices_per_epoch
+        self._draws = None if foreground_share is None else self._by_foreground(foreground_share)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "SliceDataset":
         """Seed the random transforms and the draws."""
@@ -97,14 +97,16 @@ class SliceDataset(Randomizable, Dataset):
 
     def _drawn(self) -> int:
         """The number of a random slice."""
-        if not (len(self._with) and len(self._without)):
+        if self._draws is None:
             return int(self.R.randint(self._ends[-1]))
-        return int(self.R.choice(self._with if self.R.random() < self._foreground_share else self._without))
+        share, with_foreground, without = self._draws
+        return int(self.R.choice(with_foreground if self.R.random() < share else without))
 
-    def _by_foreground(self) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of the slices with foreground, and of those without."""
+    def _by_foreground(self, share: float) -> tuple[float, np.ndarray, np.ndarray] | None:
+        """The share and the numbers of the slices with foreground, and of those without; None if all are of a kind."""
         has_foreground = np.concatenate([volume["label"].any(axis=(1, 2, 3)) for volume in self._volumes])
-        return np.flatnonzero(has_foreground), np.flatnonzero(~has_foreground)
+        groups = np.flatnonzero(has_foreground), np.flatnonzero(~has_foreground)
+        return (share, *groups) if all(map(len, groups)) else None
 
     def _prepare(self, pair: Pair) -> dict[str, np.ndarray]:
         volume = self.transform({key: pair[key] for key in KEYS}, end=self._first_random, threading=True)

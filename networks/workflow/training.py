@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ignite import distributed as idist
@@ -114,9 +114,10 @@ class ClipGradients:
         if self.max_norm > 0:
             engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
-        done = (engine.state.iteration - 1) % engine.state.epoch_length + 1
-        if done % engine.accumulation_steps and done < engine.state.epoch_length:
+    def __call__(self, engine: Any) -> None:
+        length = engine.state.epoch_length or 1
+        done = (engine.state.iteration - 1) % length + 1
+        if done % engine.accumulation_steps and done < length:
             return  # the optimizer does not step yet, and the scaler can be asked once per step only
         if engine.scaler is not None:  # mixed precision: the norm is that of the gradients without its factor
             engine.scaler.unscale_(self.optimizer)

@@ -8,6 +8,7 @@ from typing import Any
 from networks.errors import UserError
 from networks.workflow.config_files import check_ids, config_ids
 from networks.workflow.errors import user_error
+from networks.workflow.files import parse_json
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCATIONS = ("bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir", "device")
@@ -100,6 +101,31 @@ class InferenceConfig:
                 "that it was trained with."
             )
         return {number: f"class {number}" if number else "background" for number in range(classes)}
+
+
+def as_trained(bundle: str, preset: str | None, options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Preset and options of a bundle's inference, with what the record beside the weights says where nothing was given.
+
+    A training writes such a record (``model.json``). It counts for its own preset, not for another that was asked for.
+
+    Raises:
+        UserError: as of :class:`InferenceConfig`; or the record is none.
+    """
+    config = InferenceConfig(bundle, preset, options)
+    path = Path(str(config["ckpt_path"])).with_suffix(".json")
+    if not path.is_file():
+        return preset, dict(options)
+    record = parse_json(path.read_text(encoding="utf-8"), path)
+    ids = record.get("ids") if isinstance(record, dict) else None
+    if not isinstance(ids, dict):
+        raise UserError(f"{path} is not the record of a training, which names its ids; remove it or train again.")
+    trained = ids.get("preset")
+    if not (config.folder / "configs" / "presets" / f"{trained}_inference.json").is_file():
+        trained = None  # a packed bundle's inference is that of the preset already
+    if preset not in (None, trained):
+        return preset, dict(options)
+    known = InferenceConfig(bundle, trained)
+    return trained, {**{key: value for key, value in ids.items() if key in known}, **options}
 
 
 def check_options(bundle: str, preset: str | None, options: Iterable[str]) -> list[Path]:

@@ -18,10 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
+from networks.errors import UserError
 from networks.workflow.checkpoints import save_atomically
+from networks.workflow.files import write_json
 from scripts.catalog.bundles import BY_NAME, Bundle
 from scripts.export.exporting import export
-from scripts.opened_bundle import InferenceConfig
+from scripts.opened_bundle import InferenceConfig, as_trained
 from scripts.predict.predicting import predict
 from tests.workflows import ROOT, config_paths, run, tiny_network
 
@@ -380,3 +382,27 @@ def test_killed_process(restarts: int, many: Path, volumes: dict[str, Any], tmp_
     assert len(labels) == 16 and len(set(labels.values())) == 1
     assert labels.items() >= done.items()
     assert not (output / "failed.csv").exists()
+
+
+def test_what_the_training_recorded_need_not_be_said(volumes: dict[str, Any], images: Path, tmp_path: Path) -> None:
+    """Sizes and the network's options are those of the weights; what is given counts more."""
+    weights = tmp_path / "weights" / "model.pt"
+    weights.parent.mkdir()
+    shutil.copy(volumes["ckpt_path"], weights)
+    inside = {key: value for key, value in volumes.items() if "::" in key}  # of the network's definition, no ids
+    ids = {key: value for key, value in volumes.items() if key not in ("ckpt_path", "device", *inside)} | {
+        "out_channels": 9
+    }
+    write_json(weights.with_suffix(".json"), {"ids": {"preset": None, **ids}})
+    call(images / "three.nii.gz", tmp_path / "said", bundle="unet", **volumes)
+    call(images / "three.nii.gz", tmp_path / "recorded", bundle="unet", ckpt_path=str(weights), device="cpu", **inside)
+    assert labels_of(tmp_path / "said") == labels_of(tmp_path / "recorded")
+    assert json.loads((tmp_path / "recorded" / "predictions.json").read_text())["options"]["img_size"] == [48, 48]
+    preset, options = as_trained("unet", None, {"ckpt_path": str(weights), "img_size": [64, 64]})
+    assert preset is None and options["img_size"] == [64, 64] and options["out_channels"] == 9
+    write_json(weights.with_suffix(".json"), {"ids": {**ids, "preset": "acdc", "out_channels": 4}})
+    assert as_trained("unet", None, {"ckpt_path": str(weights)})[0] == "acdc"
+    assert as_trained("unet", "synapse", {"ckpt_path": str(weights)}) == ("synapse", {"ckpt_path": str(weights)})
+    weights.with_suffix(".json").write_text("[]")
+    with pytest.raises(UserError, match=r"model\.json is not the record of a training"):
+        as_trained("unet", None, {"ckpt_path": str(weights)})

@@ -25,7 +25,8 @@ def predict(
     goes on after an interruption. Cases that failed are listed in ``failed.csv`` in the output folder, and the exit
     code is then 1.
 
-    Further options are ids of the inference config, such as ckpt_path, out_channels, img_size, sw_batch_size.
+    Further options are ids of the inference config, such as ckpt_path, out_channels, img_size, sw_batch_size. What the
+    record beside the weights (``model.json``) says of preset, sizes and classes need not be said again.
 
     Args:
         input: an image, a folder of images, a data set (its test list), or a folder with DICOM series.
@@ -34,7 +35,7 @@ def predict(
         runtime: torch, torchscript, onnx, torch_export, openvino or tensorrt; that of ``model`` by default, else torch.
         model: file that ``scripts.export`` wrote; by default the bundle's own for that runtime.
         format: nifti, png or dicom_seg; by default NIfTI for volumes, PNG for pictures, DICOM SEG for DICOM.
-        preset: data set whose preset of the inference config is used; that of ``model`` by default.
+        preset: data set whose preset of the inference config is used; by default that of ``model``, or of the training.
         labels: ``dataset.json`` with the class names for DICOM SEG, where they are not the bundle's own.
         overlays: also write ``<name>_overlay.png``: the image, and the label map over it.
         overwrite: remove existing results of these cases and start anew.

@@ -21,7 +21,7 @@ from networks.workflow.stopping import saying
 from scripts import command_line
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, load_model
-from scripts.opened_bundle import LOCATIONS, InferenceConfig
+from scripts.opened_bundle import LOCATIONS, InferenceConfig, as_trained
 from scripts.predict.cases import SUFFIXES, Case, find_cases
 from scripts.predict.processes import Processes
 from scripts.predict.segmenter import Segmenter
@@ -71,6 +71,8 @@ def predict(
         options = {**manifest["options"], **options}
     if bundle is None:
         raise UserError("Give --bundle NAME, or --model FILE with a model that scripts.export wrote.")
+    if manifest is None:
+        preset, options = as_trained(bundle, preset, options)
     config = InferenceConfig(bundle, preset, options)
     if manifest is not None:
         _check_model(config, path, manifest)

@@ -12,6 +12,7 @@ from networks.workflow.files import parse_json
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCATIONS = ("bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir", "device")
+SHIPPED = "trained"  # folder of a bundle with the weights that come with it
 
 
 class InferenceConfig:
@@ -103,6 +104,20 @@ class InferenceConfig:
         return {number: f"class {number}" if number else "background" for number in range(classes)}
 
 
+def shipped_weights(name: str | None = None) -> list[Path]:
+    """The files of the weights that come with the bundles; with a name the one that is called so.
+
+    Raises:
+        UserError: there are none of that name.
+    """
+    files = sorted(ROOT.glob(f"bundles/*/{SHIPPED}/*.safetensors"))
+    found = [file for file in files if name in (None, file.stem)]
+    if name is not None and not found:
+        known = ", ".join(file.stem for file in files) or "none"
+        raise UserError(f"No weights called {name!r} come with the bundles; there are {known}.")
+    return found
+
+
 def as_trained(bundle: str, preset: str | None, options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """Preset and options of a bundle's inference, with what the record beside the weights says where nothing was given.
 
@@ -134,7 +149,7 @@ def check_options(bundle: str, preset: str | None, options: Iterable[str]) -> li
     Raises:
         UserError: no such bundle or preset, or an option is not an id of the config.
     """
-    folder = _bundle_folder(str(bundle))
+    folder = bundle_folder(str(bundle))
     files = [folder / "configs" / "inference.json"]
     if preset is not None:
         files.append(_preset_file(folder, str(preset)))
@@ -142,7 +157,8 @@ def check_options(bundle: str, preset: str | None, options: Iterable[str]) -> li
     return files
 
 
-def _bundle_folder(bundle: str) -> Path:
+def bundle_folder(bundle: str) -> Path:
+    """The folder of a bundle, by its name or itself; raises UserError where there is none."""
     for folder in (ROOT / "bundles" / bundle, Path(bundle)):
         if (folder / "configs" / "inference.json").is_file():
             return folder.resolve()

@@ -20,7 +20,7 @@ else:  # an editable installation, which leaves the tools in the repository
 
 from networks.errors import UserError
 from scripts import command_line
-from scripts.opened_bundle import ROOT
+from scripts.opened_bundle import ROOT, shipped_weights
 
 TOOLS = ("benchmark", "datasets", "experiments", "export", "label", "metrics", "predict", "report", "zoo")
 
@@ -41,6 +41,9 @@ def list_bundles(folder: str = ".") -> None:
     print("Suites:")
     for suite in sorted(ROOT.glob("suites/*.json")):
         print(f"  {suite.stem:20} {_description(suite)}")
+    print("Weights that come with the bundles (segbundles predict INPUT OUTPUT --trained NAME):")
+    for weights in shipped_weights():
+        print(f"  {weights.stem:20} {weights.parent.parent.name}{_trained_on(weights.with_suffix('.json'))}")
     patterns = ("models/model.pt", "*/models/model.pt", "bundles/*/models/model.pt")
     trained = sorted({path for pattern in patterns for path in Path(folder).glob(pattern)})
     print("Trained weights:" if trained else f"No trained weights in {Path(folder).resolve()}.")

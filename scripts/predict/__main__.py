@@ -10,6 +10,7 @@ def predict(
     input: str,
     output: str,
     bundle: str | None = None,
+    trained: str | None = None,
     runtime: str | None = None,
     model: str | None = None,
     format: str | None = None,
@@ -32,6 +33,7 @@ def predict(
         input: an image, a folder of images, a data set (its test list), or a folder with DICOM series.
         output: folder for the results; for one image also the file for its label map.
         bundle: name or folder of a bundle; that of ``model`` by default.
+        trained: name of weights that come with the bundles, instead of ``bundle``; ``segbundles list`` names them.
         runtime: torch, torchscript, onnx, torch_export, openvino or tensorrt; that of ``model`` by default, else torch.
         model: file that ``scripts.export`` wrote; by default the bundle's own for that runtime.
         format: nifti, png or dicom_seg; by default NIfTI for volumes, PNG for pictures, DICOM SEG for DICOM.
@@ -46,7 +48,9 @@ def predict(
         check_options(bundle, preset, options)
     from scripts.predict import predicting
 
-    predicting.predict(input, output, bundle, runtime, model, format, preset, labels, overlays, overwrite, **options)
+    predicting.predict(
+        input, output, bundle, trained, runtime, model, format, preset, labels, overlays, overwrite, **options
+    )
 
 
 COMMANDS = predict

@@ -21,7 +21,7 @@ from networks.workflow.stopping import saying
 from scripts import command_line
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, load_model
-from scripts.opened_bundle import LOCATIONS, InferenceConfig, as_trained
+from scripts.opened_bundle import LOCATIONS, InferenceConfig, as_trained, shipped_weights
 from scripts.predict.cases import SUFFIXES, Case, find_cases
 from scripts.predict.processes import Processes
 from scripts.predict.segmenter import Segmenter
@@ -43,6 +43,7 @@ def predict(
     input: str,
     output: str,
     bundle: str | None = None,
+    trained: str | None = None,
     runtime: str | None = None,
     model: str | None = None,
     format: str | None = None,
@@ -62,6 +63,11 @@ def predict(
     for name in ("dataset_dir", "output_dir"):
         if name in options:
             raise UserError(f"--{name} is the {'first' if name == 'dataset_dir' else 'second'} argument here.")
+    if trained is not None:
+        if bundle is not None or model is not None or "ckpt_path" in options:
+            raise UserError("--trained names bundle and weights: give no --bundle, --model or --ckpt_path beside it.")
+        (weights,) = shipped_weights(trained)
+        bundle, options = str(weights.parent.parent), {**options, "ckpt_path": str(weights)}
     processes = Processes()
     if torch.cuda.is_available() and processes.count > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
@@ -70,7 +76,7 @@ def predict(
         bundle, preset = bundle or manifest["bundle"], preset or manifest["preset"]
         options = {**manifest["options"], **options}
     if bundle is None:
-        raise UserError("Give --bundle NAME, or --model FILE with a model that scripts.export wrote.")
+        raise UserError("Give --bundle NAME, --trained NAME, or --model FILE with a model that scripts.export wrote.")
     if manifest is None:
         preset, options = as_trained(bundle, preset, options)
     config = InferenceConfig(bundle, preset, options)

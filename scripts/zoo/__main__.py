@@ -1,4 +1,6 @@
-"""Command line: ``python -m scripts.zoo pack|verify|push|submit``."""
+"""Command line: ``python -m scripts.zoo pack|verify|push|submit|ship``."""
+
+from collections.abc import Sequence
 
 from scripts import command_line
 
@@ -72,7 +74,24 @@ def submit(name: str, folder: str, weights_url: str = "") -> None:
     submit.submit(name, folder, weights_url)
 
 
-COMMANDS = {"pack": pack, "verify": verify, "push": push, "submit": submit}
+@command_line.when_stopped("The file of the weights is whole or as it was.")
+def ship(bundle: str, name: str, checkpoint: str, scores: Sequence[str] | str = ()) -> None:
+    """Put a training's weights into the repository: float16 safetensors in ``bundles/<bundle>/trained``, with a record.
+
+    Evaluate that file (``--ckpt_path``) and give the same command again with the scores, which become part of it.
+
+    Args:
+        bundle: that was trained.
+        name: of the weights, such as the data's; ``scripts.predict --trained`` knows them by it.
+        checkpoint: ``model.pt`` of the training, with its record beside it.
+        scores: files with results of the evaluations of the file that this command wrote.
+    """
+    from scripts.zoo import ship
+
+    print(f"Wrote {ship.ship(bundle, name, checkpoint, scores)}.")
+
+
+COMMANDS = {"pack": pack, "verify": verify, "push": push, "submit": submit, "ship": ship}
 
 if __name__ == "__main__":
     command_line.run(COMMANDS, "python -m scripts.zoo")

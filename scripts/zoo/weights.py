@@ -71,7 +71,7 @@ def find_weights(folder: Path) -> Weights | None:
     for file in sorted((folder / "eval").glob(SCORES)):
         records = read_records(file)
         own = [record for record in records if record["checkpoint"] == checksum]
-        evaluations += _evaluations(own)
+        evaluations += evaluations_of(own)
         if len(own) < len(records):
             notes.append(f"{file} has scores of other weights than {path}, which were left out; evaluate again.")
     if not evaluations and not notes:
@@ -127,7 +127,7 @@ def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
     }
 
 
-def _evaluations(records: list[Record]) -> list[Record]:
+def evaluations_of(records: list[Record]) -> list[Record]:
     """What was scored how, with the mean over the cases and then the classes of every metric."""
     found: dict[tuple, Record] = {}
     for table in tables(records):

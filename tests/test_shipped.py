@@ -1,0 +1,81 @@
+"""Weights that come with the bundles: as small as half precision makes them, and known by their name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from networks.errors import UserError
+from networks.state_dicts import read_weights
+from networks.workflow.files import file_hash
+from scripts import opened_bundle
+from scripts.catalog.bundles import BY_NAME
+from scripts.opened_bundle import shipped_weights
+from scripts.predict.predicting import predict
+from scripts.zoo import ship as command
+from tests.packing import NAME
+from tests.workflows import ROOT, config_paths, run
+
+
+@pytest.fixture
+def repository(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a trained bundle in a repository of its own."""
+    shutil.copytree(trained / "bundles", tmp_path / "bundles")
+    shutil.copytree(ROOT / "bundles" / NAME / "configs", tmp_path / "bundles" / NAME / "configs", dirs_exist_ok=True)
+    monkeypatch.setattr(opened_bundle, "ROOT", tmp_path)
+    return tmp_path / "bundles" / NAME
+
+
+def test_weights_are_shipped_scored_and_used(repository: Path, ct_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    checkpoint = repository / "models" / "model.pt"
+    path = command.ship(str(repository), "phantom", str(checkpoint))
+    assert path == repository / "trained" / "phantom.safetensors"
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record["checkpoint"] == file_hash(path) and record["evaluations"] == []
+    full, half = read_weights(checkpoint), read_weights(path)
+    assert full.keys() == half.keys()
+    for key, tensor in full.items():
+        assert half[key].dtype == (torch.float16 if tensor.is_floating_point() else tensor.dtype)
+        torch.testing.assert_close(half[key].to(tensor.dtype), tensor, atol=1e-3, rtol=1e-3)
+
+    ids = record["ids"] | {"dataset_dir": str(ct_dir), "ckpt_path": str(path), "device": "cpu", "num_workers": 0}
+    del ids["preset"]
+    ids |= {"output_dir": str(tmp_path / "eval"), "bundle_root": str(repository)}
+    run(config_paths(BY_NAME[NAME], "train", "evaluate"), "train", **ids)
+    scores = str(tmp_path / "eval" / "results_strict.jsonl")
+    command.ship(str(repository), "phantom", str(checkpoint), scores)
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert [item["protocol"] for item in record["evaluations"]] == ["strict"]
+    with pytest.raises(UserError, match="evaluate exactly that file"):
+        command.ship(str(repository), "other", str(repository / "models" / "model.pt"), str(_of_others(scores)))
+
+    assert shipped_weights("phantom") == [path]
+    with pytest.raises(SystemExit) as end:
+        predict(str(ct_dir), str(tmp_path / "predicted"), trained="phantom", device="cpu")
+    assert end.value.code == 0
+    said = json.loads((tmp_path / "predicted" / "predictions.json").read_text())
+    assert said["weights"] == {"file": path.name, "sha256": file_hash(path)}
+    assert said["options"]["img_size"] == record["ids"]["img_size"]
+    for mistake, sentence in (
+        ({"trained": "none"}, "No weights called 'none' come with the bundles; there are phantom"),
+        ({"trained": "phantom", "bundle": NAME}, "give no --bundle, --model or --ckpt_path beside it"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            predict(str(ct_dir), str(tmp_path / "other"), **mistake)
+
+    monkeypatch.setattr(command, "LIMIT", 1000)
+    with pytest.raises(UserError, match="train a smaller network"):
+        command.ship(str(repository), "large", str(checkpoint))
+    (repository / "models" / "model.json").unlink()
+    with pytest.raises(UserError, match=r"its record model\.json are not both there"):
+        command.ship(str(repository), "phantom", str(checkpoint))
+
+
+def _of_others(scores: str) -> Path:
+    """The same scores, of other weights."""
+    path = Path(scores).with_name("results_other.jsonl")
+    records = [json.loads(line) | {"checkpoint": "0" * 64} for line in Path(scores).read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path

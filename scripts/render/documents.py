@@ -26,7 +26,11 @@ PHANTOM_ONLY = (
 
 
 def bundle_readme(
-    bundle: Bundle, weights: str = NO_WEIGHTS, package: str = "", contents: dict[str, Config] | None = None
+    bundle: Bundle,
+    weights: str = NO_WEIGHTS,
+    package: str = "",
+    contents: dict[str, Config] | None = None,
+    shipped: str = "",
 ) -> str:
     """``docs/README.md`` of one bundle.
 
@@ -35,6 +39,7 @@ def bundle_readme(
         weights: the sentence about them.
         package: name of the code that the bundle carries; empty in this repository, whose ``networks`` it uses.
         contents: its configs by name, if they are not those of this repository.
+        shipped: the section about weights that come with it.
     """
     root, paper = "configs" if package else f"bundles/{bundle.name}/configs", bundle.paper
     run = "python -m monai.bundle run"
@@ -57,7 +62,7 @@ def bundle_readme(
 
 {_paragraph(weights, PHANTOM_ONLY)}
 
-## Use
+{shipped}## Use
 
 {_where(bundle, root, package)}
 

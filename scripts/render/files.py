@@ -5,6 +5,7 @@ from pathlib import Path
 from networks.workflow.files import json_text
 from scripts.catalog.bundles import BUNDLES
 from scripts.render.bundle import LOGGING, bundle_configs
+from scripts.render.shipped import section, shipped_records, statement
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -18,7 +19,11 @@ def rendered_files(configs: bool = False) -> dict[Path, str]:
     files: dict[Path, str] = {}
     for bundle in BUNDLES:
         folder = ROOT / "bundles" / bundle.name
-        for name, content in bundle_configs(bundle).items():
+        records = shipped_records(bundle)
+        contents = bundle_configs(bundle, statement(records))
+        if records:
+            contents["metadata"]["shipped_weights"] = records
+        for name, content in contents.items():
             files[folder / "configs" / f"{name}.json"] = json_text(content)
         files[folder / "configs" / "logging.conf"] = LOGGING
         files[folder / "LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
@@ -34,7 +39,11 @@ def existing_configs() -> list[Path]:
 def _documents() -> dict[Path, str]:
     from scripts.render.documents import bundle_readme, citation, with_tables  # slow: PyTorch, all results' intervals
 
-    files = {ROOT / "bundles" / b.name / "docs" / "README.md": bundle_readme(b) for b in BUNDLES}
+    files = {}
+    for bundle in BUNDLES:
+        records = shipped_records(bundle)
+        text = bundle_readme(bundle, statement(records), shipped=section(bundle, records))
+        files[ROOT / "bundles" / bundle.name / "docs" / "README.md"] = text
     files[ROOT / "CITATION.cff"] = citation()
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if document.is_file():

@@ -9,6 +9,7 @@ from typing import Any
 
 from networks.errors import UserError
 from networks.workflow.files import file_hash
+from scripts.opened_bundle import SHIPPED
 from scripts.render.bundle import NO_WEIGHTS
 from scripts.zoo.manifest import LARGE_FILES, MANIFEST, MODEL, manifest_problems
 from scripts.zoo.packed_configs import REFERENCE
@@ -114,6 +115,14 @@ def check_weights(folder: Path) -> str:
     """Weights come with what their runs recorded, and a bundle without says so."""
     metadata, model = _metadata(folder), folder / MODEL
     record = metadata.get("trained_weights")
+    if not model.is_file() and "shipped_weights" in metadata:
+        for name, shipped in metadata["shipped_weights"].items():
+            path = folder / SHIPPED / f"{name}.safetensors"
+            if not path.is_file() or file_hash(path) != shipped["checkpoint"]:
+                raise UserError(
+                    f"metadata.json describes {path.relative_to(folder)}, which is missing or another file."
+                )
+        return f"{', '.join(metadata['shipped_weights'])} in {SHIPPED}"
     if not model.is_file() and not (folder / LARGE_FILES).is_file():
         if record is not None or NO_WEIGHTS not in metadata.get("intended_use", ""):
             raise UserError(f"There is no {MODEL}; intended_use of metadata.json must say: {NO_WEIGHTS}")

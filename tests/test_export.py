@@ -156,7 +156,11 @@ def test_difference_is_relative_to_the_logits() -> None:
         ("tflite", {}, r"format tflite is unknown; choose one of torchscript"),
         ("onnx", {"untrained": False}, r"model\.pt does not exist; train first.*--untrained true"),
         ("onnx", {"img_sise": [32, 32]}, r"--img_sise is not an id .* did you mean img_size"),
-        ("onnx", {"preset": "nasa"}, r"has no preset nasa; choose one of acdc, nasa_ebc, nasa_super, robust_pictures, robust_volumes, synapse"),
+        (
+            "onnx",
+            {"preset": "nasa"},
+            r"has no preset nasa; choose one of acdc, nasa_ebc, nasa_super, robust_pictures, robust_volumes, synapse",
+        ),
         ("onnx", {"cases": 0}, r"cases is 0"),
         ("onnx", {"dataset_dir": "nowhere"}, r"nowhere does not exist"),
         ("onnx", {"labels": "README.md"}, r"README\.md holds no class names"),

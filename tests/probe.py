@@ -1,13 +1,36 @@
-"""A training handler for the tests of several processes: writes down what its process saw and ended with."""
+"""Trainings in two processes, with a handler that writes down what its process saw and ended with."""
 
 import hashlib
 import json
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 
 from networks.state_dicts import unwrap
+from tests.workflows import command_line
+
+
+def train_in_two(files: Sequence[str], folder: Path, network: str, **options: Any) -> list[dict[str, Any]]:
+    """Train in two processes and give back what the probe of each wrote.
+
+    Args:
+        files: the training's configs, the one for several processes among them.
+        network: the config's name of the network whose weights are compared.
+        options: ids of the config.
+    """
+    probe = {"_target_": "tests.probe.Probe", "folder": str(folder), "network": network}
+    overlay = folder / "probe.json"
+    overlay.write_text(json.dumps({"+train::handlers": [probe | {"evaluator": "@validate::evaluator"}]}))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [sys.executable, *torchrun, *command_line([*files, str(overlay)], "training", **options)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
 class Probe:

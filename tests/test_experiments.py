@@ -83,6 +83,13 @@ def test_options_reach_the_bundle_as_they_are(tmp_path: Path, micrograph_dir: Pa
     assert DefaultParseValue(given["--img_size"]) == options["img_size"]
 
 
+def test_options_of_evaluation_stay_out_of_the_training(tmp_path: Path, micrograph_dir: Path) -> None:
+    options = {"tta": True, "epochs": 2, "img_size": [48, 48]}
+    folder = RunFolder(load_suite(write_suite(tmp_path, micrograph_dir, recipes={"short": options})).runs[0], tmp_path)
+    assert "--tta" not in folder._arguments("train")
+    assert "--tta" in folder._arguments("test strict") and "--img_size" in folder._arguments("train")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -1,7 +1,6 @@
 """Real processes: training that is killed and resumed, and training in two processes."""
 
 import csv
-import json
 import random
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import torch
 from networks.state_dicts import read_weights
 from networks.workflow.checkpoints import save_atomically
 from scripts.catalog.bundles import BY_NAME
+from tests.probe import train_in_two
 from tests.workflows import command_line, config_paths, run, same_state, training_overrides
 
 EPOCHS = 6
@@ -87,26 +87,9 @@ def test_failed_write_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_share_one_training(ct_dir: Path, tmp_path: Path) -> None:
     """Different samples, equal weights and metrics, one writer."""
-    probe = {
-        "_target_": "tests.probe.Probe",
-        "folder": str(tmp_path),
-        "network": "@network",
-        "evaluator": "@validate::evaluator",
-    }
-    overlay = tmp_path / "probe.json"
-    overlay.write_text(json.dumps({"+train::handlers": [probe]}))
-    files = [*config_paths(SWIN_UNET, "train", "multi_gpu_train"), str(overlay)]
+    files = config_paths(SWIN_UNET, "train", "multi_gpu_train")
     options = training_overrides(SWIN_UNET, tmp_path, ct_dir, epochs=2, batch_size=3)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, *command_line(files, "training", **options)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    first, second = train_in_two(files, tmp_path, "@network", **options)
     assert len(first["samples"]) == len(second["samples"]) == 2 * 9  # 3 volumes of 6 slices over 2 epochs, halved
     assert not set(first["samples"]) & set(second["samples"])
     assert len(set(first["samples"])) == 2 * 9

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +27,8 @@ from networks.workflow import (
     trained_classes,
 )
 from scripts.catalog.bundles import BY_NAME
-from tests.workflows import command_line, config_paths, run, same_state, tiny_network, training_overrides
+from tests.probe import train_in_two
+from tests.workflows import config_paths, run, same_state, tiny_network, training_overrides
 
 UNET = BY_NAME["attention_unet"]  # has batch normalisation
 PRESETS = ["robust_volumes", "robust_pictures"]
@@ -235,23 +234,12 @@ class StopAfter:
             engine.terminate()
 
 
+@pytest.mark.slow
 def test_two_processes_have_one_average(ct_dir: Path, tmp_path: Path) -> None:
     """Also of the statistics of batch normalisation, which processors do not share."""
-    probe = {
-        "_target_": "tests.probe.Probe",
-        "folder": str(tmp_path),
-        "network": "$@average.network",
-        "evaluator": "@validate::evaluator",
-    }
-    overlay = tmp_path / "probe.json"
-    overlay.write_text(json.dumps({"+train::handlers": [probe]}))
-    files = [*config_paths(UNET, "train", "presets/robust_volumes", "multi_gpu_train"), str(overlay)]
+    files = config_paths(UNET, "train", "presets/robust_volumes", "multi_gpu_train")
     options = options_for(tmp_path, ct_dir, "robust_volumes", epochs=1, batch_size=2)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    words = [sys.executable, *torchrun, *command_line(files, "training", **options)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    first, second = train_in_two(files, tmp_path, "$@average.network", **options)
     assert first["weights"] == second["weights"] and first["metrics"] == second["metrics"]
     assert len(first["samples"]) == len(second["samples"]) == 4
 

@@ -14,7 +14,10 @@ from scripts import opened_bundle
 from scripts.catalog.bundles import BY_NAME
 from scripts.opened_bundle import shipped_weights
 from scripts.predict.predicting import predict
+from scripts.render.bundle import NO_WEIGHTS
+from scripts.render.shipped import section, statement
 from scripts.zoo import ship as command
+from scripts.zoo.static_checks import check_weights
 from tests.packing import NAME
 from tests.workflows import ROOT, config_paths, run
 
@@ -71,6 +74,45 @@ def test_weights_are_shipped_scored_and_used(repository: Path, ct_dir: Path, tmp
     (repository / "models" / "model.json").unlink()
     with pytest.raises(UserError, match=r"its record model\.json are not both there"):
         command.ship(str(repository), "phantom", str(checkpoint))
+
+
+RECORD = {
+    "data_set": {"name": "EM", "description": "Membranes.", "training": 20, "validation": 5, "licence": "CC BY 4.0"},
+    "ids": {"preset": "robust_pictures"},
+    "evaluations": [
+        {
+            "protocol": "strict",
+            "data_set": "EM",
+            "split": "test",
+            "cases": 5,
+            "scores": {"dice": 0.912345, "iou": 0.8},
+        }
+    ],
+}
+
+
+def test_documents_say_what_weights_are() -> None:
+    assert statement({}) == NO_WEIGHTS and section({}) == ""
+    assert statement({"em": RECORD}) == "Small weights come with this bundle, in trained/: em (trained on EM)."
+    text = section({"em": RECORD})
+    assert "trained on 20 cases of EM (Membranes), 5 for" in text and "Licence of the data: CC BY 4.0." in text
+    assert "python -m scripts.predict IMAGES OUTPUT --trained em" in text
+    assert "| strict | EM, test | 5 | dice 0.9123, iou 0.8 |" in text
+    assert "| protocol |" not in section({"em": RECORD | {"evaluations": []}})
+
+
+def test_a_bundle_has_the_weights_it_describes(tmp_path: Path) -> None:
+    weights = tmp_path / "trained" / "em.safetensors"
+    for folder in ("trained", "configs"):
+        (tmp_path / folder).mkdir()
+    weights.write_bytes(b"weights")
+    metadata = {"shipped_weights": {"em": RECORD | {"checkpoint": file_hash(weights)}}}
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    assert check_weights(tmp_path) == "em in trained"
+    for damage in (lambda: weights.write_bytes(b"others"), weights.unlink):
+        damage()
+        with pytest.raises(UserError, match=r"describes trained/em\.safetensors, which is missing or another file"):
+            check_weights(tmp_path)
 
 
 def _of_others(scores: str) -> Path:

@@ -42,7 +42,7 @@ def _documents() -> dict[Path, str]:
     files = {}
     for bundle in BUNDLES:
         records = shipped_records(bundle)
-        text = bundle_readme(bundle, statement(records), shipped=section(bundle, records))
+        text = bundle_readme(bundle, statement(records), shipped=section(records))
         files[ROOT / "bundles" / bundle.name / "docs" / "README.md"] = text
     files[ROOT / "CITATION.cff"] = citation()
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):

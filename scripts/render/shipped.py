@@ -25,7 +25,7 @@ def statement(records: dict[str, Record]) -> str:
     return f"Small weights come with this bundle, in {SHIPPED}/: {data}."
 
 
-def section(bundle: Bundle, records: dict[str, Record]) -> str:
+def section(records: dict[str, Record]) -> str:
     """The part of a bundle's documentation about them; empty where there are none."""
     if not records:
         return ""

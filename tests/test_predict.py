@@ -1,13 +1,7 @@
 """Prediction: what the bundle's own inference gives, for every kind of input, whatever fails beside it."""
 
-import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +15,15 @@ from PIL import Image
 from networks.errors import UserError
 from networks.workflow.checkpoints import save_atomically
 from networks.workflow.files import write_json
-from scripts.catalog.bundles import BY_NAME, Bundle
+from scripts.catalog.bundles import BY_NAME
 from scripts.export.exporting import export
 from scripts.opened_bundle import InferenceConfig, as_trained
 from scripts.predict.predicting import predict
-from tests.workflows import ROOT, config_paths, run, tiny_network
+from tests.predicting import VOLUMES, call, failures, files_of, labels_of, options_of, write_weights
+from tests.workflows import ROOT, config_paths, run
 
-VOLUMES, PICTURES = BY_NAME["unet"], BY_NAME["cs_unet"]
+PICTURES = BY_NAME["cs_unet"]
 SERIES = ROOT.parent / "shared" / "data" / "totalsegmentator" / "example_ct_dicom"
-
-
-def options_of(bundle: Bundle) -> dict[str, Any]:
-    return {**tiny_network(bundle), "img_size": [48, 48], "device": "cpu"}
-
-
-def write_weights(bundle: Bundle, folder: Path) -> dict[str, Any]:
-    """Options with weights whose predictions hold several classes."""
-    torch.manual_seed(2)
-    network = InferenceConfig(bundle.name, options=options_of(bundle))["network_def"]
-    save_atomically(network.state_dict(), folder / "model.pt")
-    return {**options_of(bundle), "ckpt_path": str(folder / "model.pt")}
 
 
 @pytest.fixture(scope="module")
@@ -63,30 +46,6 @@ def images(ct_dir: Path, tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(np.ascontiguousarray(array), affine), folder / f"{name}.nii.gz")
     return folder
-
-
-def call(source: Path, output: Path, expected: int = 0, **options: Any) -> None:
-    """Run the command in this process and check its exit code."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as caught:
-            predict(str(source), str(output), **options)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    assert caught.value.code == expected
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*")) if p.is_file()}
-
-
-def labels_of(folder: Path) -> dict[str, bytes]:
-    return {name: content for name, content in files_of(folder).items() if "_seg." in name}
-
-
-def failures(folder: Path) -> dict[str, str]:
-    with (folder / "failed.csv").open(newline="") as file:
-        return {row["case"]: row["error"] for row in csv.DictReader(file)}
 
 
 def test_folder_of_volumes_equals_the_bundles_inference(
@@ -301,87 +260,6 @@ def test_dicom_series(volumes: dict[str, Any], tmp_path: Path, capsys: pytest.Ca
         affine[:3, :3] @ c + affine[:3, 3] for affine, c in zip((volume.affine, label.affine), centre, strict=True)
     ]
     np.testing.assert_allclose(places[0], np.diag([-1, -1, 1]) @ places[1], atol=1e-2)
-
-
-@pytest.fixture
-def many(ct_dir: Path, tmp_path: Path) -> Path:
-    """Sixteen names of one volume."""
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for number in range(16):
-        (folder / f"case{number:02d}.nii.gz").symlink_to(next((ct_dir / "imagesTs").glob("*.nii.gz")))
-    return folder
-
-
-def torchrun(source: Path, output: Path, options: dict[str, Any], restarts: int = 0) -> subprocess.Popen:
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    launcher += [f"--max-restarts={restarts}", "-m"]
-    command = [sys.executable, *launcher, "scripts.predict", str(source), str(output), "--bundle", "unet", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
-
-
-@pytest.mark.slow
-def test_two_processes_with_a_corrupt_case(many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
-    """The process that fails a case neither ends the other nor leaves out what comes after."""
-    (many / "case01.nii.gz").unlink()
-    (many / "case01.nii.gz").write_bytes(b"no volume")
-    process = torchrun(many, tmp_path / "out", volumes)
-    text = process.communicate(timeout=300)[0]
-    assert process.returncode == 1, text
-    assert "15 of 16 cases segmented, 0 were there already, 0 without findings, 1 failed" in text
-    assert text.count("Failed: case01.nii.gz") == 1
-    assert set(failures(tmp_path / "out")) == {"case01.nii.gz"}
-    labels = labels_of(tmp_path / "out")
-    assert len(labels) == 15 and len(set(labels.values())) == 1
-    assert set(files_of(tmp_path / "out")) == {*labels, "failed.csv", "predictions.json"}
-
-
-def _process_of_rank(parent: int, rank: int) -> int | None:
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (path / "stat").read_text().rsplit(")", 1)[1].split()
-            environment = (path / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if int(status[1]) == parent and f"RANK={rank}".encode() in environment:
-            return int(path.name)
-    return None
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds the process in /proc")
-@pytest.mark.parametrize("restarts", [0, 1])
-def test_killed_process(restarts: int, many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
-    """No file is half-written; what was not done is listed and left to the same command, or to torchrun's restart."""
-    output = tmp_path / "out"
-    process = torchrun(many, output, volumes, restarts)
-    while not labels_of(output):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    victim = _process_of_rank(process.pid, 1)
-    os.kill(victim, signal.SIGKILL)
-    text = process.communicate(timeout=300)[0]
-    assert process.returncode == 1 - restarts, text
-    done = labels_of(output)
-    if restarts:
-        assert len(done) == 16 and len(set(done.values())) == 1, text
-        assert set(files_of(output)) == {*done, "predictions.json"}
-        return
-    assert 0 < len(done) < 16, text
-    listed = failures(output)
-    assert {name.replace(".nii.gz", "_seg.nii.gz") for name in listed} | set(done) == {
-        f"case{number:02d}_seg.nii.gz" for number in range(16)
-    }
-    assert not set(listed) & {name.replace("_seg", "") for name in done}
-    assert all("the run was stopped" in reason for reason in listed.values())
-    for name in done:
-        assert np.asarray(nib.load(output / name).dataobj).shape == (60, 48, 6)
-    call(many, output, bundle="unet", **volumes)
-    labels = labels_of(output)
-    assert len(labels) == 16 and len(set(labels.values())) == 1
-    assert labels.items() >= done.items()
-    assert not (output / "failed.csv").exists()
 
 
 def test_what_the_training_recorded_need_not_be_said(volumes: dict[str, Any], images: Path, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Prediction by several processes: one that fails a case, and one that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.predicting import VOLUMES, call, failures, files_of, labels_of, write_weights
+from tests.workflows import ROOT
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Options for a bundle of volumes."""
+    return write_weights(VOLUMES, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def many(ct_dir: Path, tmp_path: Path) -> Path:
+    """Sixteen names of one volume."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(16):
+        (folder / f"case{number:02d}.nii.gz").symlink_to(next((ct_dir / "imagesTs").glob("*.nii.gz")))
+    return folder
+
+
+def torchrun(source: Path, output: Path, options: dict[str, Any], restarts: int = 0) -> subprocess.Popen:
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launcher += [f"--max-restarts={restarts}", "-m"]
+    command = [sys.executable, *launcher, "scripts.predict", str(source), str(output), "--bundle", "unet", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_two_processes_with_a_corrupt_case(many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    """The process that fails a case neither ends the other nor leaves out what comes after."""
+    (many / "case01.nii.gz").unlink()
+    (many / "case01.nii.gz").write_bytes(b"no volume")
+    process = torchrun(many, tmp_path / "out", volumes)
+    text = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, text
+    assert "15 of 16 cases segmented, 0 were there already, 0 without findings, 1 failed" in text
+    assert text.count("Failed: case01.nii.gz") == 1
+    assert set(failures(tmp_path / "out")) == {"case01.nii.gz"}
+    labels = labels_of(tmp_path / "out")
+    assert len(labels) == 15 and len(set(labels.values())) == 1
+    assert set(files_of(tmp_path / "out")) == {*labels, "failed.csv", "predictions.json"}
+
+
+def _process_of_rank(parent: int, rank: int) -> int | None:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (path / "stat").read_text().rsplit(")", 1)[1].split()
+            environment = (path / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(status[1]) == parent and f"RANK={rank}".encode() in environment:
+            return int(path.name)
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds the process in /proc")
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_killed_process(restarts: int, many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
+    """No file is half-written; what was not done is listed and left to the same command, or to torchrun's restart."""
+    output = tmp_path / "out"
+    process = torchrun(many, output, volumes, restarts)
+    while not labels_of(output):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    victim = _process_of_rank(process.pid, 1)
+    os.kill(victim, signal.SIGKILL)
+    text = process.communicate(timeout=300)[0]
+    assert process.returncode == 1 - restarts, text
+    done = labels_of(output)
+    if restarts:
+        assert len(done) == 16 and len(set(done.values())) == 1, text
+        assert set(files_of(output)) == {*done, "predictions.json"}
+        return
+    assert 0 < len(done) < 16, text
+    listed = failures(output)
+    assert {name.replace(".nii.gz", "_seg.nii.gz") for name in listed} | set(done) == {
+        f"case{number:02d}_seg.nii.gz" for number in range(16)
+    }
+    assert not set(listed) & {name.replace("_seg", "") for name in done}
+    assert all("the run was stopped" in reason for reason in listed.values())
+    for name in done:
+        assert np.asarray(nib.load(output / name).dataobj).shape == (60, 48, 6)
+    call(many, output, bundle="unet", **volumes)
+    labels = labels_of(output)
+    assert len(labels) == 16 and len(set(labels.values())) == 1
+    assert labels.items() >= done.items()
+    assert not (output / "failed.csv").exists()

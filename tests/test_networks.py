@@ -138,7 +138,7 @@ class TestNetwork:
         program = torch.export.export(network, (x,))
         torch.testing.assert_close(program.module()(x), network(x))
         path = tmp_path / "network.onnx"
-        torch.onnx.export(network, (x,), path, dynamo=True, verbose=False)
+        torch.onnx.export(program, (x,), path, dynamo=True, verbose=False)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         torch.testing.assert_close(torch.from_numpy(logits), network(x), atol=1e-4, rtol=1e-4)

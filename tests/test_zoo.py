@@ -436,13 +436,30 @@ def test_push_needs_a_token_and_a_hub(zoo: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(ValueError, match="no token"):
         push(NAME, "group/unet", output_dir=str(zoo))
-    with pytest.raises(ValueError, match=r"run 'python -m scripts\.zoo pack unet' first"):
+    with pytest.raises(ValueError, match=r"does not list unet; run 'python -m scripts\.zoo pack unet' first"):
         push("unet", "group/unet", output_dir=str(zoo))
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")
     calls = []
-    monkeypatch.setattr("scripts.zoo.push.push_to_hf_hub", lambda **arguments: calls.append(arguments) or "url")
+    cards = []
+
+    class Hub:
+        def create_repo(self, repo: str, **arguments) -> None:
+            calls.append(("repo", repo, arguments))
+
+        def upload_folder(self, repo_id: str, folder_path: Path) -> str:
+            cards.append((folder_path / "README.md").read_text())
+            return "url"
+
+        def create_tag(self, repo: str, **arguments) -> None:
+            calls.append(("tag", repo, arguments))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     push(NAME, "group/unet", output_dir=str(zoo), load=False)
-    assert (calls[0]["repo"], calls[0]["name"], calls[0]["version"]) == ("group/unet", NAME, "0.1.0")
+    assert calls == [
+        ("repo", "group/unet", {"private": True, "exist_ok": True}),
+        ("tag", "group/unet", {"tag": "0.2.0", "exist_ok": True}),
+    ]
+    assert huggingface_hub.ModelCard(cards[0]).data.library_name == "monai"
     monkeypatch.undo()
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")

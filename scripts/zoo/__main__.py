@@ -1,4 +1,4 @@
-"""Command line: ``python -m scripts.zoo pack|verify|push|submit|ship``."""
+"""Command line: ``python -m scripts.zoo pack|release|verify|push|submit|ship``."""
 
 from collections.abc import Sequence
 
@@ -24,6 +24,35 @@ def pack(
     pack.pack(*names, output_dir=output_dir, base_url=base_url, aside=aside, overwrite=overwrite)
 
 
+@command_line.when_stopped("What is trained is kept, zip files that were written are whole; the same command goes on.")
+def release(
+    suite: str,
+    runs_dir: str = "runs",
+    output_dir: str = "dist/release",
+    base_url: str = "",
+    only: str = "",
+    train: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Train what a suite names, pack every bundle with its weights and scores, write model cards, verify.
+
+    Of the runs of a bundle on one data set the best by its validation is packed, as ``<bundle>_<data set>``. Beside
+    every zip file, ``<name>_v<version>_README.md`` is its card for the Hugging Face Hub; ``push`` writes it there.
+
+    Args:
+        suite: JSON file, as of ``scripts.experiments``.
+        runs_dir: folder of the runs; what is done in it is not trained again.
+        output_dir: folder of the zips and of ``model_info.json``, whose other entries stay.
+        base_url: where the folder will be served; becomes the entries' ``source``.
+        only: part of the names of the runs that are wanted.
+        train: run what is not done; otherwise only what is done is released.
+        overwrite: replace a version that the folder holds with other content.
+    """
+    from scripts.zoo import release
+
+    release.release(suite, runs_dir, output_dir, base_url, only, train, overwrite)
+
+
 @command_line.when_stopped("The bundle was only read.")
 def verify(source: str, schema: str = "", load: bool = True) -> None:
     """Check a bundle and print every check with its outcome; exit code 1 if one fails.
@@ -43,14 +72,14 @@ def verify(source: str, schema: str = "", load: bool = True) -> None:
 
 @command_line.when_stopped("The zip file is as it was; look at the repository on the hub before you push again.")
 def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = True, load: bool = True) -> None:
-    """Verify a packed bundle and push it with ``monai.bundle push_to_hf_hub``, tagged with its version.
+    """Verify a packed bundle and push it with a model card, tagged with its version, for ``monai.bundle download``.
 
     The token is the one of ``hf auth login``, or HF_TOKEN.
 
     Args:
-        name: bundle, packed before.
+        name: bundle, packed or released before; the newest version that the folder lists.
         repo: repository on the hub, such as "my-group/swin_unet"; it is made if it does not exist.
-        output_dir: folder that ``pack`` wrote to.
+        output_dir: folder that ``pack`` or ``release`` wrote to.
         private: whether a new repository is private.
         load: also run the bundle's code when verifying.
     """
@@ -91,7 +120,7 @@ def ship(bundle: str, name: str, checkpoint: str, scores: Sequence[str] | str = 
     print(f"Wrote {ship.ship(bundle, name, checkpoint, scores)}.")
 
 
-COMMANDS = {"pack": pack, "verify": verify, "push": push, "submit": submit, "ship": ship}
+COMMANDS = {"pack": pack, "release": release, "verify": verify, "push": push, "submit": submit, "ship": ship}
 
 if __name__ == "__main__":
     command_line.run(COMMANDS, "python -m scripts.zoo")

@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,25 @@ def pack(*names: str, output_dir: str = "dist/zoo", base_url: str = "", aside: b
             print(f"Note: {note}", flush=True)
 
 
-def assemble(bundle: Bundle, large_files_url: str = "", root: Path = ROOT) -> Packed:
+def assemble(
+    bundle: Bundle,
+    large_files_url: str = "",
+    root: Path = ROOT,
+    found: trained.Weights | None = None,
+    name: str = "",
+) -> Packed:
     """Everything that goes into a bundle's zip, rendered from the catalog.
 
     Args:
         bundle: the catalog's entry.
         large_files_url: where large weights will be hosted; they go into the zip if empty.
         root: the repository, whose ``networks`` and ``bundles`` are read.
+        found: weights; those in the bundle's folder, if any, by default.
+        name: of the packed bundle; the catalog's by default.
     """
-    found = trained.find_weights(root / "bundles" / bundle.name)
+    found = found or trained.find_weights(root / "bundles" / bundle.name)
+    licence = (ROOT / "bundles" / bundle.name / "LICENSE").read_bytes()
+    bundle = replace(bundle, name=name or bundle.name)
     if found is not None:
         bundle = trained.trained_bundle(bundle, found)
         trained.check_fit(bundle, found)
@@ -93,7 +103,7 @@ def assemble(bundle: Bundle, large_files_url: str = "", root: Path = ROOT) -> Pa
     classes, modules = used_by(list(contents.values()))
     code = carry(root if root != ROOT else SOURCES, bundle.name, bundle.version, classes, modules)
     ids = module_ids(list(contents.values()))
-    files: dict[str, bytes | Path] = {"LICENSE": (ROOT / "bundles" / bundle.name / "LICENSE").read_bytes()}
+    files: dict[str, bytes | Path] = {"LICENSE": licence}
     contents = {name: pack_config(content, code.package, ids) for name, content in contents.items()}
     files |= {f"configs/{name}.json": _json(content) for name, content in contents.items()}
     files["configs/metadata.json"] = _json(metadata)

@@ -1,14 +1,15 @@
-"""Handing a packed bundle to MONAI's upload to the Hugging Face Hub."""
+"""Uploading a packed bundle to the Hugging Face Hub, as ``monai.bundle push_to_hf_hub`` does, with a better card."""
 
+import json
 import tempfile
 import zipfile
 from pathlib import Path
 
 import huggingface_hub
-from monai.bundle import push_to_hf_hub
 
 from networks.errors import UserError
-from scripts.catalog.bundles import BY_NAME
+from scripts.zoo.card import model_card
+from scripts.zoo.pack import MODEL_INFO
 from scripts.zoo.verify import check
 
 
@@ -16,16 +17,17 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
     """Do what the command ``push`` of this tool describes, with the same arguments.
 
     Raises:
-        UserError: an unknown or unpacked bundle, one that does not pass, no token, or the hub does not answer.
+        UserError: an unpacked bundle, one that does not pass, no token, or the hub does not answer.
     """
-    if name not in BY_NAME:
-        raise UserError(f"There is no bundle {name!r}; choose from {', '.join(BY_NAME)}.")
     if str(repo).count("/") != 1:
         raise UserError(f"--repo is {repo!r}; expected the owner's name and the repository's, such as my-group/{name}.")
-    version = BY_NAME[name].version
-    path = Path(str(output_dir)) / f"{name}_v{version}.zip"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; run 'python -m scripts.zoo pack {name}' first.")
+    index = Path(str(output_dir)) / MODEL_INFO
+    listed = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    versions = [stem.removeprefix(f"{name}_v") for stem in listed if stem.startswith(f"{name}_v")]
+    if not versions:
+        raise UserError(f"{index} does not list {name}; run 'python -m scripts.zoo pack {name}' first.")
+    version = max(versions)  # MONAI compares them as texts, too
+    path = index.with_name(f"{name}_v{version}.zip")
     if huggingface_hub.get_token() is None:
         raise UserError("There is no token for the Hugging Face Hub; run 'hf auth login' or set HF_TOKEN.")
     results = check(str(path), load=load)
@@ -35,8 +37,15 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
+        bundle = Path(folder, name)
+        metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        document = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+        (bundle / "README.md").write_text(model_card(name, metadata, document), encoding="utf-8")
         try:
-            url = push_to_hf_hub(repo=repo, name=name, bundle_dir=folder, private=private, version=version)
+            hub = huggingface_hub.HfApi()
+            hub.create_repo(repo, private=private, exist_ok=True)
+            url = hub.upload_folder(repo_id=repo, folder_path=bundle)
+            hub.create_tag(repo, tag=version, exist_ok=True)  # by which monai.bundle download finds a version
         except (
             Exception
         ) as error:  # of the HTTP library that the hub's client uses, another one in each of its versions

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,19 @@ def find_weights(folder: Path) -> Weights | None:
         UserError: weights whose training record is missing, unreadable, or of other weights.
     """
     path = folder / "models" / "model.pt"
-    if not path.is_file():
-        return None
+    return weights_at(path, sorted((folder / "eval").glob(SCORES))) if path.is_file() else None
+
+
+def weights_at(path: Path, score_files: Iterable[Path]) -> Weights:
+    """Weights with their records.
+
+    Args:
+        path: ``model.pt`` with ``model.json`` beside it.
+        score_files: results of evaluations, of which those of other weights are left out.
+
+    Raises:
+        UserError: the training's record is missing, unreadable, or of other weights.
+    """
     checksum, record_path = file_hash(path), path.with_suffix(".json")
     if not record_path.is_file():
         raise UserError(
@@ -68,7 +80,7 @@ def find_weights(folder: Path) -> Weights | None:
             "training wrote, train again, or move the weights away to pack the bundle without."
         )
     evaluations, notes = [], []
-    for file in sorted((folder / "eval").glob(SCORES)):
+    for file in score_files:
         records = read_records(file)
         own = [record for record in records if record["checkpoint"] == checksum]
         evaluations += evaluations_of(own)

@@ -1,0 +1,68 @@
+"""From a suite to a zoo: its networks trained, packed with their weights, described, verified."""
+
+import json
+import re
+from pathlib import Path
+
+from networks.errors import UserError
+from networks.workflow.files import atomic
+from scripts.catalog.bundles import BY_NAME
+from scripts.experiments import commands
+from scripts.experiments.runs import DONE, RunFolder
+from scripts.experiments.suite import load_suite
+from scripts.zoo.card import model_card
+from scripts.zoo.pack import assemble, write
+from scripts.zoo.verify import check
+from scripts.zoo.weights import Weights, weights_at
+
+
+def release(
+    suite: str,
+    runs_dir: str = commands.RUNS_DIR,
+    output_dir: str = "dist/release",
+    base_url: str = "",
+    only: str = "",
+    train: bool = True,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Do what the command line describes, with the same arguments.
+
+    Returns:
+        The zip files.
+
+    Raises:
+        UserError: nothing is trained, a training failed, a version is taken, or a bundle does not pass its checks.
+    """
+    if train:
+        commands.run(suite, runs_dir, only=only)
+    best: dict[str, Weights] = {}
+    bundles = {}
+    for run in load_suite(suite).runs:
+        folder = RunFolder(run, runs_dir)
+        if only not in run.name or folder.state() != DONE:
+            continue
+        found = weights_at(folder.path / "models" / "model.pt", folder.score_files())
+        name = f"{run.bundle}_{re.sub(r'[^a-z0-9]+', '_', run.data_set.lower()).strip('_')}"
+        # by the validation, never by the test
+        if name not in best or _validated(found) > _validated(best[name]):
+            best[name], bundles[name] = found, BY_NAME[run.bundle]
+    if not best:
+        raise UserError(f"No run of {suite} with {only!r} in its name is done in {runs_dir}; leave out --train false.")
+    target = Path(output_dir)
+    paths = []
+    for name, found in best.items():
+        packed = assemble(bundles[name], found=found, name=name)
+        path = write(packed, target, base_url, overwrite)
+        metadata, document = (packed.files[file] for file in ("configs/metadata.json", "docs/README.md"))
+        with atomic(path.with_name(f"{path.stem}_README.md")) as temporary:
+            temporary.write_text(model_card(name, json.loads(metadata), document.decode()), encoding="utf-8")
+        failed = [f"{what}: {detail}" for what, passed, detail in check(str(path)) if passed is False]
+        if failed:
+            raise UserError(f"{path} does not pass the zoo's checks: {' '.join(failed)}")
+        print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB), its checks passed.", flush=True)
+        paths.append(path)
+    return paths
+
+
+def _validated(weights: Weights) -> float:
+    return weights.training["val_mean_dice"]

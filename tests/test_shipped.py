@@ -15,7 +15,7 @@ from scripts.catalog.bundles import BY_NAME
 from scripts.opened_bundle import shipped_weights
 from scripts.predict.predicting import predict
 from scripts.render.bundle import NO_WEIGHTS
-from scripts.render.shipped import section, statement
+from scripts.render.shipped import data_licences, section, statement
 from scripts.zoo import ship as command
 from scripts.zoo.static_checks import check_weights
 from tests.packing import NAME
@@ -98,6 +98,7 @@ def test_documents_say_what_weights_are() -> None:
     assert "trained on 20 cases of EM (Membranes), 5 for" in text and "Licence of the data: CC BY 4.0." in text
     assert "python -m scripts.predict IMAGES OUTPUT --trained em" in text
     assert "| strict | EM, test | 5 | dice 0.9123, iou 0.8 |" in text
+    assert data_licences({"em": RECORD}) == "trained/em.safetensors was trained on EM (Membranes): CC BY 4.0\n"
     assert "| protocol |" not in section({"em": RECORD | {"evaluations": []}})
 
 

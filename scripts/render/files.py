@@ -5,7 +5,7 @@ from pathlib import Path
 from networks.workflow.files import json_text
 from scripts.catalog.bundles import BUNDLES
 from scripts.render.bundle import LOGGING, bundle_configs
-from scripts.render.shipped import section, shipped_records, statement
+from scripts.render.shipped import data_licences, section, shipped_records, statement
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -44,6 +44,8 @@ def _documents() -> dict[Path, str]:
         records = shipped_records(bundle)
         text = bundle_readme(bundle, statement(records), shipped=section(records))
         files[ROOT / "bundles" / bundle.name / "docs" / "README.md"] = text
+        if licences := data_licences(records):
+            files[ROOT / "bundles" / bundle.name / "docs" / "data_license.txt"] = licences
     files[ROOT / "CITATION.cff"] = citation()
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if document.is_file():

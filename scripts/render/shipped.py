@@ -25,6 +25,17 @@ def statement(records: dict[str, Record]) -> str:
     return f"Small weights come with this bundle, in {SHIPPED}/: {data}."
 
 
+def data_licences(records: dict[str, Record]) -> str:
+    """What ``docs/data_license.txt`` says of the data that weights were trained on; empty where nothing is known."""
+    texts = []
+    for name, record in records.items():
+        data = record["data_set"]
+        if data.get("licence"):
+            about = f" ({data['description'].rstrip('.')})" if data.get("description") else ""
+            texts.append(f"{SHIPPED}/{name}.safetensors was trained on {data['name']}{about}: {data['licence']}\n")
+    return "".join(texts)
+
+
 def section(records: dict[str, Record]) -> str:
     """The part of a bundle's documentation about them; empty where there are none."""
     if not records:

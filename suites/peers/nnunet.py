@@ -1,0 +1,95 @@
+"""nnU-Net v2 on a data set of this project's form, in its 2D configuration, for a given time on a processor.
+
+Planner, preprocessing, augmentation, network, loss, optimiser and inference are nnU-Net's own; only the length of the
+training is not: it is cut to the given time, the learning rate's decay included. Needs ``pip install nnunetv2``:
+python suites/peers/nnunet.py DATASET_DIR OUTPUT_DIR --seconds 900
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import fire
+import torch
+
+ID, NAME = 900, "Dataset900_Peer"
+EPOCHS = 20
+
+
+def raw_data(root: Path, folder: Path) -> dict[str, list[str]]:
+    """nnU-Net's folders, as links, and the names of the lists."""
+    content = json.loads((root / "dataset.json").read_text())
+    names: dict[str, list[str]] = {"training": [], "validation": []}
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for part in names:
+        for case in content[part]:
+            name = Path(case["image"]).name.removesuffix(".nii.gz")
+            (folder / "imagesTr" / f"{name}_0000.nii.gz").symlink_to((root / case["image"]).resolve())
+            (folder / "labelsTr" / f"{name}.nii.gz").symlink_to((root / case["label"]).resolve())
+            names[part].append(name)
+    description = {
+        "channel_names": content["modality"],
+        "labels": {name: int(number) for number, name in content["labels"].items()},
+        "numTraining": sum(len(cases) for cases in names.values()),
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return names
+
+
+def main(dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str = "", seed: int = 0) -> None:
+    root, output = Path(dataset_dir), Path(output_dir)
+    work = Path(work_dir or output / "work").resolve()
+    os.environ |= {f"nnUNet_{part}": str(work / part) for part in ("raw", "preprocessed", "results")}
+    os.environ |= {"nnUNet_n_proc_DA": "0"}
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    names = raw_data(root, work / "raw" / NAME)
+    api.extract_fingerprints([ID], num_processes=1)
+    plans, identifier = api.plan_experiment_dataset(ID)
+    api.preprocess([ID], identifier, configurations=("2d",), num_processes=(1,))
+    preprocessed = work / "preprocessed" / NAME
+    (preprocessed / "splits_final.json").write_text(
+        json.dumps([{"train": names["training"], "val": names["validation"]}])
+    )
+
+    torch.manual_seed(seed)
+    dataset_json = json.loads((work / "raw" / NAME / "dataset.json").read_text())
+    trainer = nnUNetTrainer(plans, "2d", 0, dataset_json, device=torch.device("cpu"))
+    trainer.num_epochs, trainer.num_val_iterations_per_epoch = EPOCHS, 1
+    trainer.on_train_start()
+    started = time.time()
+    for _ in range(2):  # they count, too
+        trainer.train_step(next(trainer.dataloader_train))
+    steps = seconds / (time.time() - started) * 2
+    trainer.num_iterations_per_epoch = max(1, round(steps / EPOCHS))
+    print(f"{steps:.0f} steps of {trainer.batch_size} slices in {seconds:.0f} s", flush=True)
+    trainer.on_train_start = lambda: None
+    trainer.run_training()
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    predictor.manual_initialization(
+        trainer.network,
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        [trainer.network.state_dict()],
+        dataset_json,
+        "nnUNetTrainer",
+        trainer.inference_allowed_mirroring_axes,
+    )
+    trainer.set_deep_supervision_enabled(False)
+    images, targets = [], []
+    for case in json.loads((root / "dataset.json").read_text())["test"]:
+        path = Path(case["image"] if isinstance(case, dict) else case)
+        images.append([str(root / path)])
+        targets.append(str(output / path.with_name(path.name.replace(".nii.gz", "_seg"))))
+        Path(targets[-1]).parent.mkdir(parents=True, exist_ok=True)
+    predictor.predict_from_files_sequential(images, targets)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

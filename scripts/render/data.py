@@ -1,5 +1,7 @@
 """The data side of the configs: transforms, data sets, inferers, writers, for volumes and for pictures."""
 
+from collections.abc import Sequence
+
 from scripts.catalog.augmentation import PAIR, Config, compose
 from scripts.catalog.recipes import Preset
 
@@ -87,19 +89,22 @@ def inferer(preset: Preset) -> Config:
 
 
 def label_map(transform: str, and_image: bool = False) -> list[Config]:
-    """Logits to class numbers on the grid of the file; the image as well, where the two are drawn together."""
-    return [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}, invert(transform, and_image)]
+    """Logits to class numbers on the grid of the file; the image as well, where the two are drawn together.
+
+    The logits are interpolated, not the class numbers: those would shift a border by up to half of a resized pixel.
+    """
+    to_file = invert(transform, ["pred", "image"] if and_image else ["pred"], nearest=False)
+    return [to_file, {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}]
 
 
-def invert(transform: str, and_image: bool = False) -> Config:
-    """Class numbers, and the image, back to the grid of the file."""
-    keys = ["pred", "image"] if and_image else ["pred"]
+def invert(transform: str, keys: Sequence[str] = ("pred",), nearest: bool = True) -> Config:
+    """Back to the grid of the file; class numbers by the nearest, all else interpolated."""
     return {
         "_target_": "Invertd",
-        "keys": keys,
+        "keys": list(keys),
         "transform": transform,
         "orig_keys": ["image"] * len(keys),
-        "nearest_interp": [True, False][: len(keys)],
+        "nearest_interp": [nearest] * len(keys),
         "to_tensor": True,
     }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.transforms import Randomizable
 
 from networks.errors import UserError
 from networks.workflow import check_cases, check_dataset, load_weights
@@ -226,3 +227,18 @@ def test_borders_keep_their_place_through_the_network_s_grid(tmp_path: Path) -> 
     found = parser.get_parsed_content("postprocessing")(item)["pred"].numpy()[0] > 0
     truth = signed > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.98  # 0.95 by the nearest
+
+
+def test_labels_stay_on_their_images_where_both_are_made_smaller(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(64, dtype=np.float32)[:, None, None], (64, 64, 2))
+    for name, array in (("image", ramp), ("label", (ramp > 32.5).astype(np.uint8))):
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    parser = ConfigParser()
+    parser.read_config(config_paths(BY_NAME["unet"], "train")[0])
+    parser.update({"img_size": [18, 18], "bundle_root": str(tmp_path), "dataset_dir": str(tmp_path)})
+    transform = parser.get_parsed_content("train::preprocessing")
+    item = {key: str(tmp_path / f"{key}.nii.gz") for key in ("image", "label")}
+    item = transform(item, end=transform.get_index_of_first(lambda t: isinstance(t, Randomizable)))
+    low, high = parser["intensity_range"]
+    above = item["image"] > (32.5 - low) / (high - low)
+    assert torch.equal(above.as_tensor(), item["label"].as_tensor() > 0)

@@ -141,7 +141,8 @@ def _orient_and_resize(keys: list[str], modes: list[str]) -> list[Config]:
 def _volume(preset: Preset) -> list[Config]:
     """A volume and its label as slices are cut from them."""
     return [
-        *_orient_and_resize(PAIR, ["trilinear", "nearest"]),
+        # PyTorch's "nearest" shifts labels by up to half a pixel against their images
+        *_orient_and_resize(PAIR, ["trilinear", "nearest-exact"]),
         *_intensity(preset),
         _cast(),
     ]

@@ -108,9 +108,11 @@ def robust_augmentation() -> list[Config]:
         {"_target_": "RandRotate90d", "_disabled_": "$@flips != 'all'", "keys": PAIR, "prob": 0.75, "max_k": 3},
         {"_target_": "RandFlipd", "_disabled_": "$@flips == 'none'", "keys": PAIR, "prob": 0.5, "spatial_axis": 0},
     ]
+    # by default every second pixel is taken, which shifts the image against its label
+    sampling = {"downsample_mode": "area", "upsample_mode": "bilinear"}
     intensity = [
         {"_target_": "RandGaussianSmoothd", "prob": 0.2, "sigma_x": [0.5, 1.0], "sigma_y": [0.5, 1.0]},
-        {"_target_": "RandSimulateLowResolutiond", "prob": 0.2, "zoom_range": [0.5, 1.0], "upsample_mode": "bilinear"},
+        {"_target_": "RandSimulateLowResolutiond", "prob": 0.2, "zoom_range": [0.5, 1.0], **sampling},
         {"_target_": "RandGaussianNoised", "prob": 0.2, "std": 0.3},
         {"_target_": "RandScaleIntensityd", "prob": 0.3, "factors": 0.25},
         {"_target_": "RandShiftIntensityd", "prob": 0.3, "offsets": 0.5},

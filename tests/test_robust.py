@@ -24,6 +24,7 @@ from networks.workflow import (
     WeightAverage,
     balanced_weights,
     count_classes,
+    flipped,
     trained_classes,
 )
 from scripts.catalog.bundles import BY_NAME
@@ -251,6 +252,10 @@ def test_flips_are_the_mean_by_hand() -> None:
         by_hand = torch.stack([network(x.flip(axes)).flip(axes) for axes in ((), (2,), (3,), (2, 3))]).mean(dim=0)
         torch.testing.assert_close(FlipInferer(SimpleInferer())(x, network), by_hand)
         assert not torch.allclose(by_hand, network(x))
+        left_right = torch.stack([network(x), network(x.flip(2)).flip(2)]).mean(dim=0)
+        torch.testing.assert_close(flipped(SimpleInferer(), "horizontal")(x, network), left_right)
+        torch.testing.assert_close(flipped(SimpleInferer(), "true")(x, network), by_hand)
+        torch.testing.assert_close(flipped(SimpleInferer(), False)(x, network), network(x))
         volume = torch.randn(1, 2, 8, 6, 3)
         slices = FlipInferer(SliceInferer(spatial_dim=2, roi_size=(8, 6), sw_batch_size=2))(volume, network)
         alone = [FlipInferer(SimpleInferer())(volume[..., z], network) for z in range(3)]

@@ -13,6 +13,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "EventLog": "evaluation",
     "FinalCheckpoint": "checkpoints",
     "FlipInferer": "flips",
+    "flipped": "flips",
     "KeepEarlier": "runs",
     "LastCheckpoint": "checkpoints",
     "LoadCased": "loading",

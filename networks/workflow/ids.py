@@ -124,6 +124,8 @@ def one_of(*texts: str) -> Kind:
 
 
 TRUTH = Kind("true or false", _is_truth)
+HORIZONTAL = "horizontal"
+FLIPS = Kind(f"true, false or {HORIZONTAL}", lambda v: v == HORIZONTAL or _is_truth(v))
 PATH = Kind("a path", lambda v: (isinstance(v, str) and bool(v.strip())) or hasattr(v, "__fspath__"))
 TEXT = Kind("a text", lambda v: isinstance(v, str) and bool(v.strip()))
 READER = Kind("the name of a reader, or one", lambda v: isinstance(v, str) or callable(v) or hasattr(v, "get_data"))
@@ -207,7 +209,7 @@ IDS = {
     ),
     "spatial_augmentation": Id(TRUTH, "turn, scale and shift half of the training's slices and crops a little"),
     "flips": Id(
-        one_of("all", "horizontal", "none"),
+        one_of("all", HORIZONTAL, "none"),
         "mirror slices and crops in training: along both axes and with quarter turns, left to right only, or not",
     ),
     "intensity_augmentation": Id(
@@ -220,7 +222,11 @@ IDS = {
         number(0, 0.5),
         "share of every step's weights in their moving average, which is validated and kept; 0 keeps the last weights",
     ),
-    "tta": Id(TRUTH, "average the logits of every slice or window and of its flips along both axes: four passes"),
+    "tta": Id(
+        FLIPS,
+        "average the logits of every slice or window and of its flips along both axes, or along the horizontal one: "
+        "four passes, or two; of use where the training had these flips",
+    ),
     "pretrained": Id(
         SOURCES,
         "file, or timm model name, with weights to start from, or a list of them, one for each encoder",

@@ -114,8 +114,8 @@ def load_weights() -> Config:
 
 
 def flipped(inferer: str) -> str:
-    """An inferer, in the wrapper for flips if those are asked for: without them archives run without this package."""
-    return f"$workflow.FlipInferer({inferer}) if workflow.truth(@tta) else {inferer}"
+    """An inferer, in the wrapper for flips if those are asked for."""
+    return f"$workflow.flipped({inferer}, @tta)"
 
 
 def options(ids: Config) -> Config:

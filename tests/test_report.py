@@ -221,6 +221,14 @@ def test_a_mean_is_held_against_its_classes(mean: str, classes: tuple[str, ...],
     assert (said == "") == agrees
 
 
+def test_published_numbers_of_others_stand_where_there_are_none_of_these(trial: Path, contradicting: None) -> None:
+    results = load([trial / f"{SUITE}.jsonl"])
+    beside = sheets.overview(results, "paper").markdown()
+    for name, variant in results.variants.items():
+        results.variants[name] = replace(variant, network="A network of nobody")
+    assert "77.10" in beside and "77.10" in sheets.overview(results, "paper").markdown()
+
+
 def test_published_numbers_are_of_bundles_and_suites() -> None:
     """Every published result is found under the name that a suite gives its network and data set."""
     suites = [json.loads(path.read_text()) for path in Path("suites").glob("*.json")]

@@ -36,8 +36,8 @@ class Published:
     contradictions: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
 
-def published(data_set: str, split: str, protocol: str, networks: Collection[str]) -> list[Published]:
-    """The published numbers of a data set for some networks; "A" is also that of a network "A, with changes".
+def published(data_set: str, split: str, protocol: str, networks: Collection[str] | None) -> list[Published]:
+    """The published numbers of a data set for all networks, or some; "A" is also that of a network "A, with changes".
 
     Names of data sets are compared without their punctuation.
     """
@@ -46,7 +46,7 @@ def published(data_set: str, split: str, protocol: str, networks: Collection[str
         if (_plain(item["data_set"]), item["split"], item["protocol"]) != (_plain(data_set), split, protocol):
             continue
         name = item["network"]
-        if not any(network == name or network.startswith(f"{name},") for network in networks):
+        if networks is not None and not any(network == name or network.startswith(f"{name},") for network in networks):
             continue
         bundle = BY_NAME.get(item["source"])
         values, contradictions = {}, {}

@@ -203,9 +203,8 @@ def overview(results: Results, protocol: str) -> Sheet | None:
         rows.append(row)
     if protocol == "paper":
         others: dict[tuple, dict[int, Published]] = {}
-        names = {variant.network for variant in results.variants.values()}
         for i, (data_set, *_) in enumerate(columns):
-            for item in published(data_set.name, data_set.split, protocol, names):
+            for item in _published(results, data_set.name, data_set.split, protocol):
                 others.setdefault((item.network, item.weights, item.url), {})[i] = item
         for group in others.values():
             cells = [
@@ -259,14 +258,19 @@ def _overview_column(results: Results, data_set: DataSet, protocol: str) -> tupl
     if protocol == "strict":
         metric = KEY_METRIC if KEY_METRIC in metrics else next(iter(metrics))
         return metric, metrics[metric], None
-    names = {variant.network for variant in results.variants.values()}
-    for item in published(data_set.name, "test", protocol, names):
+    for item in _published(results, data_set.name, "test", protocol):
         for metric, name in item.values:
             classes = [s.name for _, summaries in data_set.of(protocol, metric) for s in summaries]
             if (name is None and classes) or name in classes:
                 return metric, metrics[metric], name
     metric = next(iter(metrics))
     return metric, metrics[metric], None
+
+
+def _published(results: Results, data_set: str, split: str, protocol: str) -> list[Published]:
+    """Published numbers of these networks, or of others where there are none."""
+    names = {variant.network for variant in results.variants.values()}
+    return published(data_set, split, protocol, names) or published(data_set, split, protocol, None)
 
 
 def _one(table: Table, summaries: Sequence[Summary], name: str | None) -> Summary:

@@ -4,13 +4,21 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import http.server
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from networks.phantom import write_ct_phantom, write_precipitate_phantom
+from scripts.zoo.pack import assemble, write
 from tests import packing
+from tests.packing import BUNDLE, NAME, ZIP
 from tests.workflows import ROOT
 
 torch.set_num_threads(1)
@@ -50,3 +58,38 @@ def trained(ct_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = packing.repository(tmp_path_factory.mktemp("trained"))
     packing.train(root, ct_dir)
     return root
+
+
+@pytest.fixture(scope="session")
+def zoo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zoo with two versions of the bundle: the trained one, and one without weights whose code differs."""
+    folder = tmp_path_factory.mktemp("zoo")
+    write(assemble(BUNDLE, root=trained), folder)
+    newer = packing.repository(tmp_path_factory.mktemp("newer"))
+    with (newer / "networks" / "attention_unet.py").open("a") as file:
+        file.write("\nNEWER = True\n")
+    changelog = {"0.2.0": "newer", **BUNDLE.changelog}
+    write(assemble(replace(BUNDLE, changelog=changelog), root=newer), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(zoo: Path) -> Iterator[str]:
+    """The zoo's address on loopback."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args) -> None:
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(zoo)))
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_address[1]}"
+    httpd.shutdown()
+
+
+@pytest.fixture
+def unpacked(zoo: Path, tmp_path: Path) -> Path:
+    """The trained bundle's folder."""
+    with zipfile.ZipFile(zoo / ZIP) as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / NAME

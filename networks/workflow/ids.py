@@ -205,7 +205,7 @@ IDS = {
     "slices_per_epoch": Id(whole(1), "slices that are drawn from all volumes per epoch"),
     "balanced_sampling": Id(
         TRUTH,
-        "draw slices with and without foreground equally often, and centres of crops from every class equally often",
+        "draw at least every second slice with foreground, and centres of crops from every class equally often",
     ),
     "spatial_augmentation": Id(TRUTH, "turn, scale and shift half of the training's slices and crops a little"),
     "flips": Id(

@@ -34,7 +34,7 @@ class SliceDataset(Randomizable, Dataset):
         cache_dir: parent of the temporary folder, the system's by default; gone when the data set is.
         slices_per_epoch: draw so many slices at random, with replacement, instead of each once; data sets of any size
             then have epochs of the same length.
-        foreground_share: chance that a slice that is drawn has foreground; by default that of the data set.
+        foreground_share: least chance that a slice that is drawn has foreground; by default that of the data set.
 
     Each item is ``{"image": (C, X, Y) float tensor, "label": (1, X, Y) tensor}``.
 
@@ -103,10 +103,11 @@ class SliceDataset(Randomizable, Dataset):
         return int(self.R.choice(with_foreground if self.R.random() < share else without))
 
     def _by_foreground(self, share: float) -> tuple[float, np.ndarray, np.ndarray] | None:
-        """The share and the numbers of the slices with foreground, and of those without; None if all are of a kind."""
+        """The share and the numbers of the slices with foreground, and of those without; None if any slice will do."""
         has_foreground = np.concatenate([volume["label"].any(axis=(1, 2, 3)) for volume in self._volumes])
-        groups = np.flatnonzero(has_foreground), np.flatnonzero(~has_foreground)
-        return (share, *groups) if all(map(len, groups)) else None
+        if not has_foreground.any() or has_foreground.mean() >= share:
+            return None
+        return share, np.flatnonzero(has_foreground), np.flatnonzero(~has_foreground)
 
     def _prepare(self, pair: Pair) -> dict[str, np.ndarray]:
         volume = self.transform({key: pair[key] for key in KEYS}, end=self._first_random, threading=True)

@@ -159,7 +159,7 @@ def robust(options: dict[str, Any]) -> dict[str, Preset]:
             "spatial_augmentation": True,
             "flips": "all",
             "intensity_augmentation": True,
-            "balanced_loss": True,
+            "balanced_loss": False,
             "warm_up": 0.05,
             "max_grad_norm": 1.0,
             "ema_momentum": 0.001,

@@ -48,9 +48,9 @@ def test_weights_are_shipped_scored_and_used(repository: Path, ct_dir: Path, tmp
     ids |= {"output_dir": str(tmp_path / "eval"), "bundle_root": str(repository)}
     run(config_paths(BY_NAME[NAME], "train", "evaluate"), "train", **ids)
     scores = str(tmp_path / "eval" / "results_strict.jsonl")
-    command.ship(str(repository), "phantom", str(checkpoint), scores)
+    command.ship(str(repository), "phantom", str(checkpoint), f"{scores},{scores}")
     record = json.loads(path.with_suffix(".json").read_text())
-    assert [item["protocol"] for item in record["evaluations"]] == ["strict"]
+    assert [item["protocol"] for item in record["evaluations"]] == ["strict", "strict"]
     with pytest.raises(UserError, match="evaluate exactly that file"):
         command.ship(str(repository), "other", str(repository / "models" / "model.pt"), str(_of_others(scores)))
 

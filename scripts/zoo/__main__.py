@@ -113,7 +113,7 @@ def ship(bundle: str, name: str, checkpoint: str, scores: Sequence[str] | str = 
         bundle: that was trained.
         name: of the weights, such as the data's; ``scripts.predict --trained`` knows them by it.
         checkpoint: ``model.pt`` of the training, with its record beside it.
-        scores: files with results of the evaluations of the file that this command wrote.
+        scores: files with results of the evaluations of the file that this command wrote, with commas between them.
     """
     from scripts.zoo import ship
 

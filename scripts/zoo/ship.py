@@ -43,7 +43,7 @@ def ship(bundle: str, name: str, checkpoint: str, scores: str | Sequence[str] = 
     target = bundle_folder(bundle) / SHIPPED / f"{name}.safetensors"
     checksum = hashlib.sha256(content).hexdigest()
     evaluations = []
-    for file in [scores] if isinstance(scores, str) else scores:
+    for file in scores.split(",") if isinstance(scores, str) else scores:
         own = [item for item in read_records(file) if item["checkpoint"] == checksum]
         if not own:
             raise UserError(f"{file} has no scores of {target}; evaluate exactly that file, by --ckpt_path {target}.")

@@ -48,7 +48,8 @@ class _BiasedAttention(torch.autograd.Function):
     """softmax(scale * q k' + bias) v for qkv (B, windows, N, 3, heads, d) and bias (windows or 1, heads, N, N).
 
     The fused CPU kernels give no gradient to a bias. Autograd over plain operators gives one, but spends a third more
-    passes over the scores and the packed qkv.
+    passes over the scores and the packed qkv. Without it a training step of Swin-Unet takes 8 to 14 % longer
+    (float32, 224 x 224, batch 4, one thread of an AMD EPYC with AVX2; not measured where there is bfloat16).
     """
 
     @staticmethod

@@ -211,6 +211,13 @@ def test_replaced_lists_are_not_taken_for_the_data_set(ct_dir: Path, tmp_path: P
     described = describe_cases(str(ct_dir), training=[inside, inside], validation=[])
     assert (described["name"], described["training"], described["validation"]) == ("CT phantom", 1, 0)
     assert describe_cases(str(ct_dir), training=[outside]) == {"name": "studies", "training": 1}
+    around = {"image": str(ct_dir / ".." / "studies" / "a.nii.gz")}
+    assert describe_cases(str(ct_dir), training=[around]) == {"name": "studies", "training": 1}
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "imagesTr").symlink_to(ct_dir / "imagesTr")
+    shutil.copy(ct_dir / "dataset.json", linked)
+    assert describe_cases(str(linked), training=[{"image": str(linked / item["image"])}])["name"] == "CT phantom"
 
 
 def copy_of(trained: Path, folder: Path) -> tuple[Path, Path]:

@@ -23,25 +23,34 @@ from networks.workflow.state import state_of
 def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
     """Name, licence, class names and numbers of cases of what a run read, without any path of this computer.
 
-    ``dataset.json`` is believed only if every case lies in its folder: annotation servers replace the lists of a
-    config and leave its ``dataset_dir`` as it was.
+    ``dataset.json`` is believed only if every case lies in its folder, be it by a link: annotation servers replace the
+    lists of a config and leave its ``dataset_dir`` as it was.
 
     Args:
         dataset_dir: folder of the data contract.
         **lists: the run's cases by name of the list.
     """
-    distinct = {name: {Path(case["image"]).resolve() for case in cases} for name, cases in lists.items()}
+    distinct = {name: {_lexical(case["image"]) for case in cases} for name, cases in lists.items()}
     images, numbers = set().union(*distinct.values()), {name: len(cases) for name, cases in distinct.items()}
-    root = Path(dataset_dir).resolve()
+    root = _lexical(dataset_dir)
     index = root / "dataset.json"
-    if not index.is_file() or not all(root in image.parents for image in images):
-        common = Path(os.path.commonpath([image.parent for image in images])) if images else root
+    if not index.is_file() or not all(_lies_in(image, root) for image in images):
+        common = Path(os.path.commonpath([image.resolve().parent for image in images])) if images else root
         return {"name": common.name, **numbers}
     content = read_dataset_json(str(root))
     kept = {key: content[key] for key in ("description", "licence", "intensity") if content.get(key)}
     names = parse_labels(content.get("labels"), index)
     kept |= {"labels": {str(number): name for number, name in enumerate(names)}} if names else {}
     return {"name": content.get("name") or root.name, **kept, **numbers}
+
+
+def _lexical(path: str | Path) -> Path:
+    """Absolute, without "..", with links as they are."""
+    return Path(os.path.normpath(Path(path).absolute()))
+
+
+def _lies_in(image: Path, folder: Path) -> bool:
+    return folder in image.parents or folder.resolve() in image.resolve().parents
 
 
 def write_training_record(

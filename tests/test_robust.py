@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data.utils import set_rnd
 from monai.inferers import SimpleInferer, SliceInferer, SlidingWindowInferer
 from monai.transforms import Compose, Lambdad, Randomizable
@@ -233,6 +233,16 @@ class StopAfter:
     def __call__(self, engine: Engine) -> None:
         if engine.state.epoch == self.epoch:
             engine.terminate()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_properties_of_the_overlays(preset: str, data_dirs: dict[str, Path], tmp_path: Path) -> None:
+    """What MONAI asks of a training config: a bundle is packed with its preset as the default."""
+    files = config_paths(UNET, "train", f"presets/{preset}")
+    options = options_for(tmp_path, data_dirs[UNET.presets[preset].kind], preset)
+    workflow = ConfigWorkflow(config_file=files, workflow_type="train", logging_file=False, **options)
+    workflow.initialize()
+    assert workflow.check_properties() == []
 
 
 @pytest.mark.slow

@@ -6,11 +6,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
 from networks.errors import UserError
 from networks.workflow.files import file_hash
+from scripts.zoo.loading import fit_classes
 from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.verify import check, verify
 from tests.packing import NAME, ZIP
@@ -118,3 +121,15 @@ def test_a_check_that_cannot_be_made_is_skipped(unpacked: Path, monkeypatch, cap
     said = capsys.readouterr().out
     assert "skipped  metadata schema: not made, since jsonschema is not installed: python -m pip install" in said
     assert " 0 failed, 1 skipped." in said
+
+
+@pytest.mark.parametrize("number", [3, 12])
+def test_the_phantom_has_the_networks_classes(number: int, ct_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(ct_dir, tmp_path / "phantom")
+    fit_classes(tmp_path / "phantom", number)
+    names = json.loads((tmp_path / "phantom" / "dataset.json").read_text())["labels"]
+    assert list(names) == [str(i) for i in range(number)] and names["1"] == "aorta"
+    labels = [nib.load(path) for path in sorted((tmp_path / "phantom").glob("labels*/*"))]
+    assert max(int(np.asarray(label.dataobj).max()) for label in labels) == min(number - 1, 8)
+    before = nib.load(sorted(ct_dir.glob("labels*/*"))[0])
+    np.testing.assert_array_equal(labels[0].affine, before.affine)

@@ -41,6 +41,10 @@ class WeightAverage:
         """What is to be validated and kept."""
         return self.trained if self._ema is None else self._ema.ema_model
 
+    def handler(self) -> "WeightAverage":
+        """Itself: MONAI's check of a bundle's properties wants objects with a ``_target_`` in the list of handlers."""
+        return self
+
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         if self._ema is None:

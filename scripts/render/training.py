@@ -149,7 +149,7 @@ def train(bundle: Bundle) -> Config:
     return {**content, "options": options(content)}
 
 
-def train_handlers(recipe: Recipe) -> list[Config | str]:
+def train_handlers(recipe: Recipe) -> list[Config]:
     """What follows a training: the steps, the validation, what is written, in this order."""
     clip = {"_target_": f"{WORKFLOW}.ClipGradients", "optimizer": "@optimizer", "max_norm": "@max_grad_norm"}
     return [
@@ -159,7 +159,7 @@ def train_handlers(recipe: Recipe) -> list[Config | str]:
             "dataloader": "@train::dataloader",
         },
         {"_target_": f"{WORKFLOW}.StopOnNan"},
-        *([clip, "@average"] if recipe.robust else []),
+        *([clip, {"_target_": "$@average.handler"}] if recipe.robust else []),
         {"_target_": f"{WORKFLOW}.TrainingProgress", "optimizer": "@optimizer"},
         {
             "_target_": "LrScheduleHandler",

@@ -14,8 +14,11 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, download_large_files, load, verify_net_in_out
+from PIL import Image
 
 SMALL = {"num_training": 1, "num_validation": 1, "num_test": 1}
 KINDS = {3: ("write_ct_phantom", (60, 48, 6)), 2: ("write_precipitate_phantom", (80, 64))}
@@ -117,7 +120,26 @@ class Bundle:
             package = type(self._network()).__module__.split(".")[0]
             name, size = KINDS[parser["spatial_dims"]]
             getattr(importlib.import_module(f"{package}.phantom"), name)(folder, **SMALL, size=size)
+            fit_classes(folder, self.metadata["network_data_format"]["outputs"]["pred"]["num_channels"])
         return str(folder)
+
+
+def fit_classes(folder: Path, number: int) -> None:
+    """Give a phantom as many classes as a network has: the last takes what is too much."""
+    index = folder / "dataset.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    names = list(content["labels"].values())
+    if len(names) == number:
+        return
+    content["labels"] = {str(i): names[i] if i < len(names) else f"class {i}" for i in range(number)}
+    index.write_text(json.dumps(content), encoding="utf-8")
+    for path in folder.glob("labels*/*"):
+        if path.suffix == ".png":
+            Image.fromarray(np.minimum(np.asarray(Image.open(path)), number - 1)).save(path)
+        else:
+            image = nib.load(path)
+            label = np.minimum(np.asarray(image.dataobj), number - 1)
+            nib.save(nib.Nifti1Image(label, image.affine), path)
 
 
 def innermost(error: BaseException) -> str:

@@ -81,7 +81,7 @@ def test_presets_train_evaluate_infer(
     train, infer = config_paths(bundle, "train", f"presets/{name}"), config_paths(bundle, "inference")
     infer += config_paths(bundle, f"presets/{name}_inference")
     options = training_overrides(bundle, tmp_path, data, epochs=1, val_interval=1, **classes)
-    options |= {"slices_per_epoch": 8} if name == "robust_volumes" else {}  # 4000
+    options |= {"slices_per_epoch": 8} if name == "robust_volumes" else {}  # not 2000
     run(train, "train", "training", **options)
     run([*train, *config_paths(bundle, "evaluate")], "train", **options)
     run(infer, "inference", **tiny_overrides(bundle, tmp_path, data, **classes))

@@ -307,18 +307,22 @@ def test_push_needs_a_token_and_a_hub(zoo: Path, monkeypatch) -> None:
         def create_repo(self, repo: str, **arguments) -> None:
             calls.append(("repo", repo, arguments))
 
-        def upload_folder(self, repo_id: str, folder_path: Path) -> str:
-            cards.append((folder_path / "README.md").read_text())
-            return "url"
+        def upload_file(self, path_or_fileobj: bytes, path_in_repo: str, repo_id: str) -> None:
+            calls.append(("card", repo_id, path_in_repo))
+            cards.append(path_or_fileobj.decode())
 
-        def create_tag(self, repo: str, **arguments) -> None:
-            calls.append(("tag", repo, arguments))
+    def hand_over(repo: str, name: str, bundle_dir: str, **arguments) -> str:
+        assert (Path(bundle_dir) / name / "configs" / "metadata.json").is_file()
+        calls.append(("bundle", repo, arguments))
+        return "url"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr("scripts.zoo.push.push_to_hf_hub", hand_over)
     push(NAME, "group/unet", output_dir=str(zoo), load=False)
     assert calls == [
         ("repo", "group/unet", {"private": True, "exist_ok": True}),
-        ("tag", "group/unet", {"tag": "0.2.0", "exist_ok": True}),
+        ("card", "group/unet", "README.md"),
+        ("bundle", "group/unet", {"private": True, "version": "0.2.0", "ignore_patterns": ["README.md"]}),
     ]
     assert huggingface_hub.ModelCard(cards[0]).data.library_name == "monai"
     monkeypatch.undo()

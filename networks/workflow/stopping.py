@@ -66,9 +66,10 @@ def stop_orderly() -> dict[int, Any]:
                 os._exit(128 + number)
             return
         first.append(time.monotonic())
-        # PyTorch's handler would raise an error over every worker that ends now
+        # PyTorch's handler would raise an error over every worker that ends now; over one that has just ended, Python
+        # would complain that nothing handles the signal any more
         if hasattr(signal, "SIGCHLD"):  # Windows has none
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, lambda number, frame: None)
         if int(os.environ.get("RANK", 0)) == 0:
             what = _says[-1]() if _says else "Nothing was written; start again."
             print(f"\nStopped. {what}", file=sys.stderr, flush=True)

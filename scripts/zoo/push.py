@@ -1,4 +1,4 @@
-"""Uploading a packed bundle to the Hugging Face Hub, as ``monai.bundle push_to_hf_hub`` does, with a better card."""
+"""Handing a packed bundle, with a model card, to MONAI's upload to the Hugging Face Hub."""
 
 import json
 import tempfile
@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import huggingface_hub
+from monai.bundle import push_to_hf_hub
 
 from networks.errors import UserError
 from scripts.zoo.card import model_card
@@ -39,13 +40,13 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
             archive.extractall(folder)
         bundle = Path(folder, name)
         metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        document = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
-        (bundle / "README.md").write_text(model_card(name, metadata, document), encoding="utf-8")
+        card = model_card(name, metadata, (bundle / "docs" / "README.md").read_text(encoding="utf-8"))
         try:
             hub = huggingface_hub.HfApi()
             hub.create_repo(repo, private=private, exist_ok=True)
-            url = hub.upload_folder(repo_id=repo, folder_path=bundle)
-            hub.create_tag(repo, tag=version, exist_ok=True)  # by which monai.bundle download finds a version
+            # before the version's tag; MONAI's own card, the documentation under a few fixed words, is left out
+            hub.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repo)
+            url = push_to_hf_hub(repo, name, folder, private=private, version=version, ignore_patterns=["README.md"])
         except (
             Exception
         ) as error:  # of the HTTP library that the hub's client uses, another one in each of its versions

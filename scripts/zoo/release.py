@@ -6,7 +6,7 @@ from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from scripts.catalog.bundles import BY_NAME
+from scripts.catalog.bundles import BY_NAME, Bundle
 from scripts.experiments import commands
 from scripts.experiments.runs import DONE, RunFolder
 from scripts.experiments.suite import load_suite
@@ -35,8 +35,7 @@ def release(
     """
     if train:
         commands.run(suite, runs_dir, only=only)
-    best: dict[str, Weights] = {}
-    bundles = {}
+    best: dict[str, tuple[Bundle, Weights]] = {}
     for run in load_suite(suite).runs:
         folder = RunFolder(run, runs_dir)
         if only not in run.name or folder.state() != DONE:
@@ -44,14 +43,14 @@ def release(
         found = weights_at(folder.path / "models" / "model.pt", folder.score_files())
         name = f"{run.bundle}_{re.sub(r'[^a-z0-9]+', '_', run.data_set.lower()).strip('_')}"
         # by the validation, never by the test
-        if name not in best or _validated(found) > _validated(best[name]):
-            best[name], bundles[name] = found, BY_NAME[run.bundle]
+        if name not in best or _validated(found) > _validated(best[name][1]):
+            best[name] = BY_NAME[run.bundle], found
     if not best:
         raise UserError(f"No run of {suite} with {only!r} in its name is done in {runs_dir}; leave out --train false.")
     target = Path(output_dir)
     paths = []
-    for name, found in best.items():
-        packed = assemble(bundles[name], found=found, name=name)
+    for name, (bundle, found) in best.items():
+        packed = assemble(bundle, found=found, name=name)
         path = write(packed, target, base_url, overwrite)
         metadata, document = (packed.files[file] for file in ("configs/metadata.json", "docs/README.md"))
         with atomic(path.with_name(f"{path.stem}_README.md")) as temporary:

@@ -43,14 +43,14 @@ def main(dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str 
     root, output = Path(dataset_dir), Path(output_dir)
     work = Path(work_dir or output / "work").resolve()
     os.environ |= {f"nnUNet_{part}": str(work / part) for part in ("raw", "preprocessed", "results")}
-    os.environ |= {"nnUNet_n_proc_DA": "0"}
+    os.environ |= {"nnUNet_n_proc_DA": "1"}
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.run.run_training import get_trainer_from_args
 
     names = raw_data(root, work / "raw" / NAME)
     api.extract_fingerprints([ID], num_processes=1)
-    plans, identifier = api.plan_experiment_dataset(ID)
+    _, identifier = api.plan_experiment_dataset(ID)
     api.preprocess([ID], identifier, configurations=("2d",), num_processes=(1,))
     preprocessed = work / "preprocessed" / NAME
     (preprocessed / "splits_final.json").write_text(
@@ -58,8 +58,7 @@ def main(dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str 
     )
 
     torch.manual_seed(seed)
-    dataset_json = json.loads((work / "raw" / NAME / "dataset.json").read_text())
-    trainer = nnUNetTrainer(plans, "2d", 0, dataset_json, device=torch.device("cpu"))
+    trainer = get_trainer_from_args(NAME, "2d", 0, plans_identifier=identifier, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_val_iterations_per_epoch = EPOCHS, 1
     trainer.on_train_start()
     started = time.time()
@@ -77,7 +76,7 @@ def main(dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str 
         trainer.plans_manager,
         trainer.configuration_manager,
         [trainer.network.state_dict()],
-        dataset_json,
+        trainer.dataset_json,
         "nnUNetTrainer",
         trainer.inference_allowed_mirroring_axes,
     )

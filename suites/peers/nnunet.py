@@ -41,7 +41,7 @@ def raw_data(root: Path, folder: Path) -> dict[str, list[str]]:
 
 def main(dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str = "", seed: int = 0) -> None:
     root, output = Path(dataset_dir), Path(output_dir)
-    work = Path(work_dir or output / "work").resolve()
+    work = Path(work_dir or f"{output}_work").resolve()
     os.environ |= {f"nnUNet_{part}": str(work / part) for part in ("raw", "preprocessed", "results")}
     os.environ |= {"nnUNet_n_proc_DA": "1"}
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
@@ -61,12 +61,17 @@ def main(dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str 
     trainer = get_trainer_from_args(NAME, "2d", 0, plans_identifier=identifier, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_val_iterations_per_epoch = EPOCHS, 1
     trainer.on_train_start()
-    started = time.time()
-    for _ in range(2):  # they count, too
-        trainer.train_step(next(trainer.dataloader_train))
-    steps = seconds / (time.time() - started) * 2
-    trainer.num_iterations_per_epoch = max(1, round(steps / EPOCHS))
-    print(f"{steps:.0f} steps of {trainer.batch_size} slices in {seconds:.0f} s", flush=True)
+    trainer.train_step(next(trainer.dataloader_train))  # the first is slower
+    moments = [time.time()]
+    trainer.train_step(next(trainer.dataloader_train))
+    moments.append(time.time())
+    with torch.no_grad():
+        trainer.validation_step(next(trainer.dataloader_val))
+    step, validation = moments[1] - moments[0], time.time() - moments[1]
+    trainer.num_epochs = trainer.lr_scheduler.max_steps = max(1, min(EPOCHS, int(seconds / (step + validation))))
+    trainer.num_iterations_per_epoch = max(1, round((seconds / trainer.num_epochs - validation) / step))
+    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
+    print(f"{steps} steps of {trainer.batch_size} slices, {step:.1f} s each", flush=True)
     trainer.on_train_start = lambda: None
     trainer.run_training()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from fire.parser import DefaultParseValue
 
 from networks.errors import UserError
+from networks.workflow.files import write_json
 from networks.workflow.records import read_records
 from scripts.experiments import runs
 from scripts.experiments.__main__ import collect, run, show
@@ -167,6 +169,20 @@ def test_killed_suite_goes_on(tmp_path: Path, micrograph_dir: Path, capsys: pyte
     (line,) = (tmp_path / "results" / "trial_runs.jsonl").read_text().splitlines()
     assert len(json.loads(line)["curve"]) == EPOCHS
     assert str(tmp_path) not in line
+
+    # another machine does the second seed and gets the results of the first with the repository
+    both, elsewhere = write_suite(tmp_path, micrograph_dir, seeds=[0, 1]), tmp_path / "elsewhere"
+    shutil.copytree(folder.path, elsewhere / "trial" / folder.path.name.replace("seed0", "seed1"))
+    other = RunFolder(load_suite(both).runs[1], elsewhere)
+    write_json(other.path / "run.json", other.record() | {"spec": other.run.spec()})
+    collect(str(both), str(elsewhere), str(tmp_path / "results"))
+    merged = read_records(tmp_path / "results" / "trial.jsonl")
+    assert merged[: len(records)] == records
+    assert {record["seed"] for record in merged[len(records) :]} == {1}
+    write_suite(tmp_path, micrograph_dir, seeds=[0, 1], recipes={"short": {"epochs": EPOCHS + 1}})
+    with pytest.raises(UserError, match=r"No run of .* is done"):
+        collect(str(both), str(elsewhere), str(tmp_path / "results"))
+    assert read_records(tmp_path / "results" / "trial.jsonl") == merged
 
     changed = write_suite(tmp_path, micrograph_dir, recipes={"short": {"epochs": EPOCHS + 1}})
     assert RunFolder(load_suite(changed).runs[0], runs_dir).state() == CHANGED

@@ -40,6 +40,8 @@ def show(suite: str, runs_dir: str = "runs") -> None:
 def collect(suite: str, runs_dir: str = "runs", results_dir: str = "results") -> None:
     """Write the results of the runs that are done: ``SUITE.jsonl`` with the scores, ``SUITE_runs.jsonl`` with the runs.
 
+    Runs that these files have and that are not done here are kept: a suite may be shared by several machines.
+
     Args:
         suite: the suite's file.
         runs_dir: as for ``run``.

@@ -6,15 +6,18 @@ import os
 import queue
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from networks.workflow.records import read_records, write_records
+from networks.workflow.records import Record, read_records, write_records
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, Children, RunFolder
-from scripts.experiments.suite import load_suite
+from scripts.experiments.suite import Run, load_suite
 
 RUNS_DIR = "runs"
 RESULTS_DIR = "results"
@@ -86,30 +89,65 @@ def show(suite: str, runs_dir: str = RUNS_DIR) -> None:
 def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR) -> None:
     """Do what the command ``collect`` of this tool describes, with the same arguments."""
     read = load_suite(suite)
-    done = [f for f in (RunFolder(r, runs_dir) for r in read.runs) if f.state() == DONE]
+    results = Path(results_dir)
+    scores_file, runs_file = results / f"{read.name}.jsonl", results / f"{read.name}_runs.jsonl"
+    lines, scores, done = [], [], 0
+    collected = _collected(scores_file, runs_file)
+    for folder in (RunFolder(r, runs_dir) for r in read.runs):
+        if folder.state() == DONE:
+            done += 1
+            line = _line(folder)
+            labels = {"model": line["network"]} | {key: line[key] for key in _LABELS}
+            lines.append(line)
+            scores += [record | labels for path in folder.score_files() for record in read_records(path)]
+        elif found := collected.get(json.dumps(_spec(folder.run))):
+            lines.append(found[0])
+            scores += found[1]
     if not done:
         raise UserError(f"No run of {suite} is done in {runs_dir}; see 'experiments show {suite}'.")
-    scores = []
-    for folder in done:
-        r = folder.run
-        labels = {"model": r.network, "data_set": r.data_set, "setting": r.setting, "pretraining": r.pretraining}
-        labels |= {"suite": r.suite, "recipe": r.recipe, "bundle": r.bundle, "seed": r.seed}
-        scores += [record | labels for path in folder.score_files() for record in read_records(path)]
-    results = Path(results_dir)
-    write_records(results / f"{read.name}.jsonl", scores)
-    runs = results / f"{read.name}_runs.jsonl"
-    with atomic(runs) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for folder in done:
-            line = {**folder.run.spec(), "seconds": folder.seconds(), "curve": folder.curve()}
-            line["options"] = {key: _portable(value) for key, value in line["options"].items()}
-            record = folder.record()
-            line |= {
-                "date": time.strftime("%Y-%m-%d", time.gmtime(record["started"])),
-                "machine": record.get("machine"),
-            }
-            line["dataset_dir"] = Path(folder.run.dataset_dir).name
+    write_records(scores_file, scores)
+    with atomic(runs_file) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for line in lines:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    print(f"Wrote {len(scores)} scores of {len(done)} of {len(read.runs)} runs to {results / read.name}.jsonl.")
+    kept = f" and kept {len(lines) - done} that were collected elsewhere" if len(lines) > done else ""
+    print(f"Wrote {len(scores)} scores of {done} of {len(read.runs)} runs to {scores_file}{kept}.")
+
+
+_LABELS = ("data_set", "setting", "pretraining", "suite", "recipe", "bundle", "seed")
+
+
+def _spec(run: Run) -> dict[str, Any]:
+    """What decides a run's result, without the folders of the machine."""
+    spec = run.spec()
+    options = {key: _portable(value) for key, value in spec["options"].items()}
+    return spec | {"options": options, "dataset_dir": Path(run.dataset_dir).name}
+
+
+def _line(folder: RunFolder) -> dict[str, Any]:
+    """A run in the results."""
+    record = folder.record()
+    return {
+        **_spec(folder.run),
+        "seconds": folder.seconds(),
+        "curve": folder.curve(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime(record["started"])),
+        "machine": record.get("machine"),
+    }
+
+
+def _collected(scores_file: Path, runs_file: Path) -> dict[str, tuple[dict[str, Any], list[Record]]]:
+    """Lines and scores of the runs in the results, by what decides them."""
+    if not (scores_file.is_file() and runs_file.is_file()):
+        return {}
+    scores: dict[tuple, list[Record]] = defaultdict(list)
+    for record in read_records(scores_file):
+        scores[tuple(record[key] for key in ("model", *_LABELS))].append(record)
+    found = {}
+    for text in runs_file.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        spec = {f.name: line[f.name] for f in fields(Run)}
+        found[json.dumps(spec)] = line, scores[tuple(line[key] for key in ("network", *_LABELS))]
+    return found
 
 
 def _work(todo: "queue.SimpleQueue[RunFolder]", gpu: int | None, failed: list[RunFolder], children: Children) -> None:

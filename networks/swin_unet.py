@@ -174,7 +174,12 @@ class SwinUnet(SegmentationNetwork):
     repeats_grey = True
     encoders: ClassVar[dict] = {"encoder": "swin"}
     authors_names = AUTHORS_NAMES
-    small: ClassVar[dict] = {"embed_dim": 24, "num_heads": (1, 2, 2, 4), "window_size": 4}
+    small: ClassVar[dict] = {
+        "embed_dim": 24,
+        "depths": (2, 1, 1, 1),
+        "num_heads": (1, 2, 2, 4),
+        "window_size": 4,
+    }
 
     def __init__(
         self,

@@ -24,6 +24,13 @@ from tests.workflows import ROOT
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _light_subprocesses() -> None:
+    """Subprocesses do without two packages that MONAI would import for nothing, for a third of its time."""
+    paths = [str(Path(__file__).parent / "absent"), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+
+
 @pytest.fixture(autouse=True)
 def _in_repository_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

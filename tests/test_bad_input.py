@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from networks.phantom import write_precipitate_phantom
 from networks.workflow import list_images
 from networks.workflow.errors import user_error
 from scripts.catalog.bundles import BY_NAME
+from tests.commands import run_command
 from tests.workflows import command_line, config_paths, run, tiny_overrides, training_overrides
 
 SWIN_UNET = BY_NAME["swin_unet"]
@@ -224,21 +223,17 @@ def test_one_image_or_a_folder_of_images(tmp_path: Path) -> None:
     assert list_images(str(tmp_path / "b.png")) == [{"image": str(tmp_path / "b.png")}]
 
 
-def run_command(arguments: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_command_line_prints_the_sentence_and_ends_with_1(tmp_path: Path) -> None:
     options = training_overrides(SWIN_UNET, tmp_path, tmp_path / "nowhere")
     done = run_command(command_line(TRAIN, **options))
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("Error: The data set folder")
+    assert done.poll() == 1
+    assert "Traceback" not in done.err
+    assert done.err.strip().splitlines()[-1].startswith("Error: The data set folder")
 
 
 def test_command_line_refuses_unknown_keys(ct_dir: Path, tmp_path: Path) -> None:
     options = training_overrides(SWIN_UNET, tmp_path, ct_dir, epoch=3)
     done = run_command(command_line(TRAIN, **options))
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("Error: --epoch is not an id")
-    assert "did you mean epochs" in done.stderr
+    assert done.poll() == 1
+    assert done.err.strip().splitlines()[-1].startswith("Error: --epoch is not an id")
+    assert "did you mean epochs" in done.err

@@ -15,6 +15,7 @@ from networks.workflow.config_files import check_configs, read_config
 from networks.workflow.errors import REPORT, user_error
 from networks.workflow.ids import IDS
 from scripts.catalog.bundles import BY_NAME
+from tests.commands import run_command
 from tests.workflows import run, training_overrides
 
 PROGRAM = "monai/bundle/__main__.py"
@@ -186,15 +187,11 @@ def test_yaml_overlay_runs(ct_dir: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
 
 
-def ended(words: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_mistakes_that_monai_meets_first_are_one_sentence(tmp_path: Path) -> None:
-    done = ended(["-m", "networks", "run", "training", "--config_file", str(tmp_path / "train.json")])
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.strip().endswith("train.json does not exist.")
+    done = run_command(["-m", "networks", "run", "training", "--config_file", str(tmp_path / "train.json")])
+    assert done.poll() == 1
+    assert done.out == ""
+    assert done.err.strip().endswith("train.json does not exist.")
 
 
 def test_a_bug_keeps_its_traceback_and_asks_for_a_report() -> None:
@@ -202,7 +199,8 @@ def test_a_bug_keeps_its_traceback_and_asks_for_a_report() -> None:
     for error, expected in (("KeyError('progress')", REPORT), ("UserError('Give b.')", "Error: Give b.")):
         raised = f"{code}from networks.errors import UserError\ndef work():\n    raise {error}\nwork()"
         path = Path(__file__).with_name("bug.py")
-        done = ended(["-c", f"exec(compile({raised!r}, {str(path)!r}, 'exec'))"])
+        program = f"exec(compile({raised!r}, {str(path)!r}, 'exec'))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert done.stderr.strip().splitlines()[-1] == expected
         assert ("Traceback" in done.stderr) == (expected == REPORT)

@@ -3,8 +3,6 @@
 import csv
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from networks.state_dicts import read_weights
 from networks.workflow.checkpoints import save_atomically
 from scripts.catalog.bundles import BY_NAME
+from tests.commands import Command
 from tests.probe import train_in_two
 from tests.workflows import command_line, config_paths, run, same_state, training_overrides
 
@@ -29,19 +28,13 @@ def test_killed_training_resumes_to_the_same_end(ct_dir: Path, tmp_path: Path) -
     last = tmp_path / "killed" / "models" / "last.pt"
     moment = random.Random(0)
     for wanted in (1, 3):
-        process = subprocess.Popen(
-            [sys.executable, *command_line(TRAIN, "training", **options, resume=True)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = Command(command_line(TRAIN, "training", **options, resume=True))
         while not last.is_file() or read_weights(last)["progress"]["epoch"] < wanted:
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, process.err
             time.sleep(0.02)
         time.sleep(moment.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stderr.close()
+        assert process.wait() == -signal.SIGKILL
         assert read_weights(last)["progress"]["epoch"] >= wanted
 
     run(TRAIN, "train", "training", **options, resume=True)

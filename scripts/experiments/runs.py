@@ -24,6 +24,7 @@ from scripts.benchmark.measure import machine
 from scripts.experiments.suite import Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PATIENCE = 20.0  # seconds that a run has for an orderly end
 TRAIN, PREDICT = "train", "predict"
 DONE, RUNNING, FAILED, STOPPED, WAITING, CHANGED = "done", "running", "failed", "stopped", "waiting", "changed"
 
@@ -54,14 +55,19 @@ class Children:
             return None if self._ended else code
 
     def end(self) -> None:
-        """End all of them and wait until they are gone."""
+        """End all of them and wait until they are gone; what does not end by itself is killed, which loses nothing."""
         with self._lock:
             self._ended = True
             live = list(self._live)
             for process in live:
                 process.terminate()
+        deadline = time.monotonic() + PATIENCE
         for process in live:
-            process.wait()
+            try:
+                process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 class RunFolder:

@@ -12,7 +12,7 @@ from scripts.catalog.bundles import BUNDLES, VERSIONS, Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render.bundle import NO_WEIGHTS, bundle_configs
 from scripts.render.data import Config
-from scripts.report.front import microstructure_table
+from scripts.report.front import hippocampus_table, microstructure_table
 
 DECAY = {
     "polynomial": " with polynomial decay",
@@ -154,6 +154,7 @@ def with_tables(text: str) -> str:
         "bundles": bundle_table,
         "record": record_table,
         "microstructure": microstructure_table,
+        "hippocampus": hippocampus_table,
         "architectures": architectures_table,
         "speed": speed_table,
         "faster": faster_table,
@@ -188,11 +189,12 @@ def _recipe_text(preset: Preset) -> str:
     plateau = f"; at {second:g} after {patience} epochs without improvement, and stopped after as many more"
     plateau = plateau if patience else ""
     what = "volumes, axial slices" if preset.volumes else "pictures, random crops"
+    balanced = recipe.balanced and recipe.extra.get("balanced_loss", True)
     own = ", strong augmentation, clipped gradients, averaged weights, for any classes" * recipe.robust
     return (
         f"{what} at {recipe.img_size} x {recipe.img_size}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
         f"{recipe.optimizer['_target_'].rsplit('.', 1)[-1]} at {recipe.learning_rate:g}{DECAY[recipe.decay]}, "
-        f"{recipe.loss_weights[0]:g} {'balanced ' * recipe.balanced}CE + {recipe.loss_weights[1]:g} Dice{plateau}{own}"
+        f"{recipe.loss_weights[0]:g} {'balanced ' * balanced}CE + {recipe.loss_weights[1]:g} Dice{plateau}{own}"
     )
 
 

@@ -1,14 +1,20 @@
-"""The table of results for the README."""
+"""The tables of results for the README."""
 
 from scripts.benchmark.records import RESULTS
 from scripts.report.results import load
-from scripts.report.sheets import Cell, Sheet, overview
+from scripts.report.sheets import Cell, Sheet, overview, score_sheets
 
 
 def microstructure_table() -> str:
     """The suite microstructure_robust as the papers score, beside published numbers: a line for each set of images."""
     sheet = overview(load([RESULTS / "microstructure_robust.jsonl"]), "paper")
     return _turned(sheet).markdown()
+
+
+def hippocampus_table() -> str:
+    """The suite hippocampus by the strict protocol, and the peers that were scored on the same cases."""
+    results = load([RESULTS / "hippocampus.jsonl", *sorted(RESULTS.glob("hippocampus_peer_*.jsonl"))])
+    return score_sheets(results, results.data_sets[0], "strict")[0].markdown()
 
 
 def _turned(sheet: Sheet) -> Sheet:

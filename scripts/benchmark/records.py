@@ -64,36 +64,17 @@ def latest(records: list[Record]) -> dict[str, Record]:
 
 
 def authors_cost() -> dict[str, Any]:
-    """Times, parameters and multiply-accumulates of the authors' networks, and the protocol of their measurement."""
-    return json.loads((RESULTS / "authors_cost.json").read_text(encoding="utf-8"))
+    """Parameters and multiply-accumulates of the authors' networks."""
+    return _stored("authors_cost.json")
 
 
-def authors_ratio(record: Record, name: str) -> float | None:
-    """Time of the authors' network over that of the yardstick, for the record's network, batch size and one pass.
-
-    None where the authors' networks were not measured: other networks, other settings.
-    """
-    seconds = _authors_seconds(record, name)
-    batch = str(record["settings"]["batch_size"])
-    return None if seconds is None else 1000 * seconds / authors_cost()["yardstick"]["milliseconds"][batch][name]
+def authors_ratio() -> dict[str, Any]:
+    """How many times longer the authors' implementations take than these: the protocol, and numbers by case."""
+    return _stored("authors_ratio.json")
 
 
-def authors_products(record: Record, name: str) -> float | None:
-    """Time of the authors' network over the record's, each in the time of a matrix product on its own machine."""
-    seconds = _authors_seconds(record, name)
-    if seconds is None:
-        return None
-    return seconds * authors_cost()["matrix_rate"] / (record[name]["seconds"]["median"] * record["matrix_rate"])
-
-
-def _authors_seconds(record: Record, name: str) -> float | None:
-    settings = record["settings"]
-    batch, case = str(settings["batch_size"]), authors_cost()["cases"].get(record["case"])
-    alike = ("device", "dtype", "channels_last", "compile", "img_size")
-    usual = all(settings[option] == getattr(Settings, option) for option in alike)
-    if case is None or not usual or batch not in case["milliseconds"]:
-        return None
-    return case["milliseconds"][batch][name] / 1000
+def _stored(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
 def _identity(record: Record) -> tuple[Any, ...]:

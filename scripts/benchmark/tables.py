@@ -11,7 +11,6 @@ from scripts.benchmark.records import (
     RESULTS,
     Record,
     authors_cost,
-    authors_products,
     authors_ratio,
     latest,
     read_records,
@@ -66,38 +65,29 @@ def speed_table(records: Sequence[Record] | None = None) -> str:
         record = found[case.name]
         row = [case.title]
         for name in ("forward", "forward_backward"):
-            row += [f"{record[name]['ratio']['median']:.2f}", *comparison(record, name)]
+            row.append(f"{record[name]['ratio']['median']:.2f}")
         row += [f"{100 * record[name]['matrix_share']:.0f} %" for name in ("forward", "forward_backward")]
         row += [memory(record[name]["peak_memory"]) for name in ("forward", "forward_backward")]
         rows.append(row)
-    columns = ["{} / resnet50", "{} / resnet50, the authors'", "{}: times faster"]
-    header = ["network", *(text.format(name) for name in ("forward", "training") for text in columns)]
+    header = ["network", "forward / resnet50", "training / resnet50"]
     header += ["forward: share of the matrix rate", "training: share of the matrix rate"]
     header += ["forward: memory, GB", "training: memory, GB"]
     return f"{conditions(list(found.values()))}\n\n{markdown(header, rows)}"
 
 
 def faster_table() -> str:
-    """The short form of `speed_table`: the networks that their authors' implementations can be compared with."""
-    found = latest(read_records(RESULTS / USUAL))
-    rows = []
-    for case in CASES:
-        record = found.get(case.name)
-        if record and authors_ratio(record, "forward"):
-            passes = ("forward", "forward_backward")
-            products = [f"{authors_products(record, name):.2f}" for name in passes]
-            rows.append([case.title, *(comparison(record, name)[1] for name in passes), *products])
-    header = [
-        "network",
-        *(f"{name}, by {by}" for by in ("resnet50", "matrix products") for name in ("forward", "training")),
+    """How many times faster the networks are than their authors' implementations."""
+    ratio = authors_ratio()
+    rows = [
+        [case.title, *(_times(ratio["cases"][case.name][name]) for name in ("forward", "forward_backward"))]
+        for case in CASES
+        if case.name in ratio["cases"]
     ]
-    return f"{conditions(list(found.values()))}\n\n{markdown(header, rows)}" if rows else MISSING(USUAL)
+    return f"{ratio['protocol']}\n\n{markdown(['network', 'forward', 'training'], rows)}"
 
 
-def comparison(record: Record, name: str) -> list[str]:
-    """The authors' time over the yardstick's, and how many times faster the record's network is."""
-    authors = authors_ratio(record, name)
-    return ["", ""] if authors is None else [f"{authors:.2f}", f"{authors / record[name]['ratio']['median']:.2f}"]
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def conditions(records: Sequence[Record]) -> str:

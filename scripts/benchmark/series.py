@@ -12,7 +12,7 @@ import torch
 from networks.errors import UserError
 from scripts.benchmark.cases import CASES, Case
 from scripts.benchmark.measure import DTYPES, PASSES, Settings, attempt, in_fresh_process, machine
-from scripts.benchmark.records import Record, authors_ratio, default_path, read_records, store
+from scripts.benchmark.records import Record, default_path, read_records, store
 
 
 def benchmark(
@@ -101,9 +101,8 @@ def summary(record: Record) -> str:
     """One line about a record."""
     if "error" in record:
         return record["error"]
-    parts = []
-    for name in PASSES:
-        times, authors = record[name], authors_ratio(record, name)
-        text = f"{name} {times['seconds']['median']:.3f} s, {times['ratio']['median']:.2f} of resnet50's"
-        parts.append(text if authors is None else f"{text} (the authors' {authors:.2f})")
+    parts = [
+        f"{name} {record[name]['seconds']['median']:.3f} s, {record[name]['ratio']['median']:.2f} of resnet50's"
+        for name in PASSES
+    ]
     return "; ".join(parts)

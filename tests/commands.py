@@ -32,11 +32,6 @@ class Command:
         self._process.start()
 
     @property
-    def pid(self) -> int:
-        """Number of the process."""
-        return self._process.pid
-
-    @property
     def out(self) -> str:
         """What it has printed."""
         return _content(self._out)
@@ -50,9 +45,9 @@ class Command:
         """The exit code, negative for a signal's number, or None while it runs."""
         return self._process.exitcode
 
-    def send_signal(self, number: int) -> None:
-        """To the process alone."""
-        os.kill(self.pid, number)
+    def kill(self) -> None:
+        """By SIGKILL."""
+        self._process.kill()
 
     def wait(self, timeout: float = 300) -> int:
         """The exit code; a process that takes longer is killed and fails the test."""

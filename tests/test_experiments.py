@@ -67,6 +67,7 @@ def test_cross_product_leaves_out_weights_that_a_network_has_not(tmp_path: Path,
     assert len({run.name for run in found}) == len(found) == 2 * 3
     (pretrained,) = [run for run in found if run.pretraining == "ImageNet" and run.seed == 7]
     assert pretrained.options == {"epochs": 9, "batch_size": 3, "pretrained": "a.pth"}
+    assert pretrained.name == "Phantom__A__ImageNet__short__seed7"
 
 
 def test_excluded_runs(tmp_path: Path, micrograph_dir: Path) -> None:

@@ -33,7 +33,7 @@ def test_killed_training_resumes_to_the_same_end(ct_dir: Path, tmp_path: Path) -
             assert process.poll() is None, process.err
             time.sleep(0.02)
         time.sleep(moment.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         assert process.wait() == -signal.SIGKILL
         assert read_weights(last)["progress"]["epoch"] >= wanted
 

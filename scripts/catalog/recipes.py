@@ -173,7 +173,6 @@ def robust(options: dict[str, Any]) -> dict[str, Preset]:
             augmentation=robust_augmentation,
             loss_weights=(0.5, 0.5),
             decay="cosine",
-            balanced=True,
             robust=True,
             options=options,
             extra={**parts, **ids},

@@ -1,23 +1,17 @@
 """Running a suite, showing how far it is, and collecting its results."""
 
 import datetime
-import json
-import os
 import queue
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
 
 from networks.errors import UserError
-from networks.workflow.files import atomic
-from networks.workflow.records import Record, read_records, write_records
+from networks.workflow.records import write_records
+from scripts.experiments.collected import collected, is_of, result_files, result_of, write_runs
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, Children, RunFolder
-from scripts.experiments.suite import Run, load_suite
+from scripts.experiments.suite import load_suite
 
 RUNS_DIR = "runs"
 RESULTS_DIR = "results"
@@ -89,65 +83,26 @@ def show(suite: str, runs_dir: str = RUNS_DIR) -> None:
 def collect(suite: str, runs_dir: str = RUNS_DIR, results_dir: str = RESULTS_DIR) -> None:
     """Do what the command ``collect`` of this tool describes, with the same arguments."""
     read = load_suite(suite)
-    results = Path(results_dir)
-    scores_file, runs_file = results / f"{read.name}.jsonl", results / f"{read.name}_runs.jsonl"
+    scores_file, runs_file = result_files(results_dir, read.name)
+    before = collected(scores_file, runs_file)
     lines, scores, done = [], [], 0
-    collected = _collected(scores_file, runs_file)
     for folder in (RunFolder(r, runs_dir) for r in read.runs):
+        old = before.pop(folder.run.name, None)
         if folder.state() == DONE:
             done += 1
-            line = _line(folder)
-            labels = {"model": line["network"]} | {key: line[key] for key in _LABELS}
-            lines.append(line)
-            scores += [record | labels for path in folder.score_files() for record in read_records(path)]
-        elif found := collected.get(json.dumps(_spec(folder.run))):
-            lines.append(found[0])
-            scores += found[1]
+            line, records = result_of(folder)
+        elif old and is_of(old[0], folder.run):
+            line, records = old
+        else:
+            continue
+        lines.append(line)
+        scores += records
     if not done:
         raise UserError(f"No run of {suite} is done in {runs_dir}; see 'experiments show {suite}'.")
     write_records(scores_file, scores)
-    with atomic(runs_file) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for line in lines:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    kept = f" and kept {len(lines) - done} that were collected elsewhere" if len(lines) > done else ""
-    print(f"Wrote {len(scores)} scores of {done} of {len(read.runs)} runs to {scores_file}{kept}.")
-
-
-_LABELS = ("data_set", "setting", "pretraining", "suite", "recipe", "bundle", "seed")
-
-
-def _spec(run: Run) -> dict[str, Any]:
-    """What decides a run's result, without the folders of the machine."""
-    spec = run.spec()
-    options = {key: _portable(value) for key, value in spec["options"].items()}
-    return spec | {"options": options, "dataset_dir": Path(run.dataset_dir).name}
-
-
-def _line(folder: RunFolder) -> dict[str, Any]:
-    """A run in the results."""
-    record = folder.record()
-    return {
-        **_spec(folder.run),
-        "seconds": folder.seconds(),
-        "curve": folder.curve(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime(record["started"])),
-        "machine": record.get("machine"),
-    }
-
-
-def _collected(scores_file: Path, runs_file: Path) -> dict[str, tuple[dict[str, Any], list[Record]]]:
-    """Lines and scores of the runs in the results, by what decides them."""
-    if not (scores_file.is_file() and runs_file.is_file()):
-        return {}
-    scores: dict[tuple, list[Record]] = defaultdict(list)
-    for record in read_records(scores_file):
-        scores[tuple(record[key] for key in ("model", *_LABELS))].append(record)
-    found = {}
-    for text in runs_file.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        spec = {f.name: line[f.name] for f in fields(Run)}
-        found[json.dumps(spec)] = line, scores[tuple(line[key] for key in ("network", *_LABELS))]
-    return found
+    write_runs(runs_file, lines)
+    kept = f", kept {len(lines) - done} collected before" if len(lines) > done else ""
+    print(f"Wrote {len(scores)} scores to {scores_file}: {done} of {len(read.runs)} runs are done here{kept}.")
 
 
 def _work(todo: "queue.SimpleQueue[RunFolder]", gpu: int | None, failed: list[RunFolder], children: Children) -> None:
@@ -183,10 +138,3 @@ def _seconds_left(folder: RunFolder, folders: list[RunFolder]) -> float | None:
     epochs, most = folder.epochs()
     begun = TRAIN not in folder.record().get("done", {})
     return whole * (1 - min(epochs / most, 1)) if begun else 0.0
-
-
-def _portable(value: object) -> object:
-    """An option without the folders of the machine that it was used on."""
-    if isinstance(value, str) and os.sep in value:
-        return Path(value).name
-    return [_portable(v) for v in value] if isinstance(value, list) else value

@@ -55,7 +55,7 @@ class Children:
             return None if self._ended else code
 
     def end(self) -> None:
-        """End all of them and wait until they are gone; what does not end by itself is killed, which loses nothing."""
+        """End all of them and wait until they are gone; what does not end by itself is killed, as at a crash."""
         with self._lock:
             self._ended = True
             live = list(self._live)

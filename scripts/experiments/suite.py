@@ -34,7 +34,7 @@ first, then the data set's, then the network's. A bundle without the data set's 
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,17 @@ class Run:
     @property
     def name(self) -> str:
         """Of the run, and of its folder below the suite's."""
-        parts = [self.data_set, self.network, self.pretraining, self.recipe, f"seed{self.seed}"]
-        return "__".join(re.sub(r"[^\w.+-]+", "-", part) for part in parts)
+        return run_name(vars(self))
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON reads it back."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def run_name(labels: Mapping[str, Any]) -> str:
+    """The name of the run with these labels."""
+    parts = [str(labels.get(key)) for key in ("data_set", "network", "pretraining", "recipe")]
+    return "__".join(re.sub(r"[^\w.+-]+", "-", part) for part in [*parts, f"seed{labels.get('seed')}"])
 
 
 @dataclass(frozen=True)

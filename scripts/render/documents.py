@@ -189,12 +189,11 @@ def _recipe_text(preset: Preset) -> str:
     plateau = f"; at {second:g} after {patience} epochs without improvement, and stopped after as many more"
     plateau = plateau if patience else ""
     what = "volumes, axial slices" if preset.volumes else "pictures, random crops"
-    balanced = recipe.balanced and recipe.extra.get("balanced_loss", True)
     own = ", strong augmentation, clipped gradients, averaged weights, for any classes" * recipe.robust
     return (
         f"{what} at {recipe.img_size} x {recipe.img_size}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
         f"{recipe.optimizer['_target_'].rsplit('.', 1)[-1]} at {recipe.learning_rate:g}{DECAY[recipe.decay]}, "
-        f"{recipe.loss_weights[0]:g} {'balanced ' * balanced}CE + {recipe.loss_weights[1]:g} Dice{plateau}{own}"
+        f"{recipe.loss_weights[0]:g} {'balanced ' * recipe.balanced}CE + {recipe.loss_weights[1]:g} Dice{plateau}{own}"
     )
 
 

@@ -7,13 +7,15 @@ from scripts.render.data import Config
 def loss(recipe: Recipe) -> Config:
     """Weighted cross-entropy and the papers' Dice: squared denominator, over the whole batch, with background."""
     ce, dice = recipe.loss_weights
-    balanced = "$workflow.balanced_weights(@train::dataset).to(@device)"
+    weight = {}
+    if recipe.balanced:
+        weight["weight"] = "$workflow.balanced_weights(@train::dataset).to(@device)"
     if recipe.robust:
         weights = "workflow.balanced_weights(@train::dataset, power=0.5).to(@device)"
-        balanced = f"${weights} if workflow.truth(@balanced_loss) else None"
+        weight["weight"] = f"${weights} if workflow.truth(@balanced_loss) else None"
     return {
         "_target_": "DiceCELoss",
-        **({"weight": balanced} if recipe.balanced else {}),
+        **weight,
         "to_onehot_y": True,
         "softmax": True,
         "squared_pred": True,

@@ -13,14 +13,15 @@ from scripts.benchmark.cases import CASES
 from scripts.benchmark.measure import PASSES
 from scripts.benchmark.records import Record, latest
 from scripts.catalog.bundles import BY_NAME
+from scripts.experiments.collected import Line
 from scripts.opened_bundle import InferenceConfig
-from scripts.report.results import Results, Run, training_seconds
+from scripts.report.results import Results, training_seconds
 from scripts.report.sheets import NONE, Cell, Sheet, duration
 
 NOT_THE_NETWORK = ("in_channels", "out_channels", "img_size", "drop_path_rate", "dropout")
 
 
-def network_arguments(run: Run) -> tuple[type, dict[str, Any]] | None:
+def network_arguments(run: Line) -> tuple[type, dict[str, Any]] | None:
     """Class and arguments of a run's network; None where the catalog has no such bundle or preset."""
     bundle = BY_NAME.get(run["bundle"])
     if bundle is None or run["preset"] not in bundle.presets:
@@ -33,7 +34,7 @@ def network_arguments(run: Run) -> tuple[type, dict[str, Any]] | None:
     return getattr(networks, bundle.network), arguments
 
 
-def count_parameters(run: Run) -> int | None:
+def count_parameters(run: Line) -> int | None:
     """Parameters of a run's network; None as in ``network_arguments``."""
     return _count(run["bundle"], run["preset"], json.dumps({**run["options"], "pretrained": None}))
 
@@ -48,7 +49,7 @@ def _count(bundle: str, preset: str, options: str) -> int | None:
         return sum(p.numel() for p in network_class(**arguments).parameters())
 
 
-def benchmark_record(run: Run, records: Sequence[Record]) -> Record | None:
+def benchmark_record(run: Line, records: Sequence[Record]) -> Record | None:
     """The measurement of the network with the same arguments, channels and size aside."""
     found = network_arguments(run)
     measured = latest(list(records))
@@ -60,7 +61,7 @@ def benchmark_record(run: Run, records: Sequence[Record]) -> Record | None:
     return None
 
 
-def cost_sheet(runs: Sequence[Run], records: Sequence[Record]) -> Sheet | None:
+def cost_sheet(runs: Sequence[Line], records: Sequence[Record]) -> Sheet | None:
     """One line per network.
 
     Args:
@@ -90,7 +91,7 @@ def costs(results: Results, data_set: str, records: Sequence[Record]) -> tuple[s
 
     The first that is known of all: measured time, time of the runs, parameters.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[Line]] = {}
     for run in results.runs:
         if run["data_set"] == data_set:
             groups.setdefault(run["variant"], []).append(run)

@@ -13,7 +13,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogLocator, NullLocator
 
-from scripts.report.results import DataSet, Results, Run, case_means
+from scripts.experiments.collected import Line
+from scripts.report.results import DataSet, Results, case_means
 from scripts.report.sheets import KEY_METRIC, metric_title, number
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart; its yellow is too pale for lines
@@ -120,7 +121,7 @@ def box_plots(data_set: DataSet, look: Look) -> list[Figure]:
     return figures
 
 
-def learning_curves(data_set: str, runs: Sequence[Run], look: Look) -> list[Figure]:
+def learning_curves(data_set: str, runs: Sequence[Line], look: Look) -> list[Figure]:
     """Training loss and validation Dice over the epochs; seeds are averaged as far as all of them go."""
     figures = []
     for column, title in (("loss", "training loss"), (VALIDATION, "mean Dice on the validation split, %")):
@@ -200,7 +201,7 @@ def _box(axes: Axes, values: np.ndarray, row: int, colour: str, marker: str) -> 
     axes.plot(values, spread, marker, color=colour, markersize=4.5, alpha=0.75)
 
 
-def _curve(run: Run, column: str) -> list[tuple[int, float]]:
+def _curve(run: Line, column: str) -> list[tuple[int, float]]:
     return [(int(row["epoch"]), float(row[column])) for row in run["curve"] if row.get(column)]
 
 

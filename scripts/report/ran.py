@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.experiments.suite import SUITES_DIR, load_suite
-from scripts.experiments.suite import Run as AskedRun
+from scripts.experiments.collected import Line
+from scripts.experiments.suite import SUITES_DIR, Run, load_suite
 from scripts.report.figures import VALIDATION
-from scripts.report.results import Results, Run, training_seconds
+from scripts.report.results import Results, training_seconds
 from scripts.report.sheets import MANY, NONE, Cell, Sheet, duration
 
 PARTS = {
@@ -39,7 +39,7 @@ class Ran:
 
 def account(results: Results, suites_dir: Path = SUITES_DIR) -> Ran:
     """Hold the runs of the results against their suites, as far as their files are there."""
-    asked: list[AskedRun] = []
+    asked: list[Run] = []
     descriptions, unknown = [], []
     for name in results.suites:
         path = suites_dir / f"{name}.json"
@@ -54,7 +54,7 @@ def account(results: Results, suites_dir: Path = SUITES_DIR) -> Ran:
     return Ran(title, " ".join(descriptions), sentences, _sheet(results))
 
 
-def _done(runs: Sequence[Run], asked: Sequence[AskedRun], unknown: Sequence[str]) -> list[str]:
+def _done(runs: Sequence[Line], asked: Sequence[Run], unknown: Sequence[str]) -> list[str]:
     if not runs:
         return ["There is no file of runs beside these scores: what was run is known from the scores alone."]
     if unknown or not asked:
@@ -67,7 +67,7 @@ def _done(runs: Sequence[Run], asked: Sequence[AskedRun], unknown: Sequence[str]
     return [sentence + (f" {others} more are not in the suite as it is now." if others else "")]
 
 
-def _circumstances(runs: Sequence[Run]) -> list[str]:
+def _circumstances(runs: Sequence[Line]) -> list[str]:
     sentences = []
     dates = sorted(run["date"] for run in runs if run.get("date"))
     if dates:
@@ -87,7 +87,7 @@ def _circumstances(runs: Sequence[Run]) -> list[str]:
     return sentences
 
 
-def _not_done(runs: Sequence[Run], asked: Sequence[AskedRun]) -> list[str]:
+def _not_done(runs: Sequence[Line], asked: Sequence[Run]) -> list[str]:
     """What is lacking: whole data sets, networks, ... first, then how many single runs."""
     missing = [run.spec() for run in asked if _key(run.spec()) not in {_key(run) for run in runs}]
     if not missing:
@@ -107,7 +107,7 @@ def _not_done(runs: Sequence[Run], asked: Sequence[AskedRun]) -> list[str]:
 
 
 def _sheet(results: Results) -> Sheet | None:
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], list[Line]] = {}
     for run in results.runs:
         groups.setdefault((run["data_set"], run["variant"]), []).append(run)
     if not groups:
@@ -126,11 +126,11 @@ def _sheet(results: Results) -> Sheet | None:
     return Sheet("The runs", header, rows, [note], names=5, folded=len(rows) > MANY)
 
 
-def _key(run: Run) -> tuple:
+def _key(run: Line) -> tuple:
     return tuple(run[key] for key in PARTS)
 
 
-def _weights(spec: Run) -> str:
+def _weights(spec: Line) -> str:
     return "scratch" if spec["pretraining"] == "none" else spec["pretraining"]
 
 

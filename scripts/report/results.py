@@ -1,11 +1,9 @@
 """Reading what a report is made of: scores, runs, and which network, weights and recipe they belong to."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,11 +11,8 @@ from tqdm import tqdm
 from networks.errors import UserError
 from networks.workflow.records import Record, read_records
 from networks.workflow.statistics import ALL_CLASSES, Summary, Table, nanmean, summarise, tables
+from scripts.experiments.collected import RUNS_SUFFIX, Line, read_runs
 from scripts.metrics.variants import Variant, find_variants, identity, name_variants
-
-RUNS_SUFFIX = "_runs.jsonl"
-RUN_KEYS = ("suite", "network", "data_set", "pretraining", "recipe", "seed", "bundle", "preset", "options", "curve")
-Run = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Results:
     suites: list[str]
     variants: dict[str, Variant]
     data_sets: list[DataSet]
-    runs: list[Run]
+    runs: list[Line]
 
 
 def load(paths: Sequence[str | Path]) -> Results:
@@ -99,27 +94,6 @@ def load(paths: Sequence[str | Path]) -> Results:
     )
 
 
-def read_runs(path: Path) -> list[Run]:
-    """Lines of a file that ``experiments collect`` wrote about the runs.
-
-    Raises:
-        UserError: no such file; or a line is not about a run; names it.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give a file that 'experiments collect' wrote.")
-    runs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            run = json.loads(line)
-            missing = [key for key in RUN_KEYS if key not in run]
-        except (ValueError, TypeError) as error:
-            raise UserError(f"Line {number} of {path} is not about a run: {error}.") from error
-        if missing:
-            raise UserError(f"Line {number} of {path} is not about a run: it has no {', '.join(missing)}.")
-        runs.append(run)
-    return runs
-
-
 def case_means(table: Table) -> np.ndarray:
     """Mean of every case (cases,) over the classes that it has; infinite where a distance is."""
     return nanmean(table.values, axis=1)
@@ -130,7 +104,7 @@ def overall(summaries: Sequence[Summary]) -> Summary:
     return next(s for s in summaries if s.name == ALL_CLASSES) if len(summaries) > 1 else summaries[0]
 
 
-def training_seconds(runs: Sequence[Run]) -> float | None:
+def training_seconds(runs: Sequence[Line]) -> float | None:
     """Median time of those runs whose time is known: training and evaluations together."""
     times = [run["seconds"] for run in runs if run.get("seconds")]
     return statistics.median(times) if times else None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from networks.base import SegmentationNetwork
 from networks.errors import UserError
+from networks.layers.conv import quicken_convs
 
 
 class AttentionUnet(SegmentationNetwork):
@@ -57,6 +58,7 @@ class AttentionUnet(SegmentationNetwork):
         self.network = monai.networks.nets.AttentionUnet(
             2, in_channels, out_channels, channels, strides, dropout=dropout
         )
+        quicken_convs(self)
 
     @property
     def encoder(self) -> nn.ModuleList:

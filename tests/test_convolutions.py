@@ -20,11 +20,25 @@ def test_upsampled_convolution_equals_its_definition(grid):
     torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), [x, weight]))
 
 
+@pytest.mark.parametrize("skip_channels", [0, 3])
+@pytest.mark.parametrize("grid", [(4, 3), (7, 5)], ids=["taps", "enlarged"])
+def test_up_block_is_the_same_whichever_way_it_takes(grid, skip_channels):
+    block = conv.UpBlock(8, skip_channels, 5).double()
+    x = torch.randn(2, 8, *grid, dtype=torch.float64)
+    skip = torch.randn(2, skip_channels, *(2 * n for n in grid), dtype=torch.float64) if skip_channels else None
+    assert conv.taps_pay(x) == (grid == (4, 3))
+    enlarged = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+    expected = block.conv1(enlarged if skip is None else torch.cat([enlarged, skip], 1))
+    torch.testing.assert_close(block.first(x, skip), expected)
+    torch.testing.assert_close(torch.jit.script(block)(x, skip), block(x, skip))
+
+
 @pytest.mark.parametrize("block", [1, 2000, 2**21], ids=["rows", "images", "all"])
 @pytest.mark.parametrize("grid", [(8, 8), (5, 9), (1, 1), (7, 2)], ids=str)
 @pytest.mark.parametrize("bias", [False, True])
 def test_convolution_with_fewer_multiplications_equals_its_definition(monkeypatch, bias, grid, block):
     monkeypatch.setattr(conv, "BLOCK", block)
+    monkeypatch.setattr(conv, "MIN_TILES_TRAINING", 1)
     layers = nn.Sequential(
         nn.Conv2d(128, 132, 3, padding=1, bias=bias), nn.Conv2d(132, 130, 3, 2, 1), nn.Conv2d(130, 3, 1)
     )

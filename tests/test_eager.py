@@ -70,9 +70,10 @@ def test_a_subclass_that_only_carries_more_is_computed_with_as_usual():
     assert torch.func.vmap(lambda x: x if eager_cpu(x) else x + 1)(x).tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["LevitUnet", "TransUnet", "CSUnet"])
+@pytest.mark.parametrize("name", ["LevitUnet", "TransUnet", "CSUnet", "Unet"])
 @pytest.mark.parametrize("kind", [torch.as_tensor, MetaTensor])
 def test_wide_convolutions_are_computed_with_fewer_multiplications(monkeypatch, name, kind):
+    monkeypatch.setattr(conv, "MIN_TILES_TRAINING", 1)
     seen = []
     apply = conv.apply
     monkeypatch.setattr(conv, "apply", lambda function, *args: seen.append(function) or apply(function, *args))

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from networks.layers.eager import apply, eager_cpu, is_plain
 
 BLOCK = 2**21  # values of transformed tiles at a time, so that they stay in the cache
-MIN_CHANNELS = 128  # with fewer, transforming the tiles takes as long as the multiplications that it saves
+# With fewer channels or tiles, transforming takes as long as the multiplications that it saves; where there will be a
+# gradient it saves three times as many.
+MIN_CHANNELS, MIN_TILES = 256, 196
+MIN_CHANNELS_TRAINING, MIN_TILES_TRAINING = 128, 98
 
 
 def _sum_tiles(tiles: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -160,7 +163,12 @@ class _Winograd(torch.autograd.Function):
 def _winograd_pays(x: Tensor, weight: Tensor) -> bool:
     if not eager_cpu(x) or torch.is_autocast_enabled("cpu") or x.dtype not in (torch.float32, torch.float64):
         return False
-    return min(weight.shape[:2]) >= MIN_CHANNELS and x.dtype == weight.dtype and eager_cpu(weight)
+    if x.dtype != weight.dtype or not eager_cpu(weight):
+        return False
+    training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    channels = MIN_CHANNELS_TRAINING if training else MIN_CHANNELS
+    tiles = x.shape[0] * ((x.shape[2] + 1) // 2) * ((x.shape[3] + 1) // 2)
+    return min(weight.shape[:2]) >= channels and tiles >= (MIN_TILES_TRAINING if training else MIN_TILES)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -185,7 +193,7 @@ def upsampled_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     The nine taps of the kernel are 1 x 1 convolutions, and those commute with the interpolation. So they act on the
     small map, with a quarter of the multiplications and nothing enlarged to keep for the gradient; interpolating,
     shifting and adding the taps is one small matrix per axis. The corners of the interpolation's grid are those of the
-    small one (`align_corners=True`).
+    small one (`align_corners=True`). The matrices grow with the square of the side: `taps_pay` says up to where.
 
     Args:
         x: maps (B, C, H, W).
@@ -206,6 +214,15 @@ def upsampled_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     x = x.reshape(batch, height * 3, 2 * width * out_channels)
     x = torch.bmm(interpolated_taps(height, x).expand(batch, -1, -1), x)
     return x.view(batch, 2 * height, 2 * width, out_channels).permute(0, 3, 1, 2)
+
+
+def taps_pay(x: Tensor) -> bool:
+    """Whether `upsampled_conv3x3` of maps (B, C, H, W) is faster than enlarging and convolving them.
+
+    Of the multiplications for a pixel of `x` and an output channel, 9 C are those of the taps and about 30 max(H, W)
+    those of the interpolation's matrices, where enlarging first takes 36 C in one well-kept loop.
+    """
+    return x.shape[1] >= 2 * max(x.shape[2], x.shape[3])
 
 
 def interpolated_taps(size: int, like: Tensor) -> Tensor:
@@ -266,10 +283,15 @@ class UpBlock(nn.Module):
     def first(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """`conv1` of the enlarged map and the skip."""
         if torch.jit.is_scripting():
-            pass
-        elif not is_plain(self.conv1):
+            plain, taps = True, taps_pay(x)
+        else:
+            plain = is_plain(self.conv1)
+            # An exported graph may be for all sizes, which a question about the size would restrict.
+            taps = plain and not torch.compiler.is_exporting() and taps_pay(x)
+        if not taps:
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
-            return self.conv1(x if skip is None else torch.cat([x, skip], 1))
+            x = x if skip is None else torch.cat([x, skip], 1)
+            return conv3x3(x, self.conv1.weight) if plain else self.conv1(x)
         if skip is None:
             return upsampled_conv3x3(x, self.conv1.weight)
         # A convolution of both together is the sum of one of the enlarged map and one of the skip.

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from networks.errors import UserError
 
 CHANNELS = (1, 3)
-_PIXEL_TYPES = {"unsigned_char": itk.UC, "unsigned_short": itk.US}
+_PIXEL_TYPES = {"unsigned_char": "UC", "unsigned_short": "US"}  # names in itk, whose first use loads it for seconds
 # What is not grey or RGB in the file is left to Pillow.
 _CONVERTED = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 # So is what ITK reads wrongly: TIFF with alpha beside grey, or not stored upright, and grey BMP, which becomes RGB.
@@ -208,7 +208,7 @@ def _about(path: Path) -> _About:
         return _About()
 
 
-def _image_io(path: Path) -> itk.ImageIOBase:
+def _image_io(path: Path) -> "itk.ImageIOBase":
     io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if io is None:
         raise UserError(f"{path} is not an image in a known format, or it is damaged.")
@@ -217,7 +217,7 @@ def _image_io(path: Path) -> itk.ImageIOBase:
     return io
 
 
-def _require_one_page(path: Path) -> itk.ImageIOBase:
+def _require_one_page(path: Path) -> "itk.ImageIOBase":
     io = _image_io(path)
     if io.GetNumberOfDimensions() > 2 and io.GetDimensions(2) > 1:
         raise UserError(f"{path} has {io.GetDimensions(2)} pages; expected one picture.")
@@ -229,7 +229,8 @@ def _by_itk(path: Path) -> np.ndarray:
     component = io.GetComponentTypeAsString(io.GetComponentType())
     if component not in _PIXEL_TYPES:
         raise UserError(f"{path} holds pixels of type {component}; expected 8 or 16 bit without sign.")
-    reader = itk.ImageFileReader[itk.VectorImage[_PIXEL_TYPES[component], 2]].New(FileName=str(path), ImageIO=io)
+    pixel_type = getattr(itk, _PIXEL_TYPES[component])
+    reader = itk.ImageFileReader[itk.VectorImage[pixel_type, 2]].New(FileName=str(path), ImageIO=io)
     reader.Update()
     return itk.array_from_image(reader.GetOutput())
 

@@ -24,6 +24,7 @@ from networks.workflow.arguments import config_files, is_bundle_run, split_argum
 from networks.workflow.config_files import config_ids, top_level
 from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
+from networks.workflow.inversion import label_by_class
 from networks.workflow.saving import write_atomically
 from networks.workflow.state import state_of
 from networks.workflow.stopping import GRACE, saying
@@ -164,6 +165,7 @@ def infer(evaluator: Engine, postprocessing: Any, output_dir: str) -> None:
         UserError: another prediction writes to the folder, or the weights do not fit.
     """
     write_atomically(postprocessing)
+    label_by_class(postprocessing)
     _apply(evaluator, output_dir, "prediction", f"The label maps in {output_dir} are whole")
     if idist.get_rank() == 0:
         number = evaluator.state.iteration

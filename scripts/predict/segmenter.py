@@ -21,6 +21,7 @@ from networks.errors import UserError
 from networks.workflow import check_cases, load_weights
 from networks.workflow.evaluation import label_overlay
 from networks.workflow.files import put_in_place
+from networks.workflow.inversion import label_by_class
 from scripts.datasets.dicom import read_series
 from scripts.datasets.dicom_seg import uid_notice, write_dicom_seg
 from scripts.opened_bundle import InferenceConfig
@@ -60,6 +61,7 @@ class Segmenter:
             }
         )
         logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)  # it logs every error that it raises
+        label_by_class(config["postprocessing"])
         self._evaluator = config["evaluator"]
         self._evaluator.logger.setLevel(logging.CRITICAL)
         if network is None:

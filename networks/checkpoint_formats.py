@@ -21,6 +21,8 @@ from networks.layers.levit import convert_levit, square_biases
 from networks.state_dicts import recognises
 
 Conversion = Iterator[tuple[str, str, Tensor]]
+ENCODER = "encoder."
+TRAINING_ONLY = ("head", "mask_token", "painter")  # of `Classifier` and `MaskedImageModel`
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,31 @@ def _convert_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
         yield name, f"{part}.{target}", state[name]
 
 
+def _is_pretraining(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether a file of ours holds an encoder for others: beside it only what its own training needed."""
+    own, parts = ({name.partition(".")[0] for name in names} for names in (network.state_dict(), state))
+    return "encoder" in parts <= {"encoder", *TRAINING_ONLY} and parts != own
+
+
+def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(ENCODER): tensor for name, tensor in state.items() if name.startswith(ENCODER)}
+
+
+def _is_own_swin(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return _is_pretraining(network, state) and _is_microsoft(network, _bare(state))
+
+
+def _is_own_cnn(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    return _is_pretraining(network, state) and _is_cnn(network, _bare(state))
+
+
+def _convert_own(convert: Callable[[nn.Module, Mapping[str, Tensor]], Conversion]) -> Callable[..., Conversion]:
+    def converted(network: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+        return ((f"{ENCODER}{name}", target, tensor) for name, target, tensor in convert(network, _bare(state)))
+
+    return converted
+
+
 def _is_google(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     return "Transformer/encoder_norm/scale" in state
 
@@ -162,6 +189,9 @@ def _convert_google(network: Any, state: Mapping[str, Tensor]) -> Conversion:
 OURS = Format("our own model.pt or last.pt", _is_ours, _convert_ours)
 AUTHORS = Format("the authors' checkpoints of this network", _is_authors, _convert_authors)
 FORMATS = (
+    # Before ours, since most of a small decoder's network is its encoder.
+    Format("our pretrained Swin encoders", _is_own_swin, _convert_own(_convert_microsoft), "swin"),
+    Format("our classifiers of timm's encoders", _is_own_cnn, _convert_own(_convert_cnn), "cnn", exact=True),
     OURS,
     # Before the authors', whose LeViT-UNet 192 has blocks of the same names.
     Format("LeViT's checkpoints", _is_meta_levit, _convert_meta_levit, "levit"),

@@ -20,8 +20,9 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models import adapt_input_conv, clean_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
 
-from networks.checkpoint_formats import OURS, Format, encoder_name, formats
+from networks.checkpoint_formats import ENCODER, OURS, Format, encoder_name, formats
 from networks.errors import UserError
+from networks.layers.cnn import cnn_module
 from networks.layers.levit import extend_biases
 from networks.state_dicts import CONSTANTS, check_plain, check_tensor, read_weights, unwrap, unwrap_state
 
@@ -172,9 +173,13 @@ def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
     filled = {*report.loaded, *report.resized}
     left = [name for name in names if name not in filled]
     if form.exact:
-        # A classifier is no module of the encoder.
-        modules = {name for name, _ in network.get_submodule(part).named_children()}
-        foreign = [name for name in report.skipped if name.partition(".")[0] in modules and not name.endswith(COUNTER)]
+        # A classifier is no module of the encoder; where timm has one, it holds no tensors.
+        modules = {cnn_module(name.removeprefix(f"{part}.")) for name in names}
+        foreign = [
+            name
+            for name in report.skipped
+            if cnn_module(name.removeprefix(ENCODER)) in modules and not name.endswith(COUNTER)
+        ]
         if left or foreign:
             raise UserError(
                 f"{report.source} ({report.format}) does not fit {type(network).__name__}: {len(left)} tensors of its "

@@ -86,6 +86,11 @@ def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str
     return converted
 
 
+def cnn_module(name: str) -> str:
+    """The outermost module of a tensor, the same in timm's networks and in smp's encoders that are made of them."""
+    return re.sub(r"[._]\d+$", "", re.match(r"(?:model\.)?([^.]*)", name)[1])  # type: ignore[index]
+
+
 def _timm_efficientnet_name(name: str, blocks: Mapping[int, str], own: Collection[str]) -> str:
     """A name of efficientnet-pytorch, which counts blocks over all stages, as timm writes it.
 

@@ -292,7 +292,11 @@ class SwinEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) to the input of every stage, finest first, and last the normalised deepest tokens."""
-        x = self.pos_drop(self.patch_embed(x))
+        return self.stages(self.patch_embed(x))
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """What `forward` makes of embedded patches (B, H, W, embed_dim)."""
+        x = self.pos_drop(x)
         features: list[Tensor] = []
         for layer in self.layers:
             features.append(x)

@@ -108,7 +108,8 @@ def test_own_encoder_is_handed_over_completely(name: str, own_checkpoint: Path) 
     state = network.state_dict()
     given = [key for key in trained if key.startswith("encoder.") and key not in unused and key not in report.skipped]
     places = {target: key for key in given for target in network.pretrained_targets(key.removeprefix("encoder."))}
-    filled = [target for target in places if target in state]
+    # the last decoder stage of TransDeepLab has other heads, and so other bias tables
+    filled = [target for target, key in places.items() if target in state and state[target].shape == trained[key].shape]
     assert sorted(filled) == sorted(report.loaded) and len(filled) >= len(given)
     assert all(torch.equal(state[target], trained[places[target]]) for target in filled)
 

@@ -172,6 +172,15 @@ def check_intervals(epochs: int, val_interval: int) -> None:
         )
 
 
+def check_crops(img_size: Sequence[int], short_side: int) -> None:
+    """Raise UserError where crops of ``img_size`` are larger than pictures whose shorter side is ``short_side``."""
+    if short_side < max(img_size):
+        raise UserError(
+            f"short_side is {short_side}, less than img_size {list(img_size)} that is cropped from it; give "
+            f"--short_side at least {max(img_size)}."
+        )
+
+
 def read_image(loader: LoadImage, path: str) -> MetaTensor:
     """Read a file; raises UserError that names it and the reader's first reason, or an affine that is not usable."""
     try:

@@ -1,6 +1,8 @@
 """How many classes a network has, where a preset leaves that to the data."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from networks.errors import UserError
 from networks.workflow.data import json_path, parse_labels, read_dataset_json
@@ -31,11 +33,55 @@ def trained_classes(checkpoint: str | Path) -> int:
     Raises:
         UserError: there is no record, or it does not say.
     """
-    path = Path(checkpoint)
-    record = next((file for file in (path.with_suffix(".json"), path.with_name("model.json")) if file.is_file()), None)
+    record = _record(checkpoint)
     if record is None:
-        raise UserError(f"{path} has no model.json beside it that says how many classes it has; give --out_channels.")
+        raise UserError(
+            f"{checkpoint} has no model.json beside it that says how many classes it has; give --out_channels."
+        )
     try:
         return int(parse_json(record.read_text(encoding="utf-8"), record)["ids"]["out_channels"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{record} does not say how many classes {path} has; give --out_channels.") from error
+        raise UserError(f"{record} does not say how many classes {checkpoint} has; give --out_channels.") from error
+
+
+def trained_id(checkpoint: str | Path, name: str, otherwise: Any) -> Any:
+    """The value that an id had in the training that wrote a checkpoint, from the record beside it.
+
+    Args:
+        checkpoint: as for :func:`trained_classes`.
+        name: of the id.
+        otherwise: the value where there is no record, or nothing of this id in it.
+
+    Raises:
+        UserError: the record is not readable.
+    """
+    return _part(checkpoint, "ids").get(name, otherwise)
+
+
+def trained_names(checkpoint: str | Path, otherwise: Callable[[], list[str]]) -> list[str]:
+    """The names of the classes, by number, that a classifier was trained to tell apart.
+
+    Args:
+        checkpoint: as for :func:`trained_classes`.
+        otherwise: gives them where there is no record.
+
+    Raises:
+        UserError: the record is not readable.
+    """
+    labels = _part(checkpoint, "data_set").get("labels")
+    return [labels[str(number)] for number in range(len(labels))] if labels else otherwise()
+
+
+def _part(checkpoint: str | Path, key: str) -> dict[str, Any]:
+    record = _record(checkpoint)
+    if record is None:
+        return {}
+    try:
+        return dict(parse_json(record.read_text(encoding="utf-8"), record)[key])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} is not the record of a training; restore it, or train again.") from error
+
+
+def _record(checkpoint: str | Path) -> Path | None:
+    path = Path(checkpoint)
+    return next((file for file in (path.with_suffix(".json"), path.with_name("model.json")) if file.is_file()), None)

@@ -25,7 +25,7 @@ from networks.workflow.files import atomic, file_hash, not_written
 from networks.workflow.protocols import TOLERANCE, check_protocol
 from networks.workflow.records import Record, make_records, write_records
 from networks.workflow.scores import score_case
-from networks.workflow.state import state_of
+from networks.workflow.state import MEASURES, state_of
 from networks.workflow.statistics import markdown, summarise, tables
 from networks.workflow.training import LOSS
 
@@ -35,7 +35,7 @@ COLOURS = "turbo"
 
 
 class EpochLog:
-    """After every epoch a line for people and a row of ``metrics.csv``: loss, learning rate, Dice per class.
+    """After every epoch a line for people and a row of ``metrics.csv``: loss, learning rate, scores, Dice per class.
 
     Attach it to the trainer after the validation. Rows of epochs that a resumed run repeats are replaced.
 
@@ -43,10 +43,10 @@ class EpochLog:
         path: the CSV file.
         optimizer: whose learning rate is logged.
         evaluator: the validation's evaluator, with the key metric's details per case and class.
-        class_names: names of the classes with background first.
+        class_names: names of the classes with background first, where the key metric has a score for each.
     """
 
-    def __init__(self, path: str, optimizer: Optimizer, evaluator: Engine, class_names: Sequence[str]) -> None:
+    def __init__(self, path: str, optimizer: Optimizer, evaluator: Engine, class_names: Sequence[str] = ()) -> None:
         self.path, self.optimizer, self.evaluator = Path(path), optimizer, evaluator
         self.class_names = list(class_names[1:])
         self._rows: list[dict[str, str]] | None = None
@@ -74,12 +74,13 @@ class EpochLog:
         validated = state_of(self.evaluator)
         if validated.epoch == epoch and validated.metrics:
             name = validated.key_metric_name
-            scores = class_means(validated.metric_details[name])
-            row[name] = f"{validated.metrics[name]:.{DECIMALS}f}"
-            row |= {c: f"{score:.{DECIMALS}f}" for c, score in zip(self.class_names, scores, strict=True)}
-            per_class = ", ".join(f"{c} {row[c]}" for c in self.class_names)
+            row |= {metric: f"{value:.{DECIMALS}f}" for metric, value in validated.metrics.items()}
             best = ", the best so far" if validated.best_metric_epoch == epoch else ""
-            text += f", mean Dice {row[name]} on the validation split{best} ({per_class})"
+            text += f", {MEASURES[name]} {row[name]} on the validation split{best}"
+            if self.class_names:
+                scores = class_means(validated.metric_details[name])
+                row |= {c: f"{score:.{DECIMALS}f}" for c, score in zip(self.class_names, scores, strict=True)}
+                text += f" ({', '.join(f'{c} {row[c]}' for c in self.class_names)})"
         logger.info("Epoch %d of %d: %s", epoch, engine.state.max_epochs, text)
         if self._rows is None:
             self._rows = self._rows_before(epoch)

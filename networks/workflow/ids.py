@@ -243,6 +243,16 @@ IDS = {
         whole(0), "processes that prepare batches; by default with a GPU as many as there are cores, up to 8, else none"
     ),
     "cache_rate": Id(number(0, 1), "share of the prepared data kept in memory; the rest of the volumes waits on disk"),
+    "num_classes": Id(whole(2), "classes to tell apart"),
+    "short_side": Id(
+        whole(SMALLEST_SIDE),
+        "pixels that the shorter side of a picture is brought to, of which crops of `img_size` are taken",
+    ),
+    "weight_decay": Id(number(0), "decay of the weights per step, relative to the learning rate"),
+    "label_smoothing": Id(number(0, 0.9), "share of the truth that is spread evenly over all classes"),
+    "accumulation_steps": Id(
+        whole(1), "parts that a batch is computed in, where memory is short; has to divide `batch_size`"
+    ),
     "device": Id(DEVICE, "where the network computes: cpu, cuda, cuda:1, ..."),
 }
 

@@ -50,7 +50,7 @@ def check_lists(
     found = _overlap({name: lists[name] for name in LISTS if lists.get(name)}, dataset_dir, say)
     if found:
         raise UserError(
-            f"{found}, so that a score would measure memory; correct the lists of dataset.json, or set "
+            f"{found}, so that a score would measure memory; correct the lists of the data set, or set "
             "--allow_overlap true if this is meant."
         )
 
@@ -72,7 +72,7 @@ def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str, say: Callabl
             other, first = people.setdefault(who, (name, case)) if who else (name, case)
             if other != name:
                 return f"The patient {who} is in {other} ({first['image']}) and in {name} ({case['image']})"
-    for one, twin in _same_content(list(images)):
+    for one, twin in same_content(list(images)):
         (name, first), (other_name, second) = images[one], images[twin]
         same = f"{first['image']} and {second['image']} hold the same image"
         if name != other_name:
@@ -86,7 +86,7 @@ def _both(one: str, other: str) -> str:
     return f"twice in {one}" if one == other else f"in {one} and in {other}"
 
 
-def _same_content(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+def same_content(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Files that are equal to the last byte. Only what has the same size and the same middle is read to its end."""
     similar: dict[tuple[int, bytes], list[Path]] = {}
     sizes: dict[int, list[Path]] = {}

@@ -26,7 +26,7 @@ from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
 from networks.workflow.inversion import label_by_class
 from networks.workflow.saving import write_atomically
-from networks.workflow.state import state_of
+from networks.workflow.state import MEASURES, state_of
 from networks.workflow.stopping import GRACE, saying
 
 logger = logging.getLogger(__name__)
@@ -125,8 +125,9 @@ def train(trainer: Engine, evaluator: Engine, ckpt_dir: str, output_dir: str) ->
     if idist.get_rank() > 0 or state.best_metric_epoch < 1:
         return
     _summary(
-        f"Trained to epoch {trainer.state.epoch} in {_duration(time.monotonic() - started)}; best mean Dice on the "
-        f"validation split: {state.best_metric:.4f} in epoch {state.best_metric_epoch}.",
+        f"Trained to epoch {trainer.state.epoch} in {_duration(time.monotonic() - started)}; best "
+        f"{MEASURES[state.key_metric_name]} on the validation split: {state.best_metric:.4f} in epoch "
+        f"{state.best_metric_epoch}.",
         {
             "best weights": Path(ckpt_dir) / BEST,
             "to go on": last,
@@ -170,6 +171,21 @@ def infer(evaluator: Engine, postprocessing: Any, output_dir: str) -> None:
     if idist.get_rank() == 0:
         number = evaluator.state.iteration
         _summary(f"Segmented {number} image{'s' * (number != 1)}.", {"label maps": Path(output_dir)})
+
+
+def classify(evaluator: Engine, output_dir: str) -> None:
+    """Classify pictures, as :func:`evaluate`; the table is written at the end.
+
+    Args:
+        evaluator: the engine, whose handlers load the weights and write the table.
+        output_dir: where that goes.
+
+    Raises:
+        UserError: another prediction writes to the folder, or the weights do not fit.
+    """
+    _apply(evaluator, output_dir, "prediction", "The table is written at the end")
+    if idist.get_rank() == 0:
+        _summary("Classified all pictures.", {"classes and their probabilities": Path(output_dir)})
 
 
 def _apply(evaluator: Engine, output_dir: str, work: str, safe: str) -> None:

@@ -4,6 +4,9 @@ from typing import Any, cast
 
 from ignite.engine import Engine, State
 
+MEASURES = {"val_mean_dice": "mean Dice", "val_top1": "top-1 accuracy", "val_l1": "error of the hidden pixels"}
+"""What the key metrics are called for people."""
+
 
 class RunState(State):
     """What MONAI and this package add, for type checkers; an engine's state is Ignite's.

@@ -17,6 +17,8 @@ from monai.engines import IterationEvents
 from monai.handlers import from_engine
 from monai.inferers import Inferer
 from monai.utils import set_determinism
+from timm.optim import param_groups_weight_decay
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -48,6 +50,15 @@ def default_workers(device: str | torch.device) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MAX_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups of parameters for an optimizer: biases, norms and Swin's position biases do not decay, all else does.
+
+    As Swin's authors have it.
+    """
+    tables = [name for name, _ in network.named_parameters() if name.endswith("position_bias_table")]
+    return param_groups_weight_decay(network, weight_decay, tables)
 
 
 class AutocastInferer(Inferer):
@@ -215,10 +226,15 @@ class TrainingProgress(ProgressBar):
 
 
 class EvaluationProgress(ProgressBar):
-    """Ignite's progress bar over the cases of an evaluation or inference; a log line at every tenth elsewhere."""
+    """Ignite's progress bar over the cases of an evaluation or inference; a log line at every tenth elsewhere.
 
-    def __init__(self) -> None:
-        super().__init__(desc="Cases", persist=True, disable=not shows_bars())
+    Args:
+        what: an iteration of the engine is, in the plural.
+    """
+
+    def __init__(self, what: str = "cases") -> None:
+        super().__init__(desc=what.capitalize(), persist=True, disable=not shows_bars())
+        self.what = what
 
     def attach(self, engine: Engine) -> None:  # type: ignore[override]
         """Attach to the evaluator."""
@@ -230,7 +246,7 @@ class EvaluationProgress(ProgressBar):
     def _log(self, engine: Engine) -> None:
         done, total = engine.state.iteration, engine.state.epoch_length
         if total and 10 * done // total > 10 * (done - 1) // total:
-            logger.info("%d of %d cases", done, total)
+            logger.info("%d of %d %s", done, total, self.what)
 
 
 def shows_bars() -> bool:

@@ -3,12 +3,14 @@
 import json
 import re
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from networks.workflow.ids import IDS
 from networks.workflow.records import KEYS
 from scripts.benchmark.tables import architectures_table, faster_table, speed_table
 from scripts.catalog.bundles import BUNDLES, VERSIONS, Bundle
+from scripts.catalog.classification import CLASSIFIERS
 from scripts.catalog.recipes import Preset
 from scripts.render.bundle import NO_WEIGHTS, bundle_configs
 from scripts.render.data import Config
@@ -102,7 +104,7 @@ that data set's published numbers (the two protocols: `docs/scores.md` of the re
 
 Every id below is an option: `--epochs 3`, `--img_size "[224,224]"`. A key that no config file has is refused.
 
-{id_table(bundle, contents)}
+{id_table(contents or bundle_configs(bundle), bundle.options)}
 """
 
 
@@ -125,17 +127,23 @@ def _paragraph(*parts: str) -> str:
     return textwrap.fill(" ".join(parts), 120, break_long_words=False, break_on_hyphens=False)
 
 
-def id_table(bundle: Bundle, contents: dict[str, Config] | None = None) -> str:
-    """The plain top-level ids of all configs of a bundle with their defaults."""
-    content = contents or bundle_configs(bundle)
-    rows = ["| id | train | inference | takes | meaning |", "| --- | --- | --- | --- | --- |"]
+def id_table(content: dict[str, Config], meanings: Mapping[str, str], extra: Sequence[str] = ()) -> str:
+    """The plain top-level ids of all configs of a bundle with their defaults.
+
+    Args:
+        content: the configs by name.
+        meanings: of ids that ``IDS`` does not have, or that mean something else there.
+        extra: configs whose defaults have columns of their own, after those of training and inference.
+    """
+    columns = {"train": ("train", "evaluate"), "inference": ("inference",), **{name: (name,) for name in extra}}
+    rows = [f"| id | {' | '.join(columns)} | takes | meaning |", f"| {' | '.join(['---'] * (3 + len(columns)))} |"]
     for key in plain_ids(content):
-        cells = [_default(content, names, key) for names in (("train", "evaluate"), ("inference",))]
+        cells = [_default(content, names, key) for names in columns.values()]
         takes = (
             IDS[key].kind.text + (" or null" if IDS[key].optional else "") if key in IDS else "what the network takes"
         )
-        meaning = IDS[key].meaning if key in IDS else bundle.options[key]
-        rows.append(f"| `{key}` | {cells[0]} | {cells[1]} | {takes} | {meaning} |")
+        meaning = meanings[key] if key in meanings else IDS[key].meaning
+        rows.append(f"| `{key}` | {' | '.join(cells)} | {takes} | {meaning} |")
     return "\n".join(rows)
 
 
@@ -172,7 +180,7 @@ def bundle_table() -> str:
     rows = ["| bundle | network | paper |", "| --- | --- | --- |"]
     rows += [
         f"| [{b.name}](bundles/{b.name}/docs/README.md) | {b.title} | [{b.paper.title}]({b.paper.url}) |"
-        for b in BUNDLES
+        for b in (*BUNDLES, *CLASSIFIERS)
     ]
     return "\n".join(rows)
 
@@ -220,7 +228,7 @@ def citation() -> str:
         "  - name: The authors of this repository",
         "references:",
     ]
-    for bundle in BUNDLES:
+    for bundle in (*BUNDLES, *CLASSIFIERS):
         paper = bundle.paper
         lines += ["  - type: article", f"    title: {json.dumps(paper.title)}", f"    url: {paper.url}"]
         lines += [f"    notes: {json.dumps(f'{bundle.title}. {paper.venue}')}", "    authors:"]

@@ -6,6 +6,7 @@ from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.shared import (
     AMP,
+    DATASET_DIR,
     DEFAULT_WORKERS,
     PIN,
     TRAINED,
@@ -30,7 +31,7 @@ def inference(bundle: Bundle) -> Config:
             "$import os",
             "$import networks.workflow as workflow",
         ],
-        **common(bundle),
+        **common(bundle.name, DATASET_DIR[bundle.default.kind]),
         "output_dir": "$@bundle_root + '/eval/predictions'",
         "ckpt_path": "$@ckpt_dir + '/model.pt'",
         "check_data": True,

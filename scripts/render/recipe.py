@@ -3,6 +3,8 @@
 from scripts.catalog.recipes import Recipe
 from scripts.render.data import Config
 
+STEPS = "@epochs * len(@train::dataloader)"
+
 
 def loss(recipe: Recipe) -> Config:
     """Weighted cross-entropy and the papers' Dice: squared denominator, over the whole batch, with background."""
@@ -29,22 +31,26 @@ def loss(recipe: Recipe) -> Config:
 
 def lr_scheduler(recipe: Recipe) -> Config:
     """Decay per step, or a rate that only ``Plateau`` changes."""
-    steps = "@epochs * len(@train::dataloader)"
     if recipe.decay == "constant":
         return {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0}
     if recipe.decay == "cosine":
-        return {
-            "_target_": "monai.optimizers.WarmupCosineSchedule",
-            "optimizer": "@optimizer",
-            "warmup_steps": f"$round(@warm_up * {steps})",
-            "t_total": f"${steps}",
-            "warmup_multiplier": 0.01,
-        }
+        return warm_cosine()
     return {
         "_target_": "torch.optim.lr_scheduler.PolynomialLR",
         "optimizer": "@optimizer",
-        "total_iters": f"${steps}",
+        "total_iters": f"${STEPS}",
         "power": 0.9,
+    }
+
+
+def warm_cosine() -> Config:
+    """A linear rise over a share of the steps, then half a cosine to zero."""
+    return {
+        "_target_": "monai.optimizers.WarmupCosineSchedule",
+        "optimizer": "@optimizer",
+        "warmup_steps": f"$round(@warm_up * {STEPS})",
+        "t_total": f"${STEPS}",
+        "warmup_multiplier": 0.01,
     }
 
 

@@ -35,14 +35,15 @@ def network(bundle: Bundle) -> Config:
     }
 
 
-def common(bundle: Bundle) -> Config:
+def common(name: str, dataset_dir: str) -> Config:
+    """Where the bundle of this name, its data set and its files are."""
     # A config cannot learn where it is, so it looks for itself from the two usual working folders.
-    here = f"bundles/{bundle.name}"
+    here = f"bundles/{name}"
     return {
         "bundle_root": f"$'{here}' if os.path.isfile('{here}/configs/metadata.json') else '.'",
         "ckpt_dir": "$@bundle_root + '/models'",
         "output_dir": "$@bundle_root + '/eval'",
-        "dataset_dir": DATASET_DIR[bundle.default.kind],
+        "dataset_dir": dataset_dir,
     }
 
 
@@ -56,12 +57,17 @@ def data_ids(preset: Preset, classes: str = COUNTED) -> Config:
     if preset.volumes:
         intensity = {"ct": {"intensity_range": [-125, 275]}, "mr": {"intensity_percentiles": [0, 100]}}
         return {**ids, "spatial_dims": 3, "reader": None, **intensity.get(preset.kind, by_itself)}
-    reader = {
+    more = by_itself if preset.recipe.robust else {}
+    return {**ids, "spatial_dims": 2, "window": None, "reader": picture_reader(), **more}
+
+
+def picture_reader() -> Config:
+    """What reads pictures as 8 bit with the network's channels."""
+    return {
         "_target_": f"{WORKFLOW}.PictureReader",
         "channels": "@in_channels",
         "window": "$@window or workflow.stored_window(@dataset_dir)",
     }
-    return {**ids, "spatial_dims": 2, "window": None, "reader": reader, **(by_itself if preset.recipe.robust else {})}
 
 
 def trained_ids(preset: Preset) -> list[str]:

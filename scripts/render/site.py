@@ -9,6 +9,7 @@ from pathlib import Path
 import mkdocs_gen_files
 
 from scripts.catalog.bundles import BUNDLES
+from scripts.catalog.classification import CLASSIFIERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GALLERY = {
@@ -40,6 +41,7 @@ def api_page() -> str:
     names = sorted(bundle.network for bundle in BUNDLES)
     parts = ["# API", "Every network takes (B, in_channels, H, W) and returns logits (B, out_channels, H, W)."]
     parts += [f"::: networks.{_module(name)}.{name}" for name in names]
+    parts += ["::: networks.classifier.Classifier", "::: networks.classifier.MaskedImageModel"]
     parts += ["::: networks.pretrained.load", "::: networks.pretrained.load_all"]
     return "\n\n".join(parts) + "\n"
 
@@ -53,10 +55,11 @@ def _module(name: str) -> str:
 write("index.md", front_page())
 write("contributing.md", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "]("))
 write("api.md", api_page())
-for bundle in BUNDLES:
+every = [*BUNDLES, *CLASSIFIERS]
+for bundle in every:
     page = (ROOT / "bundles" / bundle.name / "docs" / "README.md").read_text(encoding="utf-8")
     write(f"bundles/{bundle.name}.md", page)
 write(
     "bundles/index.md",
-    "# Bundles\n\n" + "\n".join(f"- [{b.title}]({b.name}.md): {b.description}" for b in BUNDLES) + "\n",
+    "# Bundles\n\n" + "\n".join(f"- [{b.title}]({b.name}.md): {b.description}" for b in every) + "\n",
 )

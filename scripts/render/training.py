@@ -1,12 +1,13 @@
 """Building the configs that train a network."""
 
 from scripts.catalog.bundles import Bundle
-from scripts.catalog.recipes import Preset, Recipe
+from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import loss, lr_scheduler, optimizer
 from scripts.render.shared import (
     AMP,
+    DATASET_DIR,
     DEFAULT_WORKERS,
     PIN,
     common,
@@ -33,7 +34,7 @@ def train(bundle: Bundle) -> Config:
             "$import networks.workflow as workflow",
             "$import networks.pretrained as weights",
         ],
-        **common(bundle),
+        **common(bundle.name, DATASET_DIR[bundle.default.kind]),
         "log_dir": "$@bundle_root + '/logs'",
         "check_data": True,
         "allow_overlap": False,
@@ -78,7 +79,7 @@ def train(bundle: Bundle) -> Config:
                 }
             ),
             "key_metric": {"train_mean_dice": _mean_dice()},
-            "handlers": train_handlers(recipe),
+            "handlers": train_handlers(epoch_log(), recipe.robust),
             "trainer": {
                 "_target_": "SupervisedTrainer",
                 "max_epochs": "@epochs",
@@ -123,7 +124,7 @@ def train(bundle: Bundle) -> Config:
                 "_target_": "SupervisedEvaluator",
                 "device": "@device",
                 "val_data_loader": "@validate::dataloader",
-                "network": kept(recipe),
+                "network": kept(recipe.robust),
                 "inferer": "@validate::inferer",
                 "postprocessing": "@validate::postprocessing",
                 "key_val_metric": "@validate::key_metric",
@@ -149,8 +150,25 @@ def train(bundle: Bundle) -> Config:
     return {**content, "options": options(content)}
 
 
-def train_handlers(recipe: Recipe) -> list[Config]:
-    """What follows a training: the steps, the validation, what is written, in this order."""
+def epoch_log() -> Config:
+    """The log of epochs with the Dice of every class."""
+    return {
+        "_target_": f"{WORKFLOW}.EpochLog",
+        "path": "$@output_dir + '/metrics.csv'",
+        "optimizer": "@optimizer",
+        "evaluator": "@validate::evaluator",
+        "class_names": "@class_names",
+    }
+
+
+def train_handlers(log: Config, robust: bool = False, clipped: bool = False) -> list[Config]:
+    """What follows a training: the steps, the validation, what is written, in this order.
+
+    Args:
+        log: of the epochs.
+        robust: whether weights are averaged, and gradients clipped.
+        clipped: whether gradients are clipped.
+    """
     clip = {"_target_": f"{WORKFLOW}.ClipGradients", "optimizer": "@optimizer", "max_norm": "@max_grad_norm"}
     return [
         {
@@ -159,7 +177,8 @@ def train_handlers(recipe: Recipe) -> list[Config]:
             "dataloader": "@train::dataloader",
         },
         {"_target_": f"{WORKFLOW}.StopOnNan"},
-        *([clip, {"_target_": "$@average.handler"}] if recipe.robust else []),
+        *([clip] if robust or clipped else []),
+        *([{"_target_": "$@average.handler"}] if robust else []),
         {"_target_": f"{WORKFLOW}.TrainingProgress", "optimizer": "@optimizer"},
         {
             "_target_": "LrScheduleHandler",
@@ -180,13 +199,7 @@ def train_handlers(recipe: Recipe) -> list[Config]:
             "patience": "@patience",
             "second_learning_rate": "@second_learning_rate",
         },
-        {
-            "_target_": f"{WORKFLOW}.EpochLog",
-            "path": "$@output_dir + '/metrics.csv'",
-            "optimizer": "@optimizer",
-            "evaluator": "@validate::evaluator",
-            "class_names": "@class_names",
-        },
+        log,
         {
             "_target_": "TensorBoardStatsHandler",
             "_disabled_": NOT_FIRST,
@@ -203,13 +216,13 @@ def train_handlers(recipe: Recipe) -> list[Config]:
             "others": {
                 "optimizer": "@optimizer",
                 "lr_scheduler": "@lr_scheduler",
-                **({"average": "@average"} if recipe.robust else {}),
+                **({"average": "@average"} if robust else {}),
             },
         },
         {
             "_target_": f"{WORKFLOW}.FinalCheckpoint",
             "path": "$@ckpt_dir + '/model_final.pt'",
-            "network": kept(recipe),
+            "network": kept(robust),
         },
         {
             "_target_": f"{WORKFLOW}.KeepEarlier",
@@ -235,7 +248,7 @@ def validation_handlers(bundle: Bundle, preset: Preset) -> list[Config]:
         {
             "_target_": f"{WORKFLOW}.BestCheckpoint",
             "path": "$@ckpt_dir + '/model.pt'",
-            "network": kept(preset.recipe),
+            "network": kept(preset.recipe.robust),
             "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
             "validation=@validate::dataset::data)",
             "ids": {key: f"@{key}" for key in ("preset", *trained_ids(preset), "img_size", *bundle.options)},
@@ -248,15 +261,25 @@ def average() -> Config:
     return {"average": {"_target_": f"{WORKFLOW}.WeightAverage", "network": "@network", "momentum": "@ema_momentum"}}
 
 
-def kept(recipe: Recipe) -> str:
+def kept(robust: bool) -> str:
     """The network that is validated and kept."""
-    return "$@average.network" if recipe.robust else "@network"
+    return "$@average.network" if robust else "@network"
 
 
 def multi_gpu_train(bundle: Bundle) -> Config:
-    """``multi_gpu_train.json``, merged after ``train.json`` under ``torchrun``: a process per GPU, or gloo on CPUs."""
+    """``multi_gpu_train.json``, merged after ``train.json`` under ``torchrun``."""
+    return distributed(train(bundle)["initialize"], bundle.batch_norm)
+
+
+def distributed(initialize: list[str], batch_norm: bool) -> Config:
+    """An overlay that trains in a process per GPU, or with gloo on CPUs.
+
+    Args:
+        initialize: what precedes the training in one process.
+        batch_norm: whether the network may have batch normalisation.
+    """
     module = "@network_def"
-    if bundle.batch_norm:  # PyTorch has synchronised batch normalisation for GPUs only
+    if batch_norm:  # PyTorch has synchronised batch normalisation for GPUs only
         module = (
             "(torch.nn.SyncBatchNorm.convert_sync_batchnorm(@network_def) "
             "if torch.cuda.is_available() and torch.distributed.get_world_size() > 1 else @network_def)"
@@ -289,7 +312,7 @@ def multi_gpu_train(bundle: Bundle) -> Config:
             "$torch.distributed.is_initialized() or torch.distributed.init_process_group("
             "'nccl' if torch.cuda.is_available() else 'gloo')",
             "$torch.cuda.set_device(@device) if torch.cuda.is_available() else None",
-            *train(bundle)["initialize"][1:],
+            *initialize[1:],
         ],
         "finalize": ["$torch.distributed.is_initialized() and torch.distributed.destroy_process_group()"],
     }
@@ -306,9 +329,9 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
     if recipe.robust:
         overlay |= {
             **average(),
-            "train::handlers": train_handlers(recipe),
+            "train::handlers": train_handlers(epoch_log(), recipe.robust),
             "validate::handlers": validation_handlers(bundle, preset),
-            "validate::evaluator::network": kept(recipe),
+            "validate::evaluator::network": kept(True),
         }
     if preset.kind != bundle.default.kind:
         overlay |= {

@@ -52,7 +52,7 @@ TEXTURES: dict[str, Callable[[np.random.Generator, Grid], np.ndarray]] = {
 
 
 def write_texture_phantom(
-    dataset_dir: str | os.PathLike, numbers: Sequence[int] = (24, 8, 8), side: int = 64, seed: int = 0
+    dataset_dir: str | os.PathLike, numbers: Sequence[int] = (60, 15, 15), side: int = 64, seed: int = 0
 ) -> Path:
     """Write grey pictures of four textures as ``<split>/<class>/<number>.png``, the same pixels for the same seed.
 

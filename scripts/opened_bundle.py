@@ -161,9 +161,22 @@ def bundle_folder(bundle: str) -> Path:
     """The folder of a bundle, by its name or itself; raises UserError where there is none."""
     for folder in (ROOT / "bundles" / bundle, Path(bundle)):
         if (folder / "configs" / "inference.json").is_file():
+            _check_segments(folder.resolve())
             return folder.resolve()
     known = ", ".join(sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/inference.json")))
     raise UserError(f"There is no bundle {bundle}; give one of {known}, or a folder that holds configs/inference.json.")
+
+
+def _check_segments(folder: Path) -> None:
+    """Raise UserError for a bundle whose metadata say that it gives classes of pictures and no label maps."""
+    path = folder / "configs" / "metadata.json"
+    content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    outputs = content.get("network_data_format", {}).get("outputs", {})
+    if outputs.get("pred", {}).get("format") == "classification":
+        raise UserError(
+            f"{folder.name} classifies whole pictures and this tool is for bundles that segment; run its "
+            "configs/inference.json with 'python -m monai.bundle run' (its docs/README.md says how)."
+        )
 
 
 def _preset_file(folder: Path, preset: str) -> Path:

@@ -96,7 +96,7 @@ def test_options_of_evaluation_stay_out_of_the_training(tmp_path: Path, microgra
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"networks": {"A": {"bundle": "vnet"}}}, "'vnet', which does not exist; choose from swin_unet"),
+        ({"networks": {"A": {"bundle": "vnet"}}}, "no bundle 'vnet'; choose from swin_unet"),
         ({"networks": {"A": {"bundle": "levit_unet"}}}, "has no preset 'nasa_super'"),
         (
             {"networks": {"A": {"bundle": "unet", "option": {}}}},

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from networks.errors import UserError
 from networks.texture_phantom import TEXTURES
-from scripts.catalog.bundles import DROP_PATH, Paper
+from scripts.catalog.bundles import BY_NAME, DROP_PATH, Bundle, Paper
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ CLASSIFIERS = [
             short_side=64,
             epochs=10,
             batch_size=16,
-            learning_rate=0.0005,
+            learning_rate=0.0002,
             weight_decay=0.05,
             source="a short training of this project that fits the phantom",
             options=SMALL,
@@ -138,3 +139,19 @@ CLASSIFIERS = [
         },
     )
 ]
+
+
+def segmentation_bundle(name: str) -> Bundle:
+    """The catalog's entry of a bundle that segments.
+
+    Raises:
+        UserError: there is none of that name, or it classifies.
+    """
+    if name in BY_NAME:
+        return BY_NAME[name]
+    if any(name == classifier.name for classifier in CLASSIFIERS):
+        raise UserError(
+            f"{name} classifies whole pictures and this tool is for bundles that segment; choose from "
+            f"{', '.join(BY_NAME)}, or run its configs with 'python -m monai.bundle run'."
+        )
+    raise UserError(f"There is no bundle {name!r}; choose from {', '.join(BY_NAME)}.")

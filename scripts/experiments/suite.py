@@ -42,7 +42,7 @@ from typing import Any
 from networks.errors import UserError
 from networks.workflow import load_datalist
 from networks.workflow.protocols import PROTOCOLS
-from scripts.catalog.bundles import BY_NAME
+from scripts.catalog.classification import segmentation_bundle
 
 SUITES_DIR = Path(__file__).resolve().parent.parent.parent / "suites"
 DATA_SET_KEYS = {"dataset_dir", "preset", "setting", "splits", "options", "prepare"}
@@ -181,12 +181,10 @@ def _runs(path: Path, content: dict[str, Any]) -> Iterator[Run]:
     for (data_set, data), (recipe, recipe_options), seed, (label, network), (pretraining, sources) in product:
         if sources is not None and label not in sources:
             continue
-        bundle = BY_NAME.get(network["bundle"])
-        if bundle is None:
-            raise UserError(
-                f"{path}: {label} is of the bundle {network['bundle']!r}, which does not exist; choose from "
-                f"{', '.join(BY_NAME)}."
-            )
+        try:
+            bundle = segmentation_bundle(network["bundle"])
+        except UserError as error:
+            raise UserError(f"{path}, the network {label}: {error}") from None
         if data["preset"] not in bundle.presets:
             raise UserError(
                 f"{path}: the bundle {bundle.name} has no preset {data['preset']!r} for {data_set}; it has "

@@ -62,7 +62,7 @@ def bundle_readme(
 
 {paper.authors}. [{paper.title}]({paper.url}). {paper.venue}. {code}
 
-{_paragraph(weights, PHANTOM_ONLY)}
+{paragraph(weights, PHANTOM_ONLY)}
 
 {shipped}## Use
 
@@ -111,19 +111,20 @@ Every id below is an option: `--epochs 3`, `--img_size "[224,224]"`. A key that 
 def _where(bundle: Bundle, root: str, package: str) -> str:
     """From which folder the commands are meant."""
     if not package:
-        return _paragraph(
+        return paragraph(
             f"From the repository's root; from the bundle's folder with `configs/` for `{root}/`;",
             "from anywhere else with `--bundle_root` and the package installed.",
         )
     packages = {"monai": VERSIONS["monai"], "torch": VERSIONS["pytorch"], **VERSIONS["packages"]}
-    return _paragraph(
+    return paragraph(
         f"From this folder, or from anywhere with the path to `{root}/`. The folder `{package}` is the code that the",
         "configs call, under a name that no other bundle or version has. It was written with",
         ", ".join(f"{name} {version}" for name, version in packages.items()) + "; nothing else needs to be installed.",
     )
 
 
-def _paragraph(*parts: str) -> str:
+def paragraph(*parts: str) -> str:
+    """Sentences as one paragraph of the width of the documents."""
     return textwrap.fill(" ".join(parts), 120, break_long_words=False, break_on_hyphens=False)
 
 

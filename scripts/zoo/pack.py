@@ -12,7 +12,8 @@ from typing import Any
 import networks
 from networks.errors import UserError
 from networks.workflow.files import atomic, json_text, put_in_place, write_json
-from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
+from scripts.catalog.bundles import BUNDLES, Bundle
+from scripts.catalog.classification import segmentation_bundle
 from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
 from scripts.zoo import weights as trained
 from scripts.zoo.carried import carry
@@ -57,13 +58,11 @@ def pack(*names: str, output_dir: str = "dist/zoo", base_url: str = "", aside: b
     Raises:
         UserError: an unknown name, weights without their records, a version that is taken.
     """
-    unknown = [name for name in names if name not in BY_NAME]
-    if unknown:
-        raise UserError(f"There is no bundle {unknown[0]!r}; choose from {', '.join(BY_NAME)}.")
+    chosen = [segmentation_bundle(name) for name in names] or BUNDLES
     if aside and not base_url:
         raise UserError("--aside needs --base_url, the address from which the weights will be fetched.")
     folder = Path(str(output_dir))
-    for bundle in [BY_NAME[name] for name in names] or BUNDLES:
+    for bundle in chosen:
         packed = assemble(bundle, base_url if aside else "")
         path = write(packed, folder, base_url, overwrite)
         print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from scripts.catalog.bundles import BY_NAME, Bundle
+from scripts.catalog.bundles import Bundle
 from scripts.zoo.manifest import MODEL
 from scripts.zoo.pack import LARGE, MODEL_INFO, ROOT, Packed, assemble
 from scripts.zoo.style import formatted
@@ -24,9 +24,7 @@ def submit(name: str, folder: str, weights_url: str = "") -> None:
         UserError: an unknown bundle, one without weights, weights above 25 MB without an address, a version that the
             zoo has, or a folder that holds the bundle already.
     """
-    if name not in BY_NAME:
-        raise UserError(f"There is no bundle {name!r}; choose from {', '.join(BY_NAME)}.")
-    lay_out(BY_NAME[name], Path(str(folder)), str(weights_url))
+    lay_out(segmentation_bundle(name), Path(str(folder)), str(weights_url))
 
 
 def lay_out(bundle: Bundle, zoo: Path, weights_url: str = "", root: Path = ROOT) -> None:

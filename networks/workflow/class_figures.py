@@ -39,7 +39,7 @@ def confusion_figure(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, int(count), ha="center", va="center", fontsize=8, color=colour)
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axes, shrink=0.6, label="share of the truth's pictures")
     return figure
 

@@ -214,7 +214,8 @@ def check_pictures(
                 f"{one} ({class_names[labels[one]]}) and {twin} ({class_names[labels[twin]]}) hold the same picture, "
                 "but are of two classes; remove the one that is wrong."
             )
-    check_lists(str(picture_root(dataset_dir)), allow_overlap, **lists)
+    pairs: Any = lists  # whose labels are files there
+    check_lists(str(picture_root(dataset_dir)), allow_overlap, **pairs)
 
 
 def describe_pictures(dataset_dir: str, class_names: Sequence[str], **lists: Sequence[Item]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]
     As Swin's authors have it.
     """
     tables = [name for name, _ in network.named_parameters() if name.endswith("position_bias_table")]
-    return param_groups_weight_decay(network, weight_decay, tables)
+    return param_groups_weight_decay(network, weight_decay, no_weight_decay_list=tables)
 
 
 class AutocastInferer(Inferer):

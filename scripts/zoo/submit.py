@@ -8,6 +8,7 @@ from pathlib import Path
 from networks.errors import UserError
 from networks.workflow.files import atomic
 from scripts.catalog.bundles import Bundle
+from scripts.catalog.classification import segmentation_bundle
 from scripts.zoo.manifest import MODEL
 from scripts.zoo.pack import LARGE, MODEL_INFO, ROOT, Packed, assemble
 from scripts.zoo.style import formatted

@@ -19,7 +19,9 @@ from networks.workflow.data import read_dataset_json
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
+from scripts.catalog.classification import CLASSIFIERS
 from scripts.render.bundle import bundle_configs
+from scripts.render.classification_bundle import classification_configs
 from scripts.render.documents import plain_ids
 from tests.workflows import ROOT, config_paths, run, tiny_network, tiny_overrides, training_overrides
 
@@ -237,6 +239,7 @@ def test_every_plain_id_is_documented(bundle: Bundle) -> None:
 
 def test_every_documented_id_exists() -> None:
     contents = [content for bundle in BUNDLES for content in bundle_configs(bundle).values()]
+    contents += [content for bundle in CLASSIFIERS for content in classification_configs(bundle).values()]
     assert IDS.keys() <= set().union(*(content.keys() for content in contents))
 
 

@@ -248,6 +248,9 @@ IDS = {
         whole(SMALLEST_SIDE),
         "pixels that the shorter side of a picture is brought to, of which crops of `img_size` are taken",
     ),
+    "crop_scale": Id(increasing(0, 1), "shares of a picture's area that random crops have, at least and at most"),
+    "mask_size": Id(whole(4), "side in pixels of the square patches that are hidden, a multiple of 4"),
+    "mask_ratio": Id(number(0.01, 0.99), "share of the patches that are hidden"),
     "weight_decay": Id(number(0), "decay of the weights per step, relative to the learning rate"),
     "label_smoothing": Id(number(0, 0.9), "share of the truth that is spread evenly over all classes"),
     "accumulation_steps": Id(

@@ -132,6 +132,10 @@ def unlabelled_pictures(
         ]
     else:
         pictures = [picture for picture in _pictures(dataset_dir, labelled=False) if picture.split != "test"]
+    copies = {twin for _, twin in same_content([picture.image for picture in pictures])}
+    if copies and idist.get_rank() == 0:
+        say(f"{len(copies)} of the {len(pictures)} pictures of {dataset_dir} are copies of others and are left out.")
+    pictures = [picture for picture in pictures if picture.image not in copies]
     # one class for all: the fifth for validation is drawn from the whole
     pictures = _carved([picture._replace(kind="") for picture in pictures], dataset_dir, say)
     root = str(picture_root(dataset_dir))

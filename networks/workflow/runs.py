@@ -248,7 +248,8 @@ def _duration(seconds: float) -> str:
 def _evaluation() -> str:
     """The command that evaluates what the running command trains, or nothing where that is not known."""
     files, options = _command()
-    if not files or not (evaluation := files[0].parent / "evaluate.json").is_file():
+    # a training without labels has nothing to evaluate
+    if not files or files[0].name != "train.json" or not (evaluation := files[0].parent / "evaluate.json").is_file():
         return ""
     files = [file for file in files if file.name != "multi_gpu_train.json"] + [evaluation]
     return _text(files, {key: value for key, value in options.items() if key not in ("resume", "overwrite")})

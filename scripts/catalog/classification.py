@@ -76,7 +76,7 @@ PAPERS = "CS-UNet's paper (30 epochs, batch, decay, warm-up, early stopping); th
 SIMMIM = "SimMIM's paper (masks, loss, decay); rate, length and crops are this project's"
 
 _CLASSES = {"warm_up": 0.1667, "label_smoothing": 0.1, "patience": 5}
-_MASKS = {"warm_up": 0.1, "mask_size": 32, "mask_ratio": 0.6, "max_grad_norm": 5.0}
+_MASKS = {"warm_up": 0.1, "crop_scale": [0.67, 1.0], "mask_size": 32, "mask_ratio": 0.6, "max_grad_norm": 5.0}
 
 CLASSIFIERS = [
     ClassificationBundle(

@@ -89,8 +89,8 @@ def normalise() -> Config:
     return {
         "_target_": "NormalizeIntensityd",
         "keys": "image",
-        "subtrahend": _per_channel(IMAGENET_MEAN, GREY_MEAN),
-        "divisor": _per_channel(IMAGENET_STD, GREY_STD),
+        "subtrahend": f"$255 * np.array({per_channel(IMAGENET_MEAN, GREY_MEAN)})",
+        "divisor": f"$255 * np.array({per_channel(IMAGENET_STD, GREY_STD)})",
         "channel_wise": True,
     }
 
@@ -429,5 +429,6 @@ def _literal(value: Any) -> str:
     return value if isinstance(value, str) and value.startswith("len(") else repr(value)
 
 
-def _per_channel(colours: list[float], grey: float) -> str:
-    return f"$255 * np.array({colours} if @in_channels == 3 else [{grey}] * @in_channels)"
+def per_channel(colours: list[float], grey: float) -> str:
+    """A value of ImageNet for every channel of the pictures, as a part of an expression."""
+    return f"{colours} if @in_channels == 3 else [{grey}] * @in_channels"

@@ -4,7 +4,7 @@ from typing import Any
 
 from scripts.catalog.bundles import VERSIONS
 from scripts.catalog.classification import ClassificationBundle
-from scripts.render import classification
+from scripts.render import classification, masked_images
 from scripts.render.bundle import NO_WEIGHTS, SCHEMA
 from scripts.render.data import Config
 
@@ -18,9 +18,12 @@ def classification_configs(bundle: ClassificationBundle) -> dict[str, Config]:
         "evaluate": classification.evaluate(bundle),
         "inference": classification.inference(bundle),
         "multi_gpu_train": classification.multi_gpu_train(bundle),
+        "simmim": (masked := masked_images.simmim(bundle)),
     }
     for name, recipe in bundle.presets.items():
         content[f"presets/{name}"] = classification.preset_overlay(recipe, train, name)
+    for name, recipe in bundle.masked_presets.items():
+        content[f"presets/{name}"] = classification.preset_overlay(recipe, masked, name)
     return content
 
 

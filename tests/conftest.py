@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from networks.phantom import write_ct_phantom, write_precipitate_phantom
+from networks.texture_phantom import write_texture_phantom
 from scripts.zoo.pack import assemble, write
 from tests import packing
 from tests.packing import BUNDLE, NAME, ZIP
@@ -48,6 +49,12 @@ def ct_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def micrograph_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny micrograph phantom."""
     return write_precipitate_phantom(tmp_path_factory.mktemp("data") / "micrographs", 2, 1, 1, size=(80, 64))
+
+
+@pytest.fixture(scope="session")
+def texture_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny phantom of textures in classes: 6, 2 and 2 pictures of each."""
+    return write_texture_phantom(tmp_path_factory.mktemp("textures") / "phantom", (6, 2, 2), side=32)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import networks
 from networks.classifier import Classifier
 from networks.errors import UserError
 from networks.state_dicts import read_weights
-from networks.texture_phantom import TEXTURES, write_texture_phantom
+from networks.texture_phantom import TEXTURES
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
 from networks.workflow.training import StopOnNan
@@ -24,29 +24,8 @@ from scripts.catalog.classification import CLASSIFIERS, ClassificationBundle, se
 from scripts.opened_bundle import bundle_folder
 from scripts.render.classification_bundle import classification_configs
 from scripts.render.documents import plain_ids
+from tests.classifying import SMALL, TINY, chain, evaluate, options, paths
 from tests.workflows import run, same_state
-
-(BUNDLE,) = CLASSIFIERS
-CONFIGS = Path("bundles", BUNDLE.name, "configs")
-SMALL = {"embed_dim": 12, "num_heads": [1, 1, 2, 2]}
-TINY = {f"network_def::{name}": value for name, value in SMALL.items()} | {"depths": [1, 1, 1, 1], "window_size": 4}
-
-
-def paths(*names: str) -> list[str]:
-    """Paths of configs."""
-    return [str(CONFIGS / f"{name}.json") for name in names]
-
-
-@pytest.fixture(scope="session")
-def texture_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny phantom: 6, 2 and 2 pictures of every texture."""
-    return write_texture_phantom(tmp_path_factory.mktemp("textures") / "phantom", (6, 2, 2), side=32)
-
-
-def options(folder: Path, dataset_dir: Path, **others: Any) -> dict[str, Any]:
-    """Options for a run of a second that writes below ``folder`` only."""
-    where = {"bundle_root": str(folder), "dataset_dir": str(dataset_dir), "device": "cpu"}
-    return {**TINY, **where, "img_size": [32, 32], "short_side": 32, "batch_size": 8, "epochs": 2, **others}
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +34,6 @@ def trained(texture_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("trained")
     run(paths("train"), "train", "training", **options(folder, texture_dir))
     return folder
-
-
-def evaluate(trained: Path, dataset_dir: Path, output_dir: Path, **others: Any) -> None:
-    """As a person does it, who gives the checkpoint and none of the network's options but those for tests."""
-    where = {"bundle_root": str(trained), "dataset_dir": str(dataset_dir), "output_dir": str(output_dir)}
-    tiny = {f"network_def::{name}": value for name, value in SMALL.items()}
-    run(paths("train", "evaluate"), "train", **{**where, **tiny, "device": "cpu", **others})
 
 
 def test_training_leaves_log_and_record(trained: Path) -> None:
@@ -111,15 +83,6 @@ def test_evaluation_goes_by_the_names_of_the_classes(trained: Path, texture_dir:
     with pytest.raises(Exception) as caught:
         evaluate(trained, some, tmp_path / "refused")
     assert "the class 'scratches', which is none of the 4" in chain(caught.value)
-
-
-def chain(error: BaseException | None) -> str:
-    """The messages of an error and of its causes, which MONAI wraps."""
-    found = []
-    while error is not None:
-        found.append(str(error))
-        error = error.__cause__ or error.__context__
-    return "\n".join(found)
 
 
 @pytest.mark.parametrize("kind", ["folder", "table", "picture"])

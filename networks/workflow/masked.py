@@ -12,8 +12,8 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.transforms import Randomizable, Transform
-from PIL import Image
 from torch import nn
+from torchvision.utils import make_grid, save_image
 
 from networks.classifier import PATCH_SIZE
 from networks.errors import UserError
@@ -86,29 +86,38 @@ class PaintedPictures:
     def __init__(self, path: str, events: EventLog, mean: Sequence[float], deviation: Sequence[float]) -> None:
         self.path, self.events = Path(path), events
         self.mean, self.deviation = (torch.as_tensor(values).float().view(-1, 1, 1) for values in (mean, deviation))
-        self._rows: list[torch.Tensor] = []
+        self._rows: dict[int, torch.Tensor] = {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator whose targets are those of :func:`masked_batch`."""
         if idist.get_rank() == 0:
-            engine.add_event_handler(Events.STARTED, self._rows.clear)
+            engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
             engine.add_event_handler(Events.COMPLETED, self)
 
+    def _start(self) -> None:
+        self._rows.clear()
+
     def _keep(self, engine: Engine) -> None:
-        for output in state_of(engine).output[: SHOWN - len(self._rows)]:
+        state = state_of(engine)
+        for item, output in zip(state.batch, state.output, strict=True):
+            # always the same pictures, from all over the list
+            number = zlib.crc32(item["name"].encode())
+            if len(self._rows) >= SHOWN and number > max(self._rows):
+                continue
             target, painted = (torch.as_tensor(output[key]).float().cpu() for key in ("label", "pred"))
             image, painted = (part * self.deviation + self.mean for part in (target[:-1], painted))
             mask = target[-1:]
             parts = [image, image * (1 - mask) + HIDDEN * mask, image * (1 - mask) + painted * mask]
             # networks see pictures with x first
-            self._rows.append(torch.cat([part.transpose(1, 2) for part in parts], dim=2).clamp(0, 1))
+            self._rows[number] = torch.stack([part.transpose(1, 2) for part in parts]).clamp(0, 1)
+            for surplus in sorted(self._rows)[SHOWN:]:
+                del self._rows[surplus]
 
     def __call__(self, engine: Engine) -> None:
         """Write the sheet."""
-        sheet = torch.cat(self._rows, dim=1)
+        sheet = make_grid(torch.cat([self._rows[number] for number in sorted(self._rows)]), nrow=3, pad_value=1.0)
         self.events.add_image("original, seen, painted", sheet, engine.state.epoch)
         self.events.flush()
-        pixels = (sheet * 255).round().byte().permute(1, 2, 0).expand(-1, -1, 3)
         with atomic(self.path) as temporary:
-            Image.fromarray(pixels.numpy()).save(temporary)
+            save_image(sheet, temporary)

@@ -21,6 +21,7 @@ VERSIONS = {
     "monai": "1.6.1",
     "pytorch": "2.15.0",
     "numpy": "2.4.6",
+    "torchvision": "0.29.1",
     "packages": {
         "matplotlib": "3.11.2",
         "nibabel": "5.4.2",

@@ -37,7 +37,7 @@ def metadata(bundle: ClassificationBundle) -> dict[str, Any]:
         "monai_version": VERSIONS["monai"],
         "pytorch_version": VERSIONS["pytorch"],
         "numpy_version": VERSIONS["numpy"],
-        "required_packages_version": VERSIONS["packages"],
+        "required_packages_version": VERSIONS["packages"] | {"torchvision": VERSIONS["torchvision"]},
         "supported_apps": {},
         "name": bundle.name,
         "task": "Classification of pictures",

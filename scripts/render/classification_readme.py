@@ -26,6 +26,7 @@ def classification_readme(bundle: ClassificationBundle) -> str:
     """``docs/README.md`` of the bundle."""
     root, paper, run = f"bundles/{bundle.name}/configs", bundle.paper, "python -m monai.bundle run"
     presets = "\n".join(f"- `presets/{name}.json`: {_recipe(recipe)}." for name, recipe in bundle.presets.items())
+    masked = "\n".join(f"- `presets/{name}.json`: {_masked(recipe)}." for name, recipe in bundle.masked_presets.items())
     return f"""# {bundle.title}
 
 {bundle.description}
@@ -90,12 +91,36 @@ Any size will do: 112 pixels give the Swin Transformer grids of 28, 14, 7 and 4 
 of 7 by one and a grid no longer than the window of 7 is one window. Position biases keep their size, so that the
 weights fit the segmentation networks at any size.
 
+## Without labels
+
+`simmim.json` trains the Swin encoder as in SimMIM ([Xie et al., CVPR 2022](https://arxiv.org/abs/2111.09886)):
+patches of a picture are hidden, and a linear layer paints what they hide, the better the more the encoder has
+understood. It takes what `train.json` takes, a folder with a `dataset.json` (the pictures of `training` and
+`validation`), any tree of folders with pictures, or a CSV file with a column `image` for pictures from many places.
+Pictures of `test` are never taken, and copies of others are left out.
+
+```bash
+{run} training --config_file {root}/simmim.json
+{run} training --config_file "['{root}/simmim.json','{root}/presets/simmim.json']" --dataset_dir DIR
+{run} training --config_file "['{root}/train.json','{root}/presets/from_scratch.json']" --dataset_dir LABELLED \\
+  --pretrained bundles/{bundle.name}/models/simmim/model.pt
+```
+
+`simmim.json`: {_masked(bundle.masked)}. Overlays:
+
+{masked}
+
+Its files have folders of their own, `models/simmim` and `eval/simmim`, where `painted.png` shows original, what the
+network saw and what it painted, after every validation. At 112 pixels there are 4 x 4 patches of 32, of which the last
+row and column are cut. It is a config of this bundle and no bundle of its own, because it trains this bundle's encoder
+and nothing else: what it paints is of no use. `--resume true` and `multi_gpu_train.json` are as for `train.json`.
+
 ## From here to segmentation
 
-`models/model.pt` goes into Swin-Unet, CS-UNet, HiFormer and TransDeepLab by `--pretrained`: into the encoder and, where
-the authors do so, from the encoder's blocks into the decoder's. Of networks with fewer blocks the first are taken. A
-convolutional encoder goes into CS-UNet's, whose `encoder_name` is "tu-" and the name here. The log says what became of
-every tensor.
+`models/model.pt`, or `models/simmim/model.pt`, goes into Swin-Unet, CS-UNet, HiFormer and TransDeepLab by
+`--pretrained`: into the encoder and, where the authors do so, from the encoder's blocks into the decoder's. A network
+with fewer blocks takes the first ones. A convolutional encoder goes into CS-UNet's, whose `encoder_name` is "tu-" and
+the name here. The log says what became of every tensor.
 
 ```bash
 {run} training --config_file bundles/swin_unet/configs/train.json --pretrained bundles/{bundle.name}/models/model.pt
@@ -107,15 +132,29 @@ every tensor.
 
 Every id below is an option: `--epochs 3`, `--img_size "[112,112]"`. A key that no config file has is refused.
 
-{id_table(classification_configs(bundle), bundle.options | MEANINGS)}
+{id_table(classification_configs(bundle), bundle.options | MEANINGS, ("simmim",))}
 """
 
 
+def _masked(recipe: PictureRecipe) -> str:
+    extra = recipe.extra
+    return (
+        f"{recipe.img_size} x {recipe.img_size} pixels, {extra['mask_ratio']:.0%} of the patches of "
+        f"{extra['mask_size']} pixels hidden, {_schedule(recipe)}, gradients clipped to {extra['max_grad_norm']:g}; "
+        f"after {recipe.source}"
+    )
+
+
 def _recipe(recipe: PictureRecipe) -> str:
-    depths = f", Swin blocks {recipe.options['depths']}"
     stop = f", stopped after {recipe.extra['patience']} epochs without improvement" if recipe.extra["patience"] else ""
     return (
-        f"{recipe.img_size} x {recipe.img_size} pixels, {recipe.epochs} epochs, batch {recipe.batch_size}, AdamW at "
-        f"{recipe.learning_rate:g} with warm-up and cosine decay, weight decay {recipe.weight_decay:g}, label "
-        f"smoothing {recipe.extra['label_smoothing']:g}{depths}{stop}; after {recipe.source}"
+        f"{recipe.img_size} x {recipe.img_size} pixels, {_schedule(recipe)}, label smoothing "
+        f"{recipe.extra['label_smoothing']:g}{stop}; after {recipe.source}"
+    )
+
+
+def _schedule(recipe: PictureRecipe) -> str:
+    return (
+        f"Swin blocks {recipe.options['depths']}, {recipe.epochs} epochs, batch {recipe.batch_size}, AdamW at "
+        f"{recipe.learning_rate:g} with warm-up and cosine decay, weight decay {recipe.weight_decay:g}"
     )

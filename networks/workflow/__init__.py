@@ -35,6 +35,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "check_lists": "overlap",
     "check_options": "ids",
     "class_names": "data",
+    "complete_writers": "saving",
     "count_classes": "classes",
     "default_workers": "training",
     "describe_cases": "provenance",
@@ -48,8 +49,8 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "stored_window": "data",
     "train": "runs",
     "trained_classes": "classes",
+    "trained_names": "classes",
     "truth": "ids",
-    "write_atomically": "saving",
 }
 
 __getattr__, __dir__, __all__ = public_list(__name__, PUBLIC)

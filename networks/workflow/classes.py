@@ -1,4 +1,4 @@
-"""How many classes a network has, where a preset leaves that to the data."""
+"""How many classes a network has and what they are called, where that is left to the data."""
 
 from pathlib import Path
 
@@ -32,10 +32,41 @@ def trained_classes(checkpoint: str | Path) -> int:
         UserError: there is no record, or it does not say.
     """
     path = Path(checkpoint)
-    record = next((file for file in (path.with_suffix(".json"), path.with_name("model.json")) if file.is_file()), None)
+    record = _record(path)
     if record is None:
         raise UserError(f"{path} has no model.json beside it that says how many classes it has; give --out_channels.")
     try:
         return int(parse_json(record.read_text(encoding="utf-8"), record)["ids"]["out_channels"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} does not say how many classes {path} has; give --out_channels.") from error
+
+
+def trained_names(checkpoint: str | Path, out_channels: int) -> list[str] | None:
+    """Names of the classes, background first, in the record of the training that wrote a checkpoint.
+
+    Args:
+        checkpoint: as for :func:`trained_classes`.
+        out_channels: number of classes.
+
+    Returns:
+        None where there is no record, or it does not name so many.
+
+    Raises:
+        UserError: the record is malformed.
+    """
+    record = _record(Path(checkpoint))
+    if record is None:
+        return None
+    try:
+        content = parse_json(record.read_text(encoding="utf-8"), record)
+    except ValueError as error:
+        raise UserError(f"{record} is not valid JSON ({error}); remove it or train again.") from error
+    data_set = content.get("data_set") if isinstance(content, dict) else None
+    names = parse_labels(data_set.get("labels"), record) if isinstance(data_set, dict) else []
+    return names if len(names) == out_channels else None
+
+
+def _record(checkpoint: Path) -> Path | None:
+    """The record of a training beside its checkpoint."""
+    files = (checkpoint.with_suffix(".json"), checkpoint.with_name("model.json"))
+    return next((file for file in files if file.is_file()), None)

@@ -16,6 +16,7 @@ from monai.transforms import SaveImage
 from monai.utils import ImageMetaKey
 from PIL import Image
 
+from networks.workflow.data import NIFTI_SUFFIXES
 from networks.workflow.files import atomic, write_json
 from networks.workflow.pixel_size import METRES, PixelSize, read_pixel_size
 
@@ -66,14 +67,13 @@ def save_picture(label: np.ndarray, path: str | Path, size: PixelSize | None = N
 
 
 def mark_as_labels(image: nib.Nifti1Image, size: PixelSize | None = None) -> nib.Nifti1Image:
-    """Say in a NIfTI's header that its values are numbers of classes, and which file beside it has their colours.
+    """Say in a NIfTI's header that its values are numbers of classes.
 
     Args:
         image: changed and returned.
         size: of the pixels, if it is a picture, in whose header they then stand in micrometres.
     """
-    image.header.set_intent("label", name="classes")
-    image.header["aux_file"] = COLOUR_TABLE.encode()
+    image.header.set_intent("label")
     if size is not None:
         image.set_sform(np.diag([size.width * 1e6, size.height * 1e6, 1, 1]), code=1)
         image.set_qform(image.get_sform(), code=1)
@@ -135,6 +135,8 @@ class _Complete:
             made = self.data_obj  # type: ignore[attr-defined]  # what the writer has made of the array
             if isinstance(made, Image.Image) and made.mode == "L" and temporary.suffix == ".png":
                 save_picture(np.asarray(made), temporary, read_pixel_size(self._source)[0])
+            elif isinstance(made, nib.Nifti1Image) and self._source.lower().endswith(NIFTI_SUFFIXES):
+                _keep_unit(temporary, nib.load(self._source))
 
     @classmethod
     def create_backend_obj(cls, data_array: Any, **kwargs: Any) -> Any:
@@ -142,6 +144,16 @@ class _Complete:
         made = super().create_backend_obj(data_array, **kwargs)  # type: ignore[misc]
         is_label = isinstance(made, nib.Nifti1Image) and made.get_data_dtype().kind in "ui"
         return mark_as_labels(made) if is_label else made
+
+
+def _keep_unit(path: Path, source: Any) -> None:
+    """Millimetres are what a NIfTI without a unit has; MONAI keeps no other."""
+    unit = source.header.get_xyzt_units()[0]
+    if unit not in ("unknown", "mm"):
+        written: Any = nib.load(path)
+        image = nib.Nifti1Image(np.asanyarray(written.dataobj), written.affine, written.header)
+        image.header.set_xyzt_units(unit)
+        nib.save(image, path)
 
 
 def _savers(transform: Any) -> Iterator[SaveImage]:

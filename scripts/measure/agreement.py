@@ -12,7 +12,7 @@ from scripts.measure.kinds import Region
 from scripts.measure.quantities import Row, unit_of
 
 if TYPE_CHECKING:
-    from scripts.measure.measuring import Measured
+    from scripts.measure.maps import Measured
 
 PROTOCOL = "measure"
 LIMITS = 1.96  # standard deviations of the differences, between which 95 % of them lie if they are normal

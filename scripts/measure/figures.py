@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from scripts.measure.agreement import Agreement
-    from scripts.measure.measuring import Measured
+    from scripts.measure.maps import Measured
 
 FOUND, TRUTH = "#0072B2", "#D55E00"
 COLUMNS = 3

@@ -12,7 +12,7 @@ from scripts.measure.volumes import CHAMBERS, ejection_fraction, find_beats
 
 if TYPE_CHECKING:
     from scripts.measure.agreement import Agreement
-    from scripts.measure.measuring import Measured
+    from scripts.measure.maps import Measured
 
 TABLES = {"objects": "objects.csv", "profiles": "profiles.csv", "slices": "slices.csv"}
 IMAGES, BEATS, RECORDS = "images.csv", "ejection_fraction.csv", "measurements.jsonl"

@@ -85,15 +85,21 @@ class InferenceConfig:
         """Names of the classes by number, background included.
 
         Args:
-            file: a ``dataset.json`` or ``metadata.json`` with the names; by default the bundle's metadata, whose
-                names hold only for the number of classes that it describes, else "class 1", "class 2", ...
+            file: a ``dataset.json`` or ``metadata.json`` with the names; by default the record of the training that
+                lies beside the weights, then the bundle's metadata, whose names hold only for the number of classes
+                that it describes, else "class 1", "class 2", ...
 
         Raises:
             UserError: ``file`` is missing, or it does not name the network's classes.
         """
+        from networks.workflow.classes import trained_names  # here, as MONAI above
+
         classes = int(self["out_channels"])
+        trained = trained_names(str(self["ckpt_path"]), classes) if file is None and "ckpt_path" in self else None
+        if trained is not None:
+            return dict(enumerate(trained))
         source = Path(str(file)) if file is not None else self.folder / "configs" / "metadata.json"
-        names = _read_labels(source)
+        names = read_labels(source)
         if set(names) == set(range(classes)):
             return names
         if file is not None:
@@ -187,7 +193,12 @@ def _preset_file(folder: Path, preset: str) -> Path:
     return path
 
 
-def _read_labels(path: Path) -> dict[int, str]:
+def read_labels(path: Path) -> dict[int, str]:
+    """Names of classes by number from a ``dataset.json``, ``labels.json`` or ``metadata.json``.
+
+    Raises:
+        UserError: there is no such file, or it names none.
+    """
     if not path.is_file():
         raise UserError(f"The file with class names {path} does not exist.")
     try:

@@ -21,6 +21,7 @@ TOOLS = (
     "experiments",
     "export",
     "label",
+    "measure",
     "metrics",
     "predict",
     "render",
@@ -46,6 +47,7 @@ WORK = {
     "export": "export.exporting:export",
     "label app": "label.prepare:app",
     "label start": "label.server:start",
+    "measure": "measure.measuring:measure",
     "metrics score": "metrics.score:score",
     "metrics compare": "metrics.comparisons:compare",
     "predict": "predict.predicting:predict",
@@ -99,7 +101,7 @@ print(json.dumps([said, slow]))
     )
     said, slow = json.loads(done.stdout)
     assert slow == []
-    assert len(said) == 36
+    assert len(said) == 37
     assert all("SYNOPSIS" in text and "NAME\n    tool" in text for text in said.values())
     assert "folder to create" in said["scripts.datasets.__main__ acdc"]
 

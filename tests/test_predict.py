@@ -23,6 +23,7 @@ from tests.predicting import VOLUMES, call, failures, files_of, labels_of, optio
 from tests.workflows import ROOT, config_paths, run
 
 PICTURES = BY_NAME["cs_unet"]
+NAMES = ("labels.json", "labels.ctbl")
 SERIES = ROOT.parent / "shared" / "data" / "totalsegmentator" / "example_ct_dicom"
 
 
@@ -65,7 +66,7 @@ def test_folder_of_volumes_equals_the_bundles_inference(
     assert labels_of(tmp_path / "out") == own
     assert len(np.unique(nib.load(tmp_path / "out" / "three_seg.nii.gz").dataobj)) > 2
     others = set(files_of(tmp_path / "out")) - set(own)
-    assert others == {"a/one_overlay.png", "a/two_overlay.png", "three_overlay.png", "predictions.json"}
+    assert others == {"a/one_overlay.png", "a/two_overlay.png", "three_overlay.png", "predictions.json", *NAMES}
     # "two" is "one" the other way round on disk, so it looks the same
     one, two = (Image.open(tmp_path / "out" / "a" / f"{name}_overlay.png") for name in ("one", "two"))
     assert one.size == (120, 48) and one == two
@@ -162,7 +163,7 @@ def test_failed_cases_are_listed_and_the_rest_is_done(
     listed = failures(tmp_path / "out")
     assert set(listed) == {"three.nii.gz", "a/two.nii.gz", "b.png"}
     assert "cannot be read" in listed["three.nii.gz"] and "NaN" in listed["a/two.nii.gz"]
-    assert set(files_of(tmp_path / "out")) == {"a/one_seg.nii.gz", "failed.csv", "predictions.json"}
+    assert set(files_of(tmp_path / "out")) == {"a/one_seg.nii.gz", "failed.csv", "predictions.json", *NAMES}
     (images / "three.nii.gz").write_bytes(whole)
     (images / "b.png").unlink()
     (images / "a" / "two.nii.gz").unlink()

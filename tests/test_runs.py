@@ -31,7 +31,7 @@ from networks.workflow.checkpoints import save_atomically
 from networks.workflow.errors import user_error
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, locked, put_in_place, write_json
-from networks.workflow.saving import write_atomically
+from networks.workflow.saving import complete_writers
 from networks.workflow.training import default_workers
 from scripts.catalog.bundles import BY_NAME
 from tests.workflows import command_line, config_paths, run, training_overrides
@@ -265,7 +265,7 @@ def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
 
 def write_picture(path: Path) -> None:
     save = SaveImage(output_ext=".nii.gz")
-    write_atomically(save)
+    complete_writers(save)
     writer = save.writers[0]()
     writer.set_data_array(np.random.default_rng(0).integers(0, 255, (1, 64, 64, 64)), channel_dim=0)
     writer.set_metadata({"affine": np.eye(4)})

@@ -31,7 +31,7 @@ from networks.workflow import (
 from networks.workflow import training as training_module
 from networks.workflow.arguments import check_command_line
 from networks.workflow.evaluation import overlay, write_csv
-from networks.workflow.saving import write_atomically
+from networks.workflow.saving import complete_writers
 
 LOAD = [LoadImaged(("image", "label"), image_only=True), EnsureChannelFirstd(("image", "label"))]
 
@@ -156,7 +156,7 @@ def test_runs_leave_no_half_written_file(writer: str | None, suffix: str, tmp_pa
     saved = SaveImaged("pred", output_dir=tmp_path, output_ext=suffix, **options)
     transforms = Compose([Compose([CastToTyped("pred", torch.uint8), saved])])
     for _ in range(2):  # as often as a run is started
-        write_atomically(transforms)
+        complete_writers(transforms)
     transforms({"pred": image})
     assert [path.name for path in tmp_path.iterdir()] == [f"case_trans{suffix}"]
     (tmp_path / f"case_trans{suffix}").write_text("previous")

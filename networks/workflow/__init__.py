@@ -44,6 +44,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "check_pictures": "labelled_pictures",
     "class_names": "data",
     "classify": "runs",
+    "complete_writers": "saving",
     "count_classes": "classes",
     "decay_groups": "training",
     "default_workers": "training",
@@ -69,7 +70,6 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "trained_names": "classes",
     "truth": "ids",
     "unlabelled_pictures": "labelled_pictures",
-    "write_atomically": "saving",
 }
 
 __getattr__, __dir__, __all__ = public_list(__name__, PUBLIC)

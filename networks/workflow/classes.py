@@ -1,6 +1,5 @@
-"""How many classes a network has, where a preset leaves that to the data."""
+"""How many classes a network has and what they are called, where that is left to the data."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +57,22 @@ def trained_id(checkpoint: str | Path, name: str, otherwise: Any) -> Any:
     return _part(checkpoint, "ids").get(name, otherwise)
 
 
-def trained_names(checkpoint: str | Path, otherwise: Callable[[], list[str]]) -> list[str]:
-    """The names of the classes, by number, that a classifier was trained to tell apart.
+def trained_names(checkpoint: str | Path, out_channels: int | None = None) -> list[str] | None:
+    """Names of the classes by number in the record of the training that wrote a checkpoint.
 
     Args:
         checkpoint: as for :func:`trained_classes`.
-        otherwise: gives them where there is no record.
+        out_channels: how many there must be.
+
+    Returns:
+        None where there is no record, or it does not name so many.
 
     Raises:
         UserError: the record is not readable.
     """
-    labels = _part(checkpoint, "data_set").get("labels")
-    return [labels[str(number)] for number in range(len(labels))] if labels else otherwise()
+    labels = _part(checkpoint, "data_set").get("labels") or {}
+    names = [str(labels[number]) for number in map(str, range(len(labels))) if number in labels]
+    return names if names and len(names) == len(labels) and out_channels in (None, len(names)) else None
 
 
 def _part(checkpoint: str | Path, key: str) -> dict[str, Any]:
@@ -77,8 +80,8 @@ def _part(checkpoint: str | Path, key: str) -> dict[str, Any]:
     if record is None:
         return {}
     try:
-        return dict(parse_json(record.read_text(encoding="utf-8"), record)[key])
-    except (ValueError, KeyError, TypeError) as error:
+        return dict(parse_json(record.read_text(encoding="utf-8"), record).get(key) or {})
+    except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{record} is not the record of a training; restore it, or train again.") from error
 
 

@@ -25,7 +25,7 @@ from networks.workflow.config_files import config_ids, top_level
 from networks.workflow.files import locked, not_written
 from networks.workflow.ids import truth
 from networks.workflow.inversion import label_by_class
-from networks.workflow.saving import write_atomically
+from networks.workflow.saving import complete_writers, write_label_names
 from networks.workflow.state import MEASURES, state_of
 from networks.workflow.stopping import GRACE, saying
 
@@ -154,21 +154,24 @@ def evaluate(evaluator: Engine, output_dir: str) -> None:
         _summary(f"Evaluated {weights}.", {"scores": Path(output_dir)}, "To predict", _prediction())
 
 
-def infer(evaluator: Engine, postprocessing: Any, output_dir: str) -> None:
-    """Segment images, as :func:`evaluate`; every file that is written is whole.
+def infer(evaluator: Engine, postprocessing: Any, output_dir: str, class_names: Sequence[str] | None = None) -> None:
+    """Segment images, as :func:`evaluate`; every file that is written is whole, and what other programs read.
 
     Args:
         evaluator: the engine, whose handlers load the weights.
         postprocessing: the transforms that it was made with, which write the label maps.
         output_dir: where they go.
+        class_names: background first, to be written beside them; None where they are not known.
 
     Raises:
         UserError: another prediction writes to the folder, or the weights do not fit.
     """
-    write_atomically(postprocessing)
+    complete_writers(postprocessing)
     label_by_class(postprocessing)
     _apply(evaluator, output_dir, "prediction", f"The label maps in {output_dir} are whole")
     if idist.get_rank() == 0:
+        if class_names is not None:
+            write_label_names(output_dir, dict(enumerate(class_names)))
         number = evaluator.state.iteration
         _summary(f"Segmented {number} image{'s' * (number != 1)}.", {"label maps": Path(output_dir)})
 

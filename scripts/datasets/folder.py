@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,14 +16,13 @@ from tqdm import tqdm
 from networks.errors import UserError
 from networks.workflow.data import NIFTI_SUFFIXES, PICTURE_SUFFIXES, patient
 from networks.workflow.pictures import as_picture, read_index_map, read_pixels
+from scripts.datasets.colours import Colour, class_numbers, colour_map
 from scripts.datasets.source import open_source
 from scripts.datasets.splits import Choice, carve
 from scripts.datasets.volumes import mapped, read_nifti, turned_like
-from scripts.datasets.writer import CaseError, Savable, dataset_writer, reading
+from scripts.datasets.writer import Savable, dataset_writer, reading
 
 SPLIT_NAMES = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
-MAX_LISTED = 5
-Colour = tuple[int, ...]
 
 
 def convert_folder(
@@ -51,7 +49,7 @@ def convert_folder(
         UserError: a pattern or option makes no sense, nothing matches, or no usable case for a list.
     """
     names = [str(name).strip() for name in (labels.split(",") if isinstance(labels, str) else labels)]
-    classes = _colour_map(colours, len(names)) if colours is not None else None
+    classes = colour_map(colours, len(names)) if colours is not None else None
     patterns = _compile(images, "images"), _compile(masks, "masks")
     if channels not in (1, 3):
         raise UserError(f"--channels is {channels}; expected 1 or 3.")
@@ -164,21 +162,6 @@ def _stem(key: Key) -> str:
     return "_".join(value for name, value in key if name != "split") or "image"
 
 
-def _colour_map(colours: str | Mapping[str, int], classes: int) -> dict[Colour, int]:
-    try:
-        if isinstance(colours, str):
-            colours = json.loads(Path(colours).read_text("utf-8") if Path(colours).is_file() else colours)
-        result = {tuple(int(v) for v in str(key).strip("()[] ").split(",")): int(n) for key, n in colours.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f'--colours is {colours!r}; expected a JSON object such as {{"255,0,0": 1}}.') from error
-    lengths = {len(colour) for colour in result}
-    if len(lengths) != 1 or lengths - {1, 3}:
-        raise UserError("--colours needs keys of three values (red, green, blue), or all of one grey value.")
-    if any(not 0 <= number < classes for number in result.values()):
-        raise UserError(f"--colours gives classes beyond the {classes} names of --labels.")
-    return {(0,) * lengths.pop(): 0} | result
-
-
 def _volumes(colours: Mapping[Colour, int] | None, image: Path, mask: Path) -> tuple[Savable, Savable]:
     scan, label = read_nifti(image, (3, 4)), read_nifti(mask)
     if colours is None:
@@ -201,7 +184,7 @@ class _Pictures:
         if pixels.dtype != np.uint8:
             self._highest = max(self._highest, int(pixels.max()))
         with reading(mask_path):
-            label = self._classes(read_index_map(mask_path))
+            label = class_numbers(read_index_map(mask_path), self.colours)
         image = as_picture(pixels, self.channels, self.window)
         return Image.fromarray(image if self.channels == 3 else image[..., 0]), Image.fromarray(label)
 
@@ -213,30 +196,3 @@ class _Pictures:
                 f"--window 0,{self._highest}."
             )
         return ""
-
-    def _classes(self, mask: np.ndarray) -> np.ndarray:
-        """Class numbers (height, width) of a mask (height, width, channels)."""
-        if mask.shape[2] > 2:
-            mask = mask[..., :3]
-        elif mask.shape[2] == 2:
-            mask = mask[..., :1]  # grey and alpha
-        if mask.shape[2] == 3 and (self.colours is None or len(next(iter(self.colours))) == 1):
-            if (mask != mask[..., :1]).any():
-                raise CaseError("The mask is coloured; give --colours the class of each colour.")
-            mask = mask[..., :1]
-        if self.colours is None:
-            return mask[..., 0].astype(np.uint8) if mask.max() < 256 else mask[..., 0]
-        if mask.shape[2] != len(next(iter(self.colours))):
-            mask = np.repeat(mask, 3, axis=2)
-        label = np.full(mask.shape[:2], 255, np.uint8)
-        known = np.zeros(mask.shape[:2], bool)
-        for colour, number in self.colours.items():
-            where = (mask == np.array(colour)).all(axis=2)
-            label[where], known[where] = number, True
-        if not known.all():
-            strange, counts = np.unique(mask[~known], axis=0, return_counts=True)
-            order = np.argsort(-counts)[:MAX_LISTED]
-            listed = "; ".join(f"{','.join(map(str, strange[i].tolist()))} ({counts[i]} pixels)" for i in order)
-            more = f" and {len(strange) - MAX_LISTED} more" if len(strange) > MAX_LISTED else ""
-            raise CaseError(f"The mask has colours that --colours does not have: {listed}{more}.")
-        return label

@@ -18,6 +18,8 @@ def predict(
     labels: str | None = None,
     overlays: bool = False,
     overwrite: bool = False,
+    measure: bool = False,
+    pixel_size: str | None = None,
     **options: Any,
 ) -> None:
     """Write a label map for every image, as the bundle's own inference does, and go on after a case that fails.
@@ -36,11 +38,14 @@ def predict(
         trained: name of weights that come with the bundles, instead of ``bundle``; ``segbundles list`` names them.
         runtime: torch, torchscript, onnx, torch_export, openvino or tensorrt; that of ``model`` by default, else torch.
         model: file that ``scripts.export`` wrote; by default the bundle's own for that runtime.
-        format: nifti, png or dicom_seg; by default NIfTI for volumes, PNG for pictures, DICOM SEG for DICOM.
+        format: nifti, png, tiff or dicom_seg; by default NIfTI for volumes, PNG for pictures, DICOM SEG for DICOM.
         preset: data set whose preset of the inference config is used; by default that of ``model``, or of the training.
         labels: ``dataset.json`` with the class names for DICOM SEG, where they are not the bundle's own.
         overlays: also write ``<name>_overlay.png``: the image, and the label map over it.
         overwrite: remove existing results of these cases and start anew.
+        measure: also measure the label maps, as ``scripts.measure`` does by default, into the folder ``measurements``;
+            beside the truth where the input is a data set whose test list has labels.
+        pixel_size: of pictures, such as 4.2nm, instead of what their files tell; it is written into the label maps.
     """
     if bundle is not None:
         from scripts.opened_bundle import check_options
@@ -49,7 +54,20 @@ def predict(
     from scripts.predict import predicting
 
     predicting.predict(
-        input, output, bundle, trained, runtime, model, format, preset, labels, overlays, overwrite, **options
+        input,
+        output,
+        bundle,
+        trained,
+        runtime,
+        model,
+        format,
+        preset,
+        labels,
+        overlays,
+        overwrite,
+        measure,
+        pixel_size,
+        **options,
     )
 
 

@@ -10,7 +10,8 @@ from networks.workflow import list_images
 from networks.workflow.data import IMAGE_SUFFIXES
 from scripts.datasets.dicom import find_series
 
-SUFFIXES = {"nifti": ".nii.gz", "png": ".png", "dicom_seg": ".dcm"}
+SUFFIXES = {"nifti": ".nii.gz", "png": ".png", "tiff": ".tif", "dicom_seg": ".dcm"}
+ENDINGS = {**{suffix: name for name, suffix in SUFFIXES.items()}, ".nii": "nifti", ".tiff": "tiff"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def find_cases(source: Path, output: Path, format: str | None, is_volumes: bool,
     Args:
         source: an image, a folder of images, a data set (its test list), a DICOM file, or a folder of DICOM series.
         output: folder for the results, or, for a single case, the file for its label map.
-        format: nifti, png or dicom_seg; by default that of the input.
+        format: nifti, png, tiff or dicom_seg; by default that of the input.
         is_volumes: whether the network's bundle is for volumes.
         overlays: whether pictures are wanted.
 
@@ -54,8 +55,7 @@ def find_cases(source: Path, output: Path, format: str | None, is_volumes: bool,
         UserError: there is nothing to segment, the format does not fit the input, or two cases would have the same
             result.
     """
-    suffix = next((s for s in (*SUFFIXES.values(), ".nii") if output.name.lower().endswith(s)), None)
-    if suffix is not None and not output.is_dir():
+    if output.name.lower().endswith(tuple(ENDINGS)) and not output.is_dir():
         return _single_file(_find(source, None), output, format, is_volumes, overlays)
     if output.resolve() == source.resolve():
         raise UserError(f"{output} is input and output; give another folder for the results.")
@@ -82,7 +82,7 @@ def _single_file(
 ) -> list[Case]:
     if len(found) != 1:
         raise UserError(f"The input holds {len(found)} cases, but {output} is one file; give a folder for the results.")
-    chosen = next((name for name, s in SUFFIXES.items() if output.name.lower().endswith(s)), "nifti")
+    chosen = next(name for ending, name in ENDINGS.items() if output.name.lower().endswith(ending))
     if format not in (None, chosen):
         raise UserError(f"{output} is no name for the format {format}; give it the suffix {SUFFIXES[format]}.")
     name, files, is_series = found[0]
@@ -154,5 +154,7 @@ def _check_format(format: str, name: str, is_series: bool, is_volumes: bool) -> 
         raise UserError(f"The format {format} is unknown; choose one of {', '.join(SUFFIXES)}.")
     if format == "dicom_seg" and not is_series:
         raise UserError(f"{name} is no DICOM series, so there is nothing for a DICOM SEG to refer to; choose nifti.")
-    if format == "png" and is_volumes:
-        raise UserError("A volume's label map does not fit a PNG; choose nifti, and --overlays true for pictures.")
+    if format in ("png", "tiff") and is_volumes:
+        raise UserError(
+            f"A volume's label map does not fit a {format.upper()}; choose nifti, and --overlays true for pictures."
+        )

@@ -17,10 +17,13 @@ from tqdm import tqdm
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import file_hash, json_text, locked, write_json
+from networks.workflow.pixel_size import parse_pixel_size
+from networks.workflow.saving import write_label_names
 from networks.workflow.stopping import saying
 from scripts import command_line
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, load_model
+from scripts.measure.measuring import measure_cases, require_skimage
 from scripts.opened_bundle import LOCATIONS, InferenceConfig, as_trained, shipped_weights
 from scripts.predict.cases import SUFFIXES, Case, find_cases
 from scripts.predict.processes import Processes
@@ -51,6 +54,8 @@ def predict(
     labels: str | None = None,
     overlays: bool = False,
     overwrite: bool = False,
+    measure: bool = False,
+    pixel_size: str | None = None,
     **options: Any,
 ) -> None:
     """Do what the command line of this tool describes, with the same arguments.
@@ -68,6 +73,9 @@ def predict(
             raise UserError("--trained names bundle and weights: give no --bundle, --model or --ckpt_path beside it.")
         (weights,) = shipped_weights(trained)
         bundle, options = str(weights.parent.parent), {**options, "ckpt_path": str(weights)}
+    size = None if pixel_size is None else parse_pixel_size(pixel_size)
+    if measure:
+        require_skimage()
     processes = Processes()
     if torch.cuda.is_available() and processes.count > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
@@ -83,12 +91,17 @@ def predict(
     if manifest is not None:
         _check_model(config, path, manifest)
     is_volumes = config["spatial_dims"] == 3
+    if is_volumes and size is not None:
+        raise UserError("--pixel_size is of pictures; a volume has its voxels' size in its file.")
+    names = config.labels(labels)
     target = Path(str(output))
 
     with contextlib.ExitStack() as lock:
 
         def plan() -> list[dict[str, Any]]:
             cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
+            if measure and any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
+                raise UserError("--measure reads no DICOM SEG; give --format nifti beside it.")
             weights = path or Path(config["ckpt_path"])
             if not weights.is_file():
                 raise UserError(
@@ -100,11 +113,15 @@ def predict(
                 "preset": preset,
                 "runtime": manifest["format"] if manifest else "torch",
                 "options": {key: value for key, value in options.items() if key not in LOCATIONS},
+                **({"pixel_size": str(pixel_size)} if size is not None else {}),
                 "weights": {"file": weights.name, "sha256": file_hash(weights)},
             }
             if not _is_one_file(target, cases):
                 lock.enter_context(locked(target, "prediction"))
             _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
+            has_maps = not all(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases)  # SEG has the names in it
+            if has_maps and not _is_one_file(target, cases):
+                write_label_names(target, names)
             return [asdict(case) for case in cases]
 
         cases = [Case(**{**item, "files": tuple(item["files"])}) for item in processes.from_first("plan", plan)]
@@ -117,16 +134,24 @@ def predict(
             with saying(lambda: _safe(cases, outcome)):
                 if share:
                     network = load_model(manifest["format"], path, config["device"]) if manifest else None
-                    segment = Segmenter(config, config.labels(labels), network)
+                    segment = Segmenter(config, names, network, size)
                     set_determinism(0)
                     _segment_all(share, segment, processes, outcome)
                 results = processes.to_first("outcome", asdict(outcome))
         except (KeyboardInterrupt, SystemExit):
             _report_stop(target, cases, outcome, processes.rank)
             raise
-        # torchrun ends the others as soon as one process ends with code 1
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        code = processes.from_first("code", lambda: _report(target, cases, pending, results))
+
+        def finish() -> int:
+            code = _report(target, cases, pending, results)
+            if measure:
+                measure_cases(Path(str(input)), target, [case for case in cases if case.is_done], names, pixel_size)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            return code
+
+        if processes.rank > 0:  # torchrun ends the others as soon as one process ends with code 1
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        code = processes.from_first("code", finish)
         processes.to_first("end", None)  # the first one keeps the store, so it goes last
         sys.exit(code)
 

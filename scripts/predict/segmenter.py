@@ -12,20 +12,25 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from matplotlib.colors import ListedColormap
 from monai.data import DataLoader, Dataset
-from monai.transforms import LoadImage, Orientation
+from monai.transforms import Orientation
 from PIL import Image
 from torch import nn
 
 from networks.errors import UserError
-from networks.workflow import check_cases, load_weights
+from networks.workflow import check_cases, complete_writers, load_weights
+from networks.workflow.checks import loader, reader_of
 from networks.workflow.evaluation import label_overlay
 from networks.workflow.files import put_in_place
 from networks.workflow.inversion import label_by_class
+from networks.workflow.pictures import read_index_map
+from networks.workflow.pixel_size import PixelSize, read_pixel_size
+from networks.workflow.saving import colour, mark_as_labels, save_picture
 from scripts.datasets.dicom import read_series
 from scripts.datasets.dicom_seg import uid_notice, write_dicom_seg
 from scripts.opened_bundle import InferenceConfig
-from scripts.predict.cases import Case
+from scripts.predict.cases import ENDINGS, Case
 
 
 class Segmenter:
@@ -38,14 +43,21 @@ class Segmenter:
         config: the bundle's inference.
         labels: names of the classes by number.
         network: what to call instead of the bundle's network; by default that, with the weights of ``ckpt_path``.
+        size: of the pixels of pictures, where their files do not tell the right one.
 
     Raises:
         UserError: the weights are missing or of another network, or the config has no
             ``SaveImaged`` to write label maps with.
     """
 
-    def __init__(self, config: InferenceConfig, labels: Mapping[int, str], network: nn.Module | None) -> None:
-        self.config, self.labels, self.notice = config, dict(labels), ""
+    def __init__(
+        self,
+        config: InferenceConfig,
+        labels: Mapping[int, str],
+        network: nn.Module | None,
+        size: PixelSize | None = None,
+    ) -> None:
+        self.config, self.labels, self.notice, self._size = config, dict(labels), "", size
         self._window = config.get("intensity_range")
         self._folder = tempfile.TemporaryDirectory(prefix="predict-")
         self._results = Path(self._folder.name) / "results"
@@ -60,6 +72,7 @@ class Segmenter:
                 **({"network": network} if network is not None else {}),
             }
         )
+        complete_writers(config["postprocessing"])
         logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)  # it logs every error that it raises
         label_by_class(config["postprocessing"])
         self._evaluator = config["evaluator"]
@@ -109,14 +122,18 @@ class Segmenter:
         """The label map in the format of the case's result."""
         if case.label.endswith(".dcm"):
             return self._dicom_seg(case, label, folder)
-        suffix = next(s for s in (".nii.gz", ".nii", ".png") if case.label.endswith(s))
-        if label.name.endswith(suffix):
+        suffix = next(ending for ending in ENDINGS if case.label.lower().endswith(ending))
+        if label.name.endswith(suffix) and (self._size is None or label.suffix != ".png"):
             return label
-        target = folder / f"label{suffix}"
-        if label.suffix == ".png":
-            nib.save(nib.Nifti1Image(np.asarray(Image.open(label)).T, np.eye(4)), target)  # x comes first in NIfTI
-        else:
+        target = folder / f"converted{suffix}"
+        if label.suffix != ".png":
             nib.save(nib.load(label), target)
+            return target
+        numbers, size = read_index_map(label)[..., 0], self._size or read_pixel_size(case.files[0])[0]
+        if ENDINGS[suffix] == "nifti":  # x comes first there
+            nib.save(mark_as_labels(nib.Nifti1Image(numbers.T, np.eye(4)), size), target)
+        else:
+            save_picture(numbers, target, size)
         return target
 
     def _dicom_seg(self, case: Case, label: Path, folder: Path) -> Path | None:
@@ -137,8 +154,7 @@ class Segmenter:
 
     def _draw(self, image: Path, label: Path, target: Path) -> None:
         """The image beside itself with the label map in colours; of a volume, the axial slice with most foreground."""
-        grey = LoadImage(reader=self.config["reader"], image_only=True, ensure_channel_first=True)(image)
-        found = LoadImage(image_only=True, ensure_channel_first=True)(label)
+        grey, found = loader(self.config["reader"])(image), loader(reader_of(str(label), is_label=True))(label)
         is_volume = grey.ndim == 4
         if is_volume:  # as radiologists look at it: from the feet, front up
             grey, found = (Orientation("LAS", labels=None)(volume) for volume in (grey, found))
@@ -149,7 +165,8 @@ class Segmenter:
             grey, found = grey[..., z], found[..., z]
         grey = ((grey if grey.shape[0] == 3 else grey[:1]) - low).div(max(high - low, 1e-6)).clamp(0, 1)
         plain = grey.expand(3, -1, -1).transpose(1, 2)
-        both = torch.cat([plain, label_overlay(grey, found, len(self.labels))], dim=2)
+        colours = ListedColormap([np.divide(colour(number), 255) for number in range(len(self.labels))])
+        both = torch.cat([plain, label_overlay(grey, found, len(self.labels), colours)], dim=2)
         if is_volume:
             both = both.flip(1)  # a picture's y runs down, a volume's to the front
         Image.fromarray((both.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(target)

@@ -328,7 +328,7 @@ def evaluate(bundle: ClassificationBundle) -> Config:
         "split": "test",
         "model": bundle.name,
         **_trained(bundle, "len(@class_names)"),
-        "class_names": f"$workflow.trained_names(@ckpt_path, lambda: {NAMES})",
+        "class_names": f"$workflow.trained_names(@ckpt_path) or {NAMES}",
         "validate::dataset": {
             "_target_": "Dataset",
             "data": "$workflow.picture_list(@datalist, @split)",
@@ -365,7 +365,7 @@ def inference(bundle: ClassificationBundle) -> Config:
         "batch_size": 16,
         "amp": True,
         "num_workers": DEFAULT_WORKERS,
-        "class_names": f"$workflow.trained_names(@ckpt_path, lambda: {list(bundle.classes)})",
+        "class_names": f"$workflow.trained_names(@ckpt_path) or {list(bundle.classes)}",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",

@@ -4,6 +4,7 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from networks.workflow.ids import IDS
@@ -14,13 +15,14 @@ from scripts.catalog.classification import CLASSIFIERS
 from scripts.catalog.recipes import Preset
 from scripts.render.bundle import NO_WEIGHTS, bundle_configs
 from scripts.render.data import Config
-from scripts.report.front import hippocampus_table, microstructure_table
+from scripts.report.front import hippocampus_table, measured_table, microstructure_table
 
 DECAY = {
     "polynomial": " with polynomial decay",
     "constant": "",
     "cosine": " with warm-up and cosine decay",
 }
+MEASURED_PARTICLES = ("area_fraction", "number", "mean_diameter", "mean_aspect_ratio", "mean_neighbour_distance")
 PHANTOM_ONLY = (
     "Without a data set it trains on a phantom, which is for trying the software: no score on a phantom is evidence of "
     "accuracy."
@@ -167,6 +169,8 @@ def with_tables(text: str) -> str:
         "architectures": architectures_table,
         "speed": speed_table,
         "faster": faster_table,
+        "measured_superalloys": partial(measured_table, "superalloys", MEASURED_PARTICLES),
+        "measured_hippocampus": partial(measured_table, "hippocampus", ("volume", "largest_slice_area")),
     }
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",

@@ -72,7 +72,8 @@ def inference(bundle: Bundle) -> Config:
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
         "run": [
             check("@datalist", classes="None"),
-            "$workflow.infer(@evaluator, @postprocessing, @output_dir)",
+            "$workflow.infer(@evaluator, @postprocessing, @output_dir, "
+            "workflow.trained_names(@ckpt_path, @out_channels))",
         ],
     }
     return {**content, "options": options(content)}

@@ -1,6 +1,10 @@
-"""The tables of results for the README."""
+"""The tables of results for the README and the documents."""
 
+from collections.abc import Sequence
+
+from networks.workflow.records import read_records
 from scripts.benchmark.records import RESULTS
+from scripts.measure.agreement import agreement_table, agreements
 from scripts.report.results import load
 from scripts.report.sheets import Cell, Sheet, overview, score_sheets
 
@@ -15,6 +19,11 @@ def hippocampus_table() -> str:
     """The suite hippocampus by the strict protocol, and the peers that were scored on the same cases."""
     results = load([RESULTS / "hippocampus.jsonl", *sorted(RESULTS.glob("hippocampus_peer_*.jsonl"))])
     return score_sheets(results, results.data_sets[0], "strict")[0].markdown()
+
+
+def measured_table(name: str, quantities: Sequence[str]) -> str:
+    """Measurements of the predictions of weights that come with the bundles, beside those of the truth."""
+    return agreement_table(agreements(read_records(RESULTS / f"measure_{name}.jsonl")), quantities)
 
 
 def _turned(sheet: Sheet) -> Sheet:

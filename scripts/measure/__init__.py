@@ -1,0 +1,1 @@
+"""Measuring label maps: ``python -m scripts.measure``."""

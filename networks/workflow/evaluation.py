@@ -287,7 +287,7 @@ def overlay(
 
 
 def label_overlay(
-    image: torch.Tensor, label: torch.Tensor, classes: int, cmap: str | Colormap = COLOURS
+    image: torch.Tensor, label: torch.Tensor, classes: int, cmap: str | Colormap = COLOURS, opacity: float = 0.5
 ) -> torch.Tensor:
     """Class numbers in colours, evenly spaced over the classes, over a grey or RGB image.
 
@@ -296,6 +296,7 @@ def label_overlay(
         label: (1, X, Y).
         classes: number of classes with background, which is left as it is.
         cmap: as for :func:`overlay`.
+        opacity: of the colours, from 0 to 1.
 
     Returns:
         (3, Y, X) RGB in 0..1.
@@ -304,7 +305,7 @@ def label_overlay(
     image, label = (torch.cat([x, x[..., -1:]], dim=-1) for x in map(torch.as_tensor, (image, label)))
     label[0, :, -1], label[0, 0, -1] = 0, classes - 1
     # MONAI's annotation asks for the name only; matplotlib, which gets it, takes either
-    blended = blend_images(image, label, alpha=0.5, cmap=cmap, transparent_background=True)  # type: ignore[arg-type]
+    blended = blend_images(image, label, alpha=opacity, cmap=cmap, transparent_background=True)  # type: ignore[arg-type]
     return torch.as_tensor(blended)[..., :-1].transpose(1, 2).clamp(0, 1)
 
 

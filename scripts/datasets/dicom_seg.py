@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -229,3 +230,11 @@ def _compare(path: Path, frames: np.ndarray, geometry: Geometry) -> None:
     grid = hd.VolumeGeometry(affine, frames.shape, coordinate_system="PATIENT")
     if not np.array_equal(volume.match_geometry(grid).array, frames):
         raise RuntimeError(f"{path} does not give the voxels back that were written; please report this.")
+
+
+def require_highdicom() -> None:
+    """Raise UserError where highdicom is not installed."""
+    if importlib.util.find_spec("highdicom") is None:
+        raise UserError(
+            "DICOM SEG needs highdicom: python -m pip install 'segmentation-bundles[data]', or choose --format nifti."
+        )

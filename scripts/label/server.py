@@ -44,15 +44,20 @@ def start(
             "MONAI Label is not installed here; it needs older libraries than the rest, so make a virtual environment "
             "for it and run there: python -m pip install -e '.[label]'"
         )
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError as error:
-            raise UserError(f"{host}:{port} cannot be listened on ({error}); give another --port or --host.") from error
+    check_address(host, port)
     os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"] = json.dumps(bool(auto_scoring))
     os.environ.setdefault("MONAI_LABEL_DATASTORE_FILE_EXT", json.dumps([f"*{suffix}" for suffix in IMAGE_SUFFIXES]))
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(folder), "--studies", studies]
     command += ["--host", str(host), "--port", str(port), "--conf", "uncertainty", uncertainty or "first"]
     # in this process's place, so that signals reach the server; its launcher breaks on folders with spaces
     os.execv(sys.executable, command)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise UserError where a server could not listen."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"{host}:{port} cannot be listened on ({error}); give another --port or --host.") from error

@@ -1,7 +1,6 @@
 """Segmenting cases, one after the other, and telling what became of them."""
 
 import contextlib
-import importlib.util
 import os
 import signal
 import sys
@@ -21,11 +20,11 @@ from networks.workflow.pixel_size import parse_pixel_size
 from networks.workflow.saving import write_label_names
 from networks.workflow.stopping import saying
 from scripts import command_line
-from scripts.export.exporting import manifest_path, read_manifest
-from scripts.export.runtimes import FORMATS, load_model
+from scripts.datasets.dicom_seg import require_highdicom
 from scripts.measure.measuring import measure_cases, require_skimage
-from scripts.opened_bundle import LOCATIONS, InferenceConfig, as_trained, shipped_weights
+from scripts.opened_bundle import LOCATIONS
 from scripts.predict.cases import SUFFIXES, Case, find_cases
+from scripts.predict.models import choose_model
 from scripts.predict.processes import Processes
 from scripts.predict.segmenter import Segmenter
 
@@ -68,28 +67,14 @@ def predict(
     for name in ("dataset_dir", "output_dir"):
         if name in options:
             raise UserError(f"--{name} is the {'first' if name == 'dataset_dir' else 'second'} argument here.")
-    if trained is not None:
-        if bundle is not None or model is not None or "ckpt_path" in options:
-            raise UserError("--trained names bundle and weights: give no --bundle, --model or --ckpt_path beside it.")
-        (weights,) = shipped_weights(trained)
-        bundle, options = str(weights.parent.parent), {**options, "ckpt_path": str(weights)}
     size = None if pixel_size is None else parse_pixel_size(pixel_size)
     if measure:
         require_skimage()
     processes = Processes()
     if torch.cuda.is_available() and processes.count > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    path, manifest = _exported(bundle, runtime, model)
-    if manifest is not None:
-        bundle, preset = bundle or manifest["bundle"], preset or manifest["preset"]
-        options = {**manifest["options"], **options}
-    if bundle is None:
-        raise UserError("Give --bundle NAME, --trained NAME, or --model FILE with a model that scripts.export wrote.")
-    if manifest is None:
-        preset, options = as_trained(bundle, preset, options)
-    config = InferenceConfig(bundle, preset, options)
-    if manifest is not None:
-        _check_model(config, path, manifest)
+    chosen = choose_model(bundle, trained, runtime, model, preset, options)
+    config = chosen.config
     is_volumes = config["spatial_dims"] == 3
     if is_volumes and size is not None:
         raise UserError("--pixel_size is of pictures; a volume has its voxels' size in its file.")
@@ -102,19 +87,15 @@ def predict(
             cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
             if measure and any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
                 raise UserError("--measure reads no DICOM SEG; give --format nifti beside it.")
-            weights = path or Path(config["ckpt_path"])
-            if not weights.is_file():
-                raise UserError(
-                    f"The checkpoint {weights} does not exist; train first or give --ckpt_path another file."
-                )
+            chosen.check_weights()
             record = {
                 "bundle": config.name,
                 "bundle_version": config.metadata["version"],
-                "preset": preset,
-                "runtime": manifest["format"] if manifest else "torch",
-                "options": {key: value for key, value in options.items() if key not in LOCATIONS},
+                "preset": config.preset,
+                "runtime": chosen.manifest["format"] if chosen.manifest else "torch",
+                "options": {key: value for key, value in config.options.items() if key not in LOCATIONS},
                 **({"pixel_size": str(pixel_size)} if size is not None else {}),
-                "weights": {"file": weights.name, "sha256": file_hash(weights)},
+                "weights": {"file": chosen.weights.name, "sha256": file_hash(chosen.weights)},
             }
             if not _is_one_file(target, cases):
                 lock.enter_context(locked(target, "prediction"))
@@ -126,15 +107,14 @@ def predict(
 
         cases = [Case(**{**item, "files": tuple(item["files"])}) for item in processes.from_first("plan", plan)]
         if any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
-            _require_highdicom()
+            require_highdicom()
         pending = processes.from_first("pending", lambda: [i for i, case in enumerate(cases) if not case.is_done])
         share = processes.share([cases[i] for i in pending])
         outcome = Outcome()
         try:
             with saying(lambda: _safe(cases, outcome)):
                 if share:
-                    network = load_model(manifest["format"], path, config["device"]) if manifest else None
-                    segment = Segmenter(config, names, network, size)
+                    segment = Segmenter(config, names, chosen.network(), size)
                     set_determinism(0)
                     _segment_all(share, segment, processes, outcome)
                 results = processes.to_first("outcome", asdict(outcome))
@@ -154,47 +134,6 @@ def predict(
         code = processes.from_first("code", finish)
         processes.to_first("end", None)  # the first one keeps the store, so it goes last
         sys.exit(code)
-
-
-def _exported(bundle: str | None, runtime: str | None, model: str | None) -> tuple[Path | None, dict | None]:
-    """An exported model and its manifest, or neither for PyTorch itself."""
-    if runtime not in (None, "torch", *FORMATS):
-        raise UserError(f"The runtime {runtime} is unknown; choose one of torch, {', '.join(FORMATS)}.")
-    if model is None and runtime in (None, "torch"):
-        return None, None
-    if model is None and bundle is None:
-        raise UserError(f"Give --bundle NAME or --model FILE for the runtime {runtime}.")
-    path = (
-        Path(str(model)) if model is not None else Path(InferenceConfig(bundle)["ckpt_dir"], FORMATS[runtime].files[0])
-    )
-    if model is None and not path.is_file():
-        raise UserError(
-            f"{path} does not exist; write it with 'python -m scripts.export {bundle} --format {runtime}', or give "
-            "--model FILE."
-        )
-    if model is not None and path.is_file() and not manifest_path(path).is_file():
-        raise UserError(
-            f"{path} has no manifest {manifest_path(path).name} beside it; give a model that scripts.export wrote, or "
-            "for a checkpoint --ckpt_path."
-        )
-    manifest = read_manifest(path)
-    if runtime not in (None, manifest["format"]):
-        raise UserError(f"{path} is a model of the format {manifest['format']}, not {runtime}; leave --runtime out.")
-    return path, manifest
-
-
-def _check_model(config: InferenceConfig, path: Path, manifest: dict[str, Any]) -> None:
-    """Raise UserError where the config would hand the model something else than it was made for."""
-    if config.name != manifest["bundle"]:
-        raise UserError(f"{path} is a model of the bundle {manifest['bundle']}, not of {config.name}.")
-    _, channels, *size = manifest["input"]["shape"]
-    expected = {"in_channels": channels, "out_channels": manifest["output"]["shape"][1]}
-    if "height" not in manifest["input"]["free"]:
-        expected["img_size"] = size
-    for name, value in expected.items():
-        found = list(config[name]) if name == "img_size" else config[name]
-        if found != value:
-            raise UserError(f"{path} was exported with {name} {value}, not {found}; leave --{name} out or export anew.")
 
 
 def _is_one_file(output: Path, cases: Sequence[Case]) -> bool:
@@ -285,10 +224,3 @@ def _list_failed(output: Path, cases: Sequence[Case], rows: dict[str, str], temp
     file = output / f".{temporary}"
     write_csv(file, [{"case": name, "error": rows[name]} for name in sorted(rows)])
     file.replace(output / FAILED)
-
-
-def _require_highdicom() -> None:
-    if importlib.util.find_spec("highdicom") is None:
-        raise UserError(
-            "DICOM SEG needs highdicom: python -m pip install 'segmentation-bundles[data]', or choose --format nifti."
-        )

@@ -8,12 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
 from matplotlib.colors import ListedColormap
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Orientation
 from PIL import Image
 from torch import nn
@@ -38,12 +39,15 @@ class Segmenter:
 
     Attributes:
         notice: what the user has to know about the result of the case before, or nothing.
+        probabilities: of the case before, where they were asked for and the network's classes are told apart on the
+            image's own grid: (classes, X, Y[, Z]), from 0 to 255.
 
     Args:
         config: the bundle's inference.
         labels: names of the classes by number.
         network: what to call instead of the bundle's network; by default that, with the weights of ``ckpt_path``.
         size: of the pixels of pictures, where their files do not tell the right one.
+        keep_probabilities: whether they are wanted.
 
     Raises:
         UserError: the weights are missing or of another network, or the config has no
@@ -56,8 +60,10 @@ class Segmenter:
         labels: Mapping[int, str],
         network: nn.Module | None,
         size: PixelSize | None = None,
+        keep_probabilities: bool = False,
     ) -> None:
         self.config, self.labels, self.notice, self._size = config, dict(labels), "", size
+        self.probabilities: MetaTensor | None = None
         self._window = config.get("intensity_range")
         self._folder = tempfile.TemporaryDirectory(prefix="predict-")
         self._results = Path(self._folder.name) / "results"
@@ -72,6 +78,8 @@ class Segmenter:
                 **({"network": network} if network is not None else {}),
             }
         )
+        if keep_probabilities:
+            self._keep_probabilities()
         complete_writers(config["postprocessing"])
         logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)  # it logs every error that it raises
         label_by_class(config["postprocessing"])
@@ -89,9 +97,9 @@ class Segmenter:
         Raises:
             Exception: whatever is wrong with the case; nothing of it is left behind then.
         """
-        self.notice = ""
+        self.notice, self.probabilities = "", None
         with tempfile.TemporaryDirectory(prefix="case-", dir=self._folder.name) as folder:
-            image = _as_nifti(case, Path(folder)) if case.is_series else Path(case.files[0])
+            image = as_nifti(case, Path(folder)) if case.is_series else Path(case.files[0])
             label = self._segment(image)
             try:
                 if case.overlay:
@@ -107,6 +115,21 @@ class Segmenter:
             finally:
                 label.unlink(missing_ok=True)
 
+    def _keep_probabilities(self) -> None:
+        """Take the logits where the postprocessing makes class numbers of them, unless it resamples those after it."""
+        transforms = list(self.config.raw("postprocessing")["transforms"])
+        kinds = [str(transform.get("_target_")) for transform in transforms]
+        place = next((i for i, kind in enumerate(kinds) if "AsDiscreted" in kind), None)
+        if place is not None and not any("Invertd" in kind for kind in kinds[place:]):
+            transforms.insert(place, self._keep)
+            self.config.override({"postprocessing::transforms": transforms})
+
+    def _keep(self, item: dict[str, Any]) -> dict[str, Any]:
+        # part by part: as float32 they are the largest thing in memory
+        parts = [(part.float().softmax(0) * 255).round().byte().cpu() for part in item["pred"].split(16, dim=-1)]
+        self.probabilities = torch.cat(parts, dim=-1)
+        return item
+
     def _segment(self, image: Path) -> Path:
         """Run the evaluator on a file; its label map is the one file that ``SaveImaged`` writes."""
         shutil.rmtree(self._results, ignore_errors=True)
@@ -121,7 +144,7 @@ class Segmenter:
     def _converted(self, case: Case, label: Path, folder: Path) -> Path | None:
         """The label map in the format of the case's result."""
         if case.label.endswith(".dcm"):
-            return self._dicom_seg(case, label, folder)
+            return self.dicom_seg(case, label, folder)
         suffix = next(ending for ending in ENDINGS if case.label.lower().endswith(ending))
         if label.name.endswith(suffix) and (self._size is None or label.suffix != ".png"):
             return label
@@ -136,7 +159,8 @@ class Segmenter:
             save_picture(numbers, target, size)
         return target
 
-    def _dicom_seg(self, case: Case, label: Path, folder: Path) -> Path | None:
+    def dicom_seg(self, case: Case, label: Path, folder: Path) -> Path | None:
+        """A series' label map in NIfTI as DICOM SEG in a folder; None where it is background only."""
         if not np.asanyarray(nib.load(label).dataobj).any():
             return None
         import pydicom  # with the extra "data"
@@ -154,22 +178,40 @@ class Segmenter:
 
     def _draw(self, image: Path, label: Path, target: Path) -> None:
         """The image beside itself with the label map in colours; of a volume, the axial slice with most foreground."""
-        grey, found = loader(self.config["reader"])(image), loader(reader_of(str(label), is_label=True))(label)
+        grey, found = (part.as_tensor() for part in self.displayed(image, label))
         is_volume = grey.ndim == 4
-        if is_volume:  # as radiologists look at it: from the feet, front up
-            grey, found = (Orientation("LAS", labels=None)(volume) for volume in (grey, found))
-        low, high = self._window or np.percentile(np.asarray(grey), (0.5, 99.5))
-        grey, found = grey.as_tensor().float(), found.as_tensor()
         if is_volume:
             z = int((found > 0).sum(dim=(0, 1, 2)).argmax())
             grey, found = grey[..., z], found[..., z]
-        grey = ((grey if grey.shape[0] == 3 else grey[:1]) - low).div(max(high - low, 1e-6)).clamp(0, 1)
         plain = grey.expand(3, -1, -1).transpose(1, 2)
-        colours = ListedColormap([np.divide(colour(number), 255) for number in range(len(self.labels))])
-        both = torch.cat([plain, label_overlay(grey, found, len(self.labels), colours)], dim=2)
+        both = torch.cat([plain, label_overlay(grey, found, len(self.labels), colour_map(len(self.labels)))], dim=2)
         if is_volume:
             both = both.flip(1)  # a picture's y runs down, a volume's to the front
         Image.fromarray((both.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(target)
+
+    def displayed(self, image: Path, label: Path) -> tuple[MetaTensor, MetaTensor]:
+        """An image and its label map as people look at them.
+
+        Returns:
+            The image (1 or 3, X, Y[, Z]) from black, 0, to white, 1, and class numbers (1, X, Y[, Z]); volumes as
+            radiologists have them: x to the patient's left, y to the front, z to the head.
+        """
+        grey, found = loader(self.config["reader"])(image), loader(reader_of(str(label), is_label=True))(label)
+        if grey.ndim == 4:
+            grey, found = upright(grey), upright(found)
+        low, high = self._window or np.percentile(np.asarray(grey), (0.5, 99.5))
+        grey = grey if grey.shape[0] == 3 else grey[:1]
+        return grey.float().sub(low).div(max(high - low, 1e-6)).clamp(0, 1), found
+
+
+def upright(volume: MetaTensor) -> MetaTensor:
+    """A volume (channels, X, Y, Z) with x to the patient's left, y to the front and z to the head."""
+    return Orientation("LAS", labels=None)(volume)
+
+
+def colour_map(classes: int) -> ListedColormap:
+    """The colours of the classes, for :func:`networks.workflow.evaluation.label_overlay`."""
+    return ListedColormap([np.divide(colour(number), 255) for number in range(classes)])
 
 
 def _save_index(config: InferenceConfig) -> int:
@@ -182,7 +224,8 @@ def _save_index(config: InferenceConfig) -> int:
     return found[0]
 
 
-def _as_nifti(case: Case, folder: Path) -> Path:
+def as_nifti(case: Case, folder: Path) -> Path:
+    """A DICOM series as a NIfTI file in a folder."""
     path = folder / "series.nii"
     nib.save(read_series([Path(file) for file in case.files]), path)
     return path

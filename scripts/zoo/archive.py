@@ -71,15 +71,21 @@ def _unpack(path: Path, target: Path) -> Path:
     return folder
 
 
-def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    names = [member.orig_filename for member in members]
-    for member, name in zip(members, names, strict=True):
+def check_places(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raise UnsafeError where a member would be written outside of the folder, or is no file."""
+    for member in members:
+        name = member.orig_filename
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or name.startswith("/") or re.search(r"[\\\0]|^[A-Za-z]:", name):
             raise UnsafeError(f"{path.name} has a member {name!r}, which would be written outside of its folder.")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UnsafeError(f"{path.name} has a member {name!r} that is a link or a device; expected files.")
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    check_places(path, members)
+    names = [member.orig_filename for member in members]
     if members and min(member.header_offset for member in members) != 0:
         # a cut zip file may end in another one: a checkpoint is one, too
         raise UnsafeError(f"{path.name} is damaged (it does not begin with its first file); fetch or pack it again.")

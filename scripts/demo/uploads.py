@@ -1,0 +1,119 @@
+"""Taking over what was uploaded: bounded, without a way out of its folder, and only what stands for itself."""
+
+import re
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from networks.errors import UserError
+from networks.workflow.data import NIFTI_SUFFIXES, PICTURE_SUFFIXES, VOLUME_SUFFIXES
+from scripts.datasets.dicom import series_geometry
+from scripts.predict.cases import Case
+from scripts.zoo.archive import UnsafeError, check_places
+
+MAX_FILES = 20_000
+MB = 10**6
+# MetaImage and NRRD may name other files of this computer that hold their voxels
+_DETACHED = re.compile(rb"^\s*(ElementDataFile\s*=\s*(?!LOCAL\s*$)|data ?file\s*:)", re.IGNORECASE | re.MULTILINE)
+_HEADER = 1 << 16
+
+
+def receive(files: Sequence[str], folder: Path, limit: int) -> Path:
+    """Move uploaded files into a folder, zip files unpacked.
+
+    Args:
+        files: temporary files under the names that they were uploaded with.
+        folder: an empty one.
+        limit: bytes that the files, and what is in zip files, may have together.
+
+    Returns:
+        What to segment: the file, or the folder if there are several.
+
+    Raises:
+        UserError: too much, a damaged zip file, one that would write elsewhere, or voxels in another file.
+    """
+    paths = [Path(file) for file in files]
+    try:
+        _check_total(sum(path.stat().st_size for path in paths), len(paths), limit, "The upload")
+        for number, path in enumerate(paths):
+            if path.suffix.lower() == ".zip":
+                _unpack(path, folder / f"{number}_{path.stem}", limit)
+                continue
+            # files of a series from several folders may share a name
+            target = folder / path.name if not (folder / path.name).exists() else folder / f"{number}_{path.name}"
+            shutil.move(path, target)
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+    received = [path for path in folder.rglob("*") if path.is_file()]
+    for path in received:
+        if path.name == "dataset.json":  # a data set's lists may name any file of this computer
+            path.unlink()
+        elif path.name.lower().endswith(VOLUME_SUFFIXES) and not path.name.lower().endswith(NIFTI_SUFFIXES):
+            with path.open("rb") as file:
+                if _DETACHED.search(file.read(_HEADER)):
+                    raise UserError(f"{path.name} keeps its voxels in another file; convert it to NIfTI.")
+    return received[0] if len(received) == 1 and received[0].is_file() else folder
+
+
+def check_image(case: Case, limit: int) -> None:
+    """Refuse, by its header, an image that would fill the memory; one that cannot be read is left to its reader.
+
+    Raises:
+        UserError: its values have more than ``limit`` bytes.
+        CaseError: as :func:`scripts.datasets.dicom.series_geometry`.
+    """
+    name, values = case.files[0].lower(), 0
+    if case.is_series:
+        values = int(np.prod(series_geometry([Path(file) for file in case.files]).shape, dtype=np.int64))
+    elif name.endswith(NIFTI_SUFFIXES):
+        try:
+            values = int(np.prod(nib.load(case.files[0]).shape, dtype=np.int64))
+        except Exception:
+            return
+    elif name.endswith(PICTURE_SUFFIXES):
+        try:
+            with Image.open(case.files[0]) as image:
+                values = image.width * image.height * 3
+        except Exception:
+            return
+    if values * 4 > limit:
+        raise UserError(
+            f"{case.name} has {values * 4 / MB:.0f} MB in memory, but this page takes {limit / MB:.0f} MB; segment it "
+            "by python -m scripts.predict, or start the page with a larger --max_mb."
+        )
+
+
+def _unpack(path: Path, target: Path, limit: int) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            check_places(path, members)
+            # no more than what a member says of its size is ever unpacked
+            _check_total(sum(member.file_size for member in members), len(members), limit, path.name)
+            archive.extractall(target)
+    except UnsafeError as error:
+        raise UserError(str(error)) from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise UserError(
+            f"{path.name} cannot be unpacked ({error}); zip the folder again, without a password."
+        ) from error
+
+
+def _check_total(size: int, count: int, limit: int, what: str) -> None:
+    if size > limit:
+        raise UserError(
+            f"{what} has {size / MB:.0f} MB, but this page takes {limit / MB:.0f} MB; start it with a larger --max_mb."
+        )
+    if count > MAX_FILES:
+        raise UserError(
+            f"{what} has {count} files, but this page takes {MAX_FILES}; give one image or series at a time."
+        )
+    if count == 0:
+        raise UserError(f"{what} holds no files; give one image or series.")

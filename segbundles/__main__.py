@@ -22,7 +22,7 @@ from networks.errors import UserError
 from scripts import command_line
 from scripts.opened_bundle import ROOT, shipped_weights
 
-TOOLS = ("benchmark", "datasets", "experiments", "export", "label", "metrics", "predict", "report", "zoo")
+TOOLS = ("benchmark", "corpus", "datasets", "experiments", "export", "label", "metrics", "predict", "report", "zoo")
 
 
 @command_line.when_stopped("Nothing was changed.")

@@ -17,6 +17,7 @@ from tests.workflows import ROOT
 
 TOOLS = (
     "benchmark",
+    "corpus",
     "datasets",
     "experiments",
     "export",
@@ -31,6 +32,12 @@ TOOLS = (
 # the function that does a command's work, where it takes the command's own arguments
 WORK = {
     "benchmark networks": "benchmark.series:benchmark",
+    "corpus clean": "corpus.cleaning:clean",
+    "corpus duplicates": "corpus.duplicates:duplicates",
+    "corpus split": "corpus.splitting:split",
+    "corpus tile": "corpus.tiling:tile",
+    "corpus augment": "corpus.augmenting:augment",
+    "corpus cluster": "corpus.clustering:cluster",
     "datasets synapse": "datasets.synapse:convert_synapse",
     "datasets acdc": "datasets.acdc:convert_acdc",
     "datasets msd": "datasets.msd:convert_msd",

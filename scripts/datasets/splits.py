@@ -16,7 +16,7 @@ Choice = int | float | str | Sequence[str | int]
 def carve(
     names: Sequence[str],
     choice: Choice,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     option: str = "validation",
     key: Callable[[str], str] = str,
     total: int | None = None,

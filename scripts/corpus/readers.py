@@ -1,0 +1,151 @@
+"""Reading what people have: an index, a database of micrographs, folders per class, or pictures in any folders.
+
+- A CSV file, or a folder with ``labels.csv``: columns ``image`` (paths from the file's folder), ``class``, ``split``
+  and whatever else; every step of this tool writes one.
+- UHCS, the ultrahigh carbon steel micrographs of DeCost et al., https://hdl.handle.net/11256/940: a folder with
+  ``microstructures.sqlite`` and the pictures at any depth beside it. The class is the primary microconstituent, the
+  group the specimen, the pixel size that of the scale bar in the database.
+- A folder per class, as the archives of Aversa et al. unpack (NFFA-EUROPE, Sci. Data 5, 180172, 2018,
+  https://doi.org/10.1038/sdata.2018.172) and as MicroNet's pictures are sorted: every picture
+  below a folder is of its class. Above the classes there may be folders of splits: train, val, test.
+- A plain folder: pictures without classes, at any depth.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from networks.errors import UserError
+from networks.workflow.data import PICTURE_SUFFIXES
+from scripts.corpus.index import SPLIT_NAMES, TABLE, Micrograph, read_index
+
+LAYOUTS = ("auto", "table", "uhcs", "classes", "plain")
+DATABASE = "microstructures.sqlite"
+NANOMETRES = {"nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "micron": 1e3, "microns": 1e3, "mm": 1e6, "m": 1e9}
+
+
+def read_corpus(source: str | os.PathLike, layout: str = "auto") -> list[Micrograph]:
+    """The pictures of a source in the order of their paths, or that of the table.
+
+    Args:
+        source: a folder or CSV file; see the module.
+        layout: one of LAYOUTS; "auto" takes the first that is there, and classes where folders hold all pictures.
+
+    Raises:
+        UserError: nothing is there, the layout is unknown or another, or a table or database is damaged.
+    """
+    if layout not in LAYOUTS:
+        raise UserError(f"--layout is {layout!r}; choose one of {', '.join(LAYOUTS)}.")
+    root = Path(str(source))
+    if root.is_file() and root.suffix.lower() == ".csv":
+        return read_index(root)
+    if not root.is_dir():
+        raise UserError(f"{root} is neither a folder nor a CSV file; give the folder of the pictures, or their index.")
+    table, database = root / TABLE, next(iter(sorted(root.rglob(DATABASE))), None)
+    if layout == "table" or (layout == "auto" and table.is_file()):
+        if not table.is_file():
+            raise UserError(f"{root} has no {TABLE}; give the CSV file itself, or another --layout.")
+        return read_index(table)
+    if layout == "uhcs" or (layout == "auto" and database):
+        if database is None:
+            raise UserError(f"{root} has no {DATABASE}, which names the classes of UHCS; add it, or choose --layout.")
+        return _uhcs(root, database)
+    pictures = list(_pictures(root))
+    if not pictures:
+        raise UserError(f"{root} holds no pictures; expected files ending in {', '.join(PICTURE_SUFFIXES)}.")
+    outer = _splits(root, pictures)
+    loose = next((path for path in pictures if len(path.relative_to(root).parts) < (3 if outer else 2)), None)
+    if layout == "classes" and loose:
+        raise UserError(f"{loose} lies in no folder of a class; put it into one, or choose --layout plain.")
+    if layout == "plain" or loose:
+        outer = {} if layout == "plain" else outer
+        return [Micrograph(path, split=_split(outer, root, path), source=_name(root, path)) for path in pictures]
+    return [
+        Micrograph(path, path.relative_to(root).parts[bool(outer)], _split(outer, root, path), _name(root, path))
+        for path in pictures
+    ]
+
+
+def _splits(root: Path, pictures: Iterable[Path]) -> dict[str, str]:
+    """Splits by the names of the outer folders; nothing if these are not all splits."""
+    names = {path.relative_to(root).parts[0] for path in pictures}
+    found = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
+    if found and len(found) < len(names):
+        raise UserError(
+            f"{root} has folders of splits ({', '.join(sorted(found))}) beside others "
+            f"({', '.join(sorted(names - set(found))[:3])}); give --layout plain, or sort them."
+        )
+    return found
+
+
+def _split(outer: dict[str, str], root: Path, path: Path) -> str:
+    return outer.get(path.relative_to(root).parts[0], "")
+
+
+def _name(root: Path, path: Path) -> str:
+    return f"{root.resolve().name}/{path.relative_to(root).as_posix()}"
+
+
+def _pictures(root: Path) -> Iterable[Path]:
+    for path in sorted(root.rglob("*")):
+        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+        if not hidden and path.name.lower().endswith(PICTURE_SUFFIXES) and path.is_file():
+            yield path
+
+
+def _uhcs(root: Path, database: Path) -> list[Micrograph]:
+    query = (
+        "SELECT micrograph_id, path, micron_bar, micron_bar_units, micron_bar_px, sample_key, primary_microconstituent"
+        " FROM micrograph ORDER BY micrograph_id"
+    )
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(query).fetchall()
+    except sqlite3.Error as error:
+        raise UserError(f"{database} is not the database of UHCS ({error}); fetch it again.") from error
+    files: dict[str, Path] = {}
+    for path in _pictures(root):
+        files.setdefault(path.name.lower(), path)
+        files.setdefault(path.stem.lower(), path)
+    found, missing = [], 0
+    for number, path, bar, unit, length, sample, constituent in rows:
+        names = (Path(str(path or "")).name.lower(), Path(str(path or "")).stem.lower(), f"micrograph{number}")
+        image = next((files[name] for name in names if name and name in files), None)
+        if image is None:
+            missing += 1
+            continue
+        factor = NANOMETRES.get(str(unit or "").strip().lower())
+        size = float(bar) * factor / float(length) if factor and bar and length else None
+        found.append(
+            Micrograph(
+                image,
+                str(constituent or "").strip(),
+                source=_name(root, image),
+                group=f"specimen {sample}" if sample is not None else "",
+                pixel_size=size,
+                pixel_size_from="database" if size else "",
+            )
+        )
+    if not found:
+        raise UserError(f"None of the {len(rows)} pictures of {database} lies in {root}; put them beside it.")
+    if missing:
+        print(f"{missing} of the {len(rows)} pictures of {database.name} are not in {root} and left out.")
+    return found
+
+
+def corpus_beside(source: str, output_dir: str, layout: str) -> list[Micrograph]:
+    """The pictures of a source that a step may read while it writes to ``output_dir``.
+
+    Raises:
+        UserError: as :func:`read_corpus`, or the output would be read as a part of the source the next time.
+    """
+    root, target = Path(str(source)).resolve(), Path(str(output_dir)).resolve()
+    if target == root or (target in root.parents and root.is_file() and root.parent == target):
+        raise UserError(f"{output_dir} is the source itself; give another folder for the result.")
+    micrographs = read_corpus(source, layout)
+    is_table = root.is_file() or (layout in ("auto", "table") and (root / TABLE).is_file())
+    if not is_table and root in target.parents:
+        raise UserError(f"{output_dir} lies in {source}, whose pictures are all read; give a folder outside of it.")
+    return micrographs

@@ -1,0 +1,254 @@
+"""The side of a pixel: from what the microscope wrote into the file, or from the scale that is drawn in the picture.
+
+Every source is checked where there is something to check it by, and a picture whose scale contradicts itself has none:
+a wrong size is worse than a missing one.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from networks.errors import UserError
+from networks.workflow.ids import truth
+from scripts.corpus.overlays import INK, Bar, Box, Overlays
+
+NANOMETRES = {"nm": 1.0, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9}
+LARGEST = 1e4  # nm; larger ones in a resolution tag are those of printers, from 72 to 2400 dots per inch
+SQUARE = 0.01  # by which the two sides of a pixel may differ
+AGREE = 0.08  # by which a bar, of which a pixel or two are uncertain, may differ from the field's width
+UNIT = r"(?P<unit>[nm]m|[uµμpyj]m|jum|pum|microns?)"  # what OCR makes of µm; picometres are on no scanning microscope
+LENGTH = re.compile(rf"(?P<number>\d+(?:[.,]\d+)?)\s*{UNIT}\b", re.IGNORECASE)
+FIELD = re.compile(rf"\b(?:width|hfw|hfov|fov|view\s*field)\s*[=:]?\s*{LENGTH.pattern}", re.IGNORECASE)
+ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 7.5, 8, 9)  # first digits of the lengths that bars are labelled with
+
+
+class Scale(NamedTuple):
+    """Side of a pixel in nm, or None, where it was read, and what is to be said about it."""
+
+    size: float | None = None
+    origin: str = ""
+    remark: str = ""
+
+
+def has_ocr(wanted: bool | str) -> bool:
+    """Whether to read texts in pictures: true, false, or "auto" for where pytesseract and Tesseract are installed.
+
+    Raises:
+        UserError: it is wanted and not there, or the choice is none.
+    """
+    if wanted != "auto" and not truth(wanted):
+        return False
+    try:
+        import pytesseract
+
+        pytesseract.get_tesseract_version()
+    except Exception as error:  # not installed, or a program that does not run
+        if wanted == "auto":
+            return False
+        raise UserError(
+            f"--ocr needs pytesseract and the program tesseract ({type(error).__name__}); install both "
+            "(pip install 'segmentation-bundles[corpus]', apt install tesseract-ocr), or give --ocr false."
+        ) from error
+    return True
+
+
+def read_scale(path: Path, pixels: np.ndarray, overlays: Overlays, ocr: bool) -> Scale:
+    """The scale of a picture.
+
+    Args:
+        path: its file, whose metadata come first.
+        pixels: (height, width, channels), 8 bit, with banners.
+        overlays: what was found in it.
+        ocr: whether to read texts.
+    """
+    found = from_metadata(path, pixels.shape[1])
+    if found.size is None and not found.remark and ocr and (overlays.banners or overlays.bars):
+        found = from_texts(pixels, overlays)
+    return found
+
+
+def from_metadata(path: Path, width: int) -> Scale:
+    """What a TIFF file says: FEI's and Thermo Fisher's, Zeiss's, Olympus's tags, OME, ImageJ, or its resolution.
+
+    Args:
+        path: the picture's file.
+        width: of the picture in pixels; a file whose tags speak of another width was resized, and gets no scale.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return Scale()
+    try:
+        with tifffile.TiffFile(path) as file:
+            for reader in (_fei, _zeiss, _olympus, _ome, _imagej, _resolution):
+                found = reader(file, width)
+                if found.size is not None or found.remark:
+                    return found
+    except Exception as error:  # tags that are damaged: the picture itself was read by another library
+        return Scale(remark=f"The tags cannot be read ({type(error).__name__}).")
+    return Scale()
+
+
+def _square(x: float, y: float, origin: str) -> Scale:
+    """In nm, from metres."""
+    if not (0 < x < 1 and 0 < y < 1):
+        return Scale()
+    if abs(x / y - 1) > SQUARE:
+        return Scale(remark=f"The pixels are not square ({1e9 * x:.4g} x {1e9 * y:.4g} nm).")
+    return Scale(1e9 * x, origin)
+
+
+def _resized(stored: Any, width: int, origin: str) -> Scale | None:
+    if stored and int(stored) != width:
+        return Scale(remark=f"{origin} speaks of {int(stored)} columns, but the picture has {width}.")
+    return None
+
+
+def _fei(file: tifffile.TiffFile, width: int) -> Scale:
+    tags = file.fei_metadata or {}
+    scan = next((tags[name] for name in ("Scan", "EScan", "IScan") if "PixelWidth" in tags.get(name, {})), None)
+    if scan is None:
+        return Scale()
+    resized = _resized(tags.get("Image", {}).get("ResolutionX"), width, "FEI's tag")
+    return resized or _square(float(scan["PixelWidth"]), float(scan.get("PixelHeight", scan["PixelWidth"])), "FEI")
+
+
+def _zeiss(file: tifffile.TiffFile, width: int) -> Scale:
+    tags = file.sem_metadata or {}
+    for name in ("ap_image_pixel_size", "ap_pixel_size"):
+        _, value, unit = (*tags.get(name, ()), None, None, None)[:3]
+        factor = NANOMETRES.get(str(unit).replace("µ", "u").replace("μ", "u"))
+        if factor and value:
+            stored = re.match(r"\s*(\d+)", str((*tags.get("dp_image_store", ()), "", "")[1]))
+            resized = _resized(stored and stored[1], width, "Zeiss's tag")
+            return resized or Scale(float(value) * factor, "Zeiss")
+    return Scale()
+
+
+def _olympus(file: tifffile.TiffFile, width: int) -> Scale:
+    tags = file.sis_metadata or {}
+    x, y = float(tags.get("pixelsizex") or 0), float(tags.get("pixelsizey") or 0)
+    return _square(x, y, "Olympus SIS")
+
+
+def _ome(file: tifffile.TiffFile, width: int) -> Scale:
+    if not file.is_ome:
+        return Scale()
+    image = tifffile.xml2dict(file.ome_metadata)["OME"].get("Image", {})
+    plane = (image[0] if isinstance(image, list) else image).get("Pixels", {})
+    units = [str(plane.get(f"PhysicalSize{axis}Unit", "um")).replace("µ", "u").replace("μ", "u") for axis in "XY"]
+    if "PhysicalSizeX" not in plane or not all(unit in NANOMETRES for unit in units):
+        return Scale()
+    x, y = (
+        1e-9 * float(plane.get(f"PhysicalSize{axis}", 0)) * NANOMETRES[u] for axis, u in zip("XY", units, strict=True)
+    )
+    return _resized(plane.get("SizeX"), width, "OME") or _square(x, y or x, "OME")
+
+
+def _imagej(file: tifffile.TiffFile, width: int) -> Scale:
+    tags = file.imagej_metadata or {}
+    unit = str(tags.get("unit", "")).encode().decode("unicode_escape", "ignore").replace("µ", "u").replace("μ", "u")
+    factor = NANOMETRES.get({"micron": "um", "microns": "um"}.get(unit, unit))
+    per_unit = _per_unit(file)
+    if not factor or per_unit is None:
+        return Scale()
+    return _square(1e-9 * factor / per_unit[0], 1e-9 * factor / per_unit[1], "ImageJ")
+
+
+def _resolution(file: tifffile.TiffFile, width: int) -> Scale:
+    tags, per_unit = file.pages[0].tags, _per_unit(file)
+    factor = {2: 2.54e7, 3: 1e7}.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
+    if not factor or per_unit is None or not all(0 < factor / value <= LARGEST for value in per_unit):
+        return Scale()
+    return _square(1e-9 * factor / per_unit[0], 1e-9 * factor / per_unit[1], "TIFF resolution")
+
+
+def _per_unit(file: tifffile.TiffFile) -> tuple[float, float] | None:
+    """Pixels per unit along x and y."""
+    tags = file.pages[0].tags
+    if "XResolution" not in tags or "YResolution" not in tags:
+        return None
+    x, y = (tags[name].value for name in ("XResolution", "YResolution"))
+    return (x[0] / x[1], y[0] / y[1]) if x[0] and x[1] and y[0] and y[1] else None
+
+
+class _Word(NamedTuple):
+    text: str
+    box: Box
+
+
+def from_texts(pixels: np.ndarray, overlays: Overlays) -> Scale:
+    """The scale by Tesseract: the width of the field where a banner names it, and a bar's label over its length."""
+    by_bar, by_field = [], []
+    for area in (*overlays.banners, *overlays.drawn):
+        words = _words(pixels, area)
+        text = " ".join(word.text for word in words)
+        by_field += [_nanometres(match) / pixels.shape[1] for match in FIELD.finditer(text)]
+        bars = [bar for bar in overlays.bars if max(bar.box.gap(area)) == 0]
+        by_bar += [label / bar.length for bar in bars if (label := _label(words, bar))]
+    for values, origin in ((by_field, "width of the field (OCR)"), (by_bar, "scale bar (OCR)")):
+        others = [*by_field, *by_bar]
+        if values and max(others) / min(others) - 1 > AGREE:
+            sizes = ", ".join(f"{value:.4g}" for value in others)
+            return Scale(remark=f"What is written in the picture contradicts itself ({sizes} nm per pixel).")
+        if values:
+            return Scale(values[0], origin)
+    return Scale()
+
+
+def _words(pixels: np.ndarray, area: Box) -> list[_Word]:
+    import pytesseract
+
+    grey = np.rint(pixels[area.top : area.bottom, area.left : area.right].mean(axis=2)).astype(np.uint8)
+    ground = int(np.bincount(grey.ravel(), minlength=256).argmax())
+    ink = np.where(np.abs(grey.astype(int) - ground) > INK, np.abs(grey.astype(int) - ground), 0)
+    page = Image.fromarray((255 - 255 * ink / max(ink.max(), 1)).astype(np.uint8))
+    factor, border = (3 if pixels.shape[1] < 1600 else 2), 10
+    page = page.resize((page.width * factor, page.height * factor), Image.Resampling.LANCZOS)
+    sheet = Image.new("L", (page.width + 2 * border, page.height + 2 * border), 255)
+    sheet.paste(page, (border, border))
+    mode = 11 if area.width > pixels.shape[1] // 2 else 6  # sparse text, or one block
+    found = pytesseract.image_to_data(sheet, config=f"--psm {mode}", output_type=pytesseract.Output.DICT)
+    words = []
+    for text, left, top, width, height in zip(
+        *(found[key] for key in ("text", "left", "top", "width", "height")), strict=True
+    ):
+        x, y = area.left + (left - border) // factor, area.top + (top - border) // factor
+        box = Box(x, y, x + width // factor, y + height // factor)
+        words += [_Word(text.strip(), box)] if text.strip() else []
+    return words
+
+
+def _label(words: list[_Word], bar: Bar) -> float | None:
+    """The length in nm that is written nearest to a bar, where it is one that bars have."""
+    found = []
+    for text, box in _singles_and_pairs(words):
+        match = LENGTH.fullmatch(text)
+        if match is None:
+            continue
+        across, down = box.gap(bar.box)
+        length = _nanometres(match)
+        if across <= 2 * box.height and down <= 3 * box.height and _is_round(length):
+            found.append((across + down, length))
+    return min(found)[1] if found else None
+
+
+def _singles_and_pairs(words: list[_Word]) -> Iterator[tuple[str, Box]]:
+    yield from words
+    for one, two in itertools.pairwise(words):
+        if max(one.box.gap(two.box)) <= 2 * one.box.height:
+            yield f"{one.text} {two.text}", one.box.union(two.box)
+
+
+def _nanometres(match: re.Match[str]) -> float:
+    unit = match["unit"].lower()
+    return float(match["number"].replace(",", ".")) * (NANOMETRES[unit] if unit in ("nm", "mm") else NANOMETRES["um"])
+
+
+def _is_round(length: float) -> bool:
+    digits = float(f"{length:.6e}".split("e")[0])
+    return any(abs(digits - value) < 1e-3 for value in ROUND)

@@ -1,0 +1,180 @@
+"""A step of a corpus: a folder with an index, a sheet to look at, and a journal by which a stopped step goes on."""
+
+import contextlib
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from networks.errors import UserError
+from networks.workflow.evaluation import write_csv
+from networks.workflow.files import atomic, json_text, locked, parse_json, write_json
+from scripts.corpus.index import Micrograph, from_row, write_index
+
+RECORD, JOURNAL, FAILED, IMAGES = "step.json", ".journal.jsonl", "failed.csv", "images"
+GOES_ON = "What is done is kept; the same command goes on."
+Done = tuple[list[Micrograph], dict[str, Any]]
+
+
+class Step:
+    """The folder of a step while it is written.
+
+    Attributes:
+        folder: the step's.
+        failed: reason by picture that could not be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.failed: dict[str, str] = {}
+        self._journal = folder / JOURNAL
+
+    def run(
+        self, micrographs: Sequence[Micrograph], work: Callable[[Micrograph], Done], title: str
+    ) -> list[tuple[Micrograph, Done]]:
+        """Do every picture that is not in the journal, and give all in the order of ``micrographs``.
+
+        A picture is done again if its file or its line in the index changed. Files of pictures that are no longer
+        there are removed.
+
+        Args:
+            micrographs: what there is to do.
+            work: does one picture and writes its files below the step's folder; what it gives must fit JSON. A
+                ``UserError`` leaves the picture out, with its reason in ``failed.csv``.
+            title: of the bar.
+        """
+        known = self._read()
+        keys = [_key(micrograph) for micrograph in micrographs]
+        todo = [pair for pair in zip(micrographs, keys, strict=True) if pair[1] not in known]
+        if len(todo) < len(micrographs):
+            print(f"{len(micrographs) - len(todo)} of {len(micrographs)} pictures are done already.")
+        with self._journal.open("a", encoding="utf-8") as journal:
+            for micrograph, key in tqdm(todo, desc=title, unit="picture"):
+                try:
+                    results, about = work(micrograph)
+                except UserError as error:
+                    self.failed[str(micrograph.image)] = str(error)
+                    continue
+                rows = [result.row(self.folder) for result in results]
+                known[key] = {"key": key, "rows": rows, "about": about}
+                journal.write(json.dumps(known[key]) + "\n")
+                journal.flush()
+        found = []
+        for micrograph, key in zip(micrographs, keys, strict=True):
+            if key in known:
+                results = [from_row(row, self.folder, str(self._journal)) for row in known[key]["rows"]]
+                found.append((micrograph, (results, known[key]["about"])))
+        kept = {row["image"] for key in keys if key in known for row in known[key]["rows"]}
+        for entry in known.values():
+            for row in entry["rows"]:
+                if row["image"] not in kept and row["image"].startswith(f"{IMAGES}/"):
+                    (self.folder / row["image"]).unlink(missing_ok=True)
+        return found
+
+    def finish(self, micrographs: Sequence[Micrograph]) -> None:
+        """Write the index and say where it is.
+
+        Raises:
+            SystemExit: with code 1 if pictures could not be used.
+        """
+        if self.failed:
+            write_csv(self.folder / FAILED, [{"image": i, "reason": reason} for i, reason in self.failed.items()])
+        else:
+            (self.folder / FAILED).unlink(missing_ok=True)
+        if not micrographs:
+            raise UserError(f"No picture could be used; {self.folder / FAILED} says why.")
+        path = write_index(self.folder, micrographs)
+        print(f"Wrote {path} with {len(micrographs)} pictures.")
+        if self.failed:
+            print(f"{len(self.failed)} pictures could not be used; {self.folder / FAILED} says why.")
+            raise SystemExit(1)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """What the journal says, by key; a line that a crash has cut, or whose files are gone, does not count."""
+        known: dict[str, dict[str, Any]] = {}
+        if not self._journal.is_file():
+            return known
+        text = self._journal.read_text(encoding="utf-8")
+        for line in text.splitlines():
+            with contextlib.suppress(json.JSONDecodeError, KeyError):
+                entry = json.loads(line)
+                files = {row["image"] for row in entry["rows"]}
+                # what a later line wrote over is no longer what an earlier one made
+                for key in [k for k, e in known.items() if files & {row["image"] for row in e["rows"]}]:
+                    del known[key]
+                if all((self.folder / name).is_file() for name in files):
+                    known[entry["key"]] = entry
+        with atomic(self._journal) as temporary:
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in known.values()), encoding="utf-8")
+        return known
+
+
+@contextlib.contextmanager
+def step(output_dir: str, name: str, settings: Mapping[str, Any]) -> Iterator[Step]:
+    """Open a step's folder for this process alone.
+
+    Args:
+        output_dir: folder to create, or that of the same step with the same settings.
+        name: of the command.
+        settings: what its results depend on, beside its pictures; must fit JSON.
+
+    Raises:
+        UserError: the folder holds something else, or another process writes to it.
+    """
+    folder = Path(str(output_dir))
+    record = folder / RECORD
+    given = {"step": name, "settings": dict(settings)}
+    if record.is_file():
+        earlier = parse_json(record.read_text(encoding="utf-8"), record)
+        if json_text(earlier) != json_text(given):
+            raise UserError(
+                f"{folder} was made by {_told(earlier)}, not by {_told(given)}; give another folder or remove it."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; give another one.")
+    with locked(folder, "corpus"):
+        write_json(record, given)
+        yield Step(folder)
+
+
+def _told(record: Mapping[str, Any]) -> str:
+    return " ".join([str(record.get("step")), *(f"--{k} {v}" for k, v in dict(record.get("settings", {})).items())])
+
+
+def names_of(micrographs: Sequence[Micrograph]) -> dict[Path, str]:
+    """Name, without suffix, of what a step writes for each picture: ``images/class/name``.
+
+    It depends on the picture alone, but where two of a class have the same name.
+    """
+    plain = {
+        m.image: f"{IMAGES}/{safe(m.kind)}/{safe(m.image.stem)}" if m.kind else f"{IMAGES}/{safe(m.image.stem)}"
+        for m in micrographs
+    }
+    counts = Counter(name.lower() for name in plain.values())  # since some file systems ignore the case
+    sources = {m.image: f"{m.source} {m.image.name}" for m in micrographs}
+    return {
+        image: name if counts[name.lower()] == 1 else f"{name}_{zlib.crc32(sources[image].encode()):08x}"
+        for image, name in plain.items()
+    }
+
+
+def safe(name: str) -> str:
+    """A name for a file or folder that every system takes, and that no config takes for a reference."""
+    return re.sub(r"^[.%@$~-]", "_", re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)).rstrip(". ") or "_"
+
+
+def derived(micrograph: Micrograph, image: Path, **changes: Any) -> Micrograph:
+    """A picture that was made of another one, and keeps what is known of it."""
+    return replace(micrograph, image=image, **changes)
+
+
+def _key(micrograph: Micrograph) -> str:
+    state = micrograph.image.stat()
+    row = json.dumps(micrograph.row(micrograph.image.parent), sort_keys=True)
+    return f"{micrograph.image.absolute()} {state.st_size} {state.st_mtime_ns} {zlib.crc32(row.encode()):08x}"

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-FLAT = 3  # grey values by which a flat ground may vary, in JPEG too
+FLAT = (3, 12)  # grey values by which a flat ground may vary: as it was drawn, and in JPEG
+BLURRED, JPEG_BLOCK = 24, 8  # grey values and rows by which JPEG blurs the edge between a banner and the micrograph
+EXACT = 0.995  # share of a ground's pixels that have its very value where no JPEG has been
+MAX_FRAME = 6  # rows of a frame's line
 INK = 60  # grey values between letters and their ground
 MIN_ROWS, MAX_SHARE = 10, 0.35  # of a banner
 MAX_TAIL = 0.012  # share of the height that may follow a banner: some programs leave a line of the micrograph there
@@ -101,8 +104,8 @@ def find_overlays(pixels: np.ndarray) -> Overlays:
         bars += [Bar(bar.box.moved(box.top + head), bar.length) for bar in _bars(ink, width)]
     start, end = top, len(grey) - bottom
     drawn = []
-    for ink in _inks(colours[start:end], grey[start:end]):
-        boxes, found = _drawn(ink, grey[start:end])
+    for ink, field in _inks(colours[start:end], grey[start:end]):
+        boxes, found = _drawn(ink, field, grey[start:end])
         drawn += [box.moved(start) for box in boxes]
         bars += [Bar(bar.box.moved(start), bar.length) for bar in found]
     return Overlays(tuple(banners), tuple(bars), tuple(_merged(drawn)))
@@ -110,36 +113,67 @@ def find_overlays(pixels: np.ndarray) -> Overlays:
 
 def _banner(grey: np.ndarray) -> tuple[int, int]:
     """Height of a banner at the bottom with what follows it, and of what follows it; 0 if there is none."""
-    height, width = grey.shape
-    lower = grey[-max(round(MAX_SHARE * height), 1) :]
-    for ground in _grounds(lower):
-        flat = (np.abs(lower - ground) <= FLAT).mean(axis=1)
-        line = np.ptp(lower[:, width // 50 : -width // 50 or None], axis=1) <= 2 * FLAT  # a frame's
-        end = len(lower)
-        while end > 0 and not (flat[end - 1] >= 0.9 or line[end - 1]):
-            end -= 1
-        if len(lower) - end > max(4, MAX_TAIL * height):
-            continue
-        start = end
-        while start > 0 and (flat[start - 1] >= 0.4 or line[start - 1]):
-            start -= 1
-        # the banner opens with a flat row; rows above may be as flat as its text rows by chance
-        while start < end and not (flat[start] >= 0.9 or line[start]):
-            start += 1
-        if start == 0 or end - start < MIN_ROWS or flat[start:end].mean() < 0.6:
-            continue
-        band, above = lower[start:end], lower[max(start - 3, 0) : start]
-        if (np.abs(above - ground) <= FLAT).mean() > 0.9 or not _holds_text(band, ground):
-            continue
-        return len(lower) - start, len(lower) - end
+    lower = grey[-max(round(MAX_SHARE * len(grey)), 1) :]
+    spread = np.percentile(lower, (5, 50, 95), axis=1)
+    for flat in FLAT:
+        for ground in _grounds(lower, spread[1], flat):
+            rows = _band(lower, spread, ground, flat, max(4, round(MAX_TAIL * len(grey))))
+            if rows is not None:
+                return len(lower) - rows[0], len(lower) - rows[1]
     return 0, 0
 
 
-def _grounds(rows: np.ndarray) -> list[int]:
-    """Values that may be the ground of a banner: those of which whole rows consist."""
-    values = np.median(rows, axis=1)
-    flat = (np.abs(rows - values[:, None]) <= FLAT).mean(axis=1) >= 0.9
-    found, counts = np.unique(values[flat].astype(int), return_counts=True)
+def _band(lower: np.ndarray, spread: np.ndarray, ground: int, flat: int, tail: int) -> tuple[int, int] | None:
+    """First row of a banner of this ground and the row after its last; at most ``tail`` rows follow.
+
+    Args:
+        lower: the rows (height, width) that may hold it.
+        spread: their percentiles 5, 50 and 95, (3, height).
+        ground: value of the banner where nothing is written.
+        flat: grey values by which it may vary.
+        tail: see above.
+    """
+    near = np.abs(lower - ground) <= flat
+    share, line = near.mean(axis=1), _is_line(spread, ground, 2 * flat)
+    whole, part = (share >= 0.9) | line, (share >= 0.4) | line
+    end = len(lower)
+    while end > 0 and not whole[end - 1]:
+        end -= 1
+    start = end
+    while start > 0 and part[start - 1]:
+        start -= 1
+    # the banner opens with a flat row; rows above may be as flat as its text rows by chance
+    while start < end and not whole[start]:
+        start += 1
+    if len(lower) - end > tail or start == 0 or end - start < MIN_ROWS or share[start:end].mean() < 0.6:
+        return None
+    if near[max(start - 3, 0) : start].mean() > 0.9 or not _holds_text(lower[start:end], ground):
+        return None
+    band = lower[start:end]
+    if (band == ground).sum() < EXACT * near[start:end].sum():  # JPEG, which blurs both sides of an edge
+        blurred = (np.abs(lower - ground) <= BLURRED).mean(axis=1) >= 0.8
+        blurred |= _is_line(spread, ground, 2 * BLURRED)
+        first = start
+        while first > max(start - JPEG_BLOCK, 1) and blurred[first - 1]:
+            first -= 1
+        if first > start - JPEG_BLOCK:  # else that is how the micrograph looks
+            start = first
+    return start, end
+
+
+def _is_line(spread: np.ndarray, ground: int, most: int) -> np.ndarray:
+    """Rows of a frame: of one value that is not the ground's, a few at a time."""
+    low, middle, high = spread
+    found = (high - low <= most) & (np.abs(middle - ground) > INK)
+    for (run,) in ndimage.find_objects(ndimage.label(found)[0]):
+        found[run] = run.stop - run.start <= MAX_FRAME
+    return found
+
+
+def _grounds(rows: np.ndarray, values: np.ndarray, flat: int) -> list[int]:
+    """Values that may be the ground of a banner: medians of rows that consist of them."""
+    whole = (np.abs(rows - values[:, None]) <= flat).mean(axis=1) >= 0.9
+    found, counts = np.unique(values[whole].astype(int), return_counts=True)
     return found[np.argsort(-counts)][:4].tolist()
 
 
@@ -152,23 +186,23 @@ def _holds_text(band: np.ndarray, ground: int) -> bool:
     return any(len(line) >= MIN_GLYPHS - 1 for line in _lines(_glyphs(ink, max(len(band), 12))))
 
 
-def _inks(colours: np.ndarray, grey: np.ndarray) -> list[np.ndarray]:
-    """Where a picture is as white, as black, or as coloured as only drawings are."""
-    found = [grey >= 250, grey <= 5]
+def _inks(colours: np.ndarray, grey: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Where a picture is as white, as black, or as coloured as only drawings are, and the values that say so."""
+    found = [(grey >= 240, grey), (grey <= 15, grey)]
     if colours.shape[2] == 3:
         chroma = np.ptp(colours, axis=2)
         if np.mean(chroma <= 12) > 0.9:  # of a micrograph in grey
-            found.append(chroma >= 100)
-    return [ink for ink in found if 0 < ink.mean() < 0.25]
+            found.append((chroma >= 100, chroma))
+    return [(ink, field) for ink, field in found if 0 < ink.mean() < 0.25]
 
 
-def _drawn(ink: np.ndarray, grey: np.ndarray) -> tuple[list[Box], list[Bar]]:
+def _drawn(ink: np.ndarray, field: np.ndarray, grey: np.ndarray) -> tuple[list[Box], list[Bar]]:
     height, width = ink.shape
-    glyphs = [box for box in _glyphs(ink, round(0.15 * height)) if _has_hard_edges(box, ink, grey)]
+    glyphs = [box for box in _glyphs(ink, round(0.15 * height)) if _has_hard_edges(box, ink, field)]
     lines = _lines(glyphs)
     boxes, bars = [], []
     for bar in _bars(ink, width):
-        if not _has_hard_edges(bar.box, ink, grey):
+        if not _has_hard_edges(bar.box, ink, field):
             continue
         near = [line for line in lines if len(line) >= MIN_LABEL and _belongs(line, bar.box)]
         if near:
@@ -254,11 +288,11 @@ def _bars(ink: np.ndarray, width: int) -> list[Bar]:
     return found
 
 
-def _has_hard_edges(box: Box, ink: np.ndarray, grey: np.ndarray) -> bool:
+def _has_hard_edges(box: Box, ink: np.ndarray, field: np.ndarray) -> bool:
     """Whether there is little between ink and ground, as a drawing has it; saturated particles have slopes."""
     rows = slice(max(box.top - 4, 0), box.bottom + 4)
     columns = slice(max(box.left - 4, 0), box.right + 4)
-    part, values = ink[rows, columns], grey[rows, columns]
+    part, values = ink[rows, columns], field[rows, columns]
     near = ndimage.binary_dilation(part, iterations=3) & ~ndimage.binary_dilation(part, iterations=1)
     if not near.any() or not part.any():
         return False
@@ -273,11 +307,11 @@ def _with_ground(box: Box, grey: np.ndarray) -> Box:
     right, bottom = min(right, width), min(bottom, height)
     ring = np.concatenate([grey[top, left:right], grey[bottom - 1, left:right], grey[top:bottom, left]])
     ground = int(np.median(ring))
-    if (np.abs(ring - ground) <= FLAT).mean() < 0.95:
+    if (np.abs(ring - ground) <= FLAT[0]).mean() < 0.95:
         return Box(left, top, right, bottom)
 
     def plain(values: np.ndarray) -> bool:
-        return bool((np.abs(values - ground) <= FLAT).mean() >= 0.95)
+        return bool((np.abs(values - ground) <= FLAT[0]).mean() >= 0.95)
 
     while top > 0 and plain(grey[top - 1, left:right]):
         top -= 1

@@ -6,7 +6,7 @@ a wrong size is worse than a missing one.
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,44 +182,71 @@ class _Word(NamedTuple):
 
 
 def from_texts(pixels: np.ndarray, overlays: Overlays) -> Scale:
-    """The scale by Tesseract: the width of the field where a banner names it, and a bar's label over its length."""
-    by_bar, by_field = [], []
+    """The scale by Tesseract: the width of the field where a banner names it, and a bar's label over its length.
+
+    Digits are misread as other digits. So every text is read twice, from pages that were made in two ways, and counts
+    only where both say the same.
+    """
+    by_bar, by_field, unsure = [], [], False
     for area in (*overlays.banners, *overlays.drawn):
-        words = _words(pixels, area)
-        text = " ".join(word.text for word in words)
-        by_field += [_nanometres(match) / pixels.shape[1] for match in FIELD.finditer(text)]
         bars = [bar for bar in overlays.bars if max(bar.box.gap(area)) == 0]
-        by_bar += [label / bar.length for bar in bars if (label := _label(words, bar))]
-    for values, origin in ((by_field, "width of the field (OCR)"), (by_bar, "scale bar (OCR)")):
-        others = [*by_field, *by_bar]
-        if values and max(others) / min(others) - 1 > AGREE:
-            sizes = ", ".join(f"{value:.4g}" for value in others)
-            return Scale(remark=f"What is written in the picture contradicts itself ({sizes} nm per pixel).")
-        if values:
-            return Scale(values[0], origin)
-    return Scale()
+        if area in overlays.drawn and not bars:
+            continue
+        readings = [_words(page, area) for page in _pages(pixels, area, bars if area in overlays.drawn else ())]
+        fields = [{_nanometres(m) for m in FIELD.finditer(" ".join(w.text for w in words))} for words in readings]
+        by_field += [length / pixels.shape[1] for length in fields[0] & fields[1]]
+        unsure |= fields[0] != fields[1]
+        for bar in bars:
+            labels = [_label(words, bar) for words in readings]
+            by_bar += [labels[0] / bar.length] if labels[0] and labels[0] == labels[1] else []
+            unsure |= labels[0] != labels[1]
+    others = [*by_field, *by_bar]
+    if others and max(others) / min(others) - 1 > AGREE:
+        sizes = ", ".join(f"{value:.4g}" for value in others)
+        return Scale(remark=f"What is written in the picture contradicts itself ({sizes} nm per pixel).")
+    if others:
+        return Scale(others[0], "width of the field (OCR)" if by_field else "scale bar (OCR)")
+    return Scale(remark="The scale could not be read with certainty." if unsure else "")
 
 
-def _words(pixels: np.ndarray, area: Box) -> list[_Word]:
+def _pages(pixels: np.ndarray, area: Box, bars: Sequence[Bar]) -> list[Image.Image]:
+    """An area as black letters on white, once with soft and once with hard edges.
+
+    Args:
+        pixels: of the picture.
+        area: of a banner, or of a scale bar with its label.
+        bars: those of the area, which have the letters' colour, where they stand on the micrograph itself.
+    """
+    part = pixels[area.top : area.bottom, area.left : area.right].astype(np.int16)
+    if bars:
+        box = bars[0].box
+        rows = pixels[box.top : box.bottom, box.left : box.right].astype(np.int16)
+        colour = np.median(rows[rows.std(axis=(1, 2)).argmin()], axis=0)
+    else:
+        grey = part.mean(axis=2)
+        away = np.abs(grey - np.bincount(np.rint(grey).astype(int).ravel(), minlength=256).argmax())
+        colour = np.median(part[away >= max(np.percentile(away[away > INK], 50), INK)], axis=0)
+    distance = np.abs(part - colour).max(axis=2)
+    soft = Image.fromarray((255 * (distance / 128).clip(0, 1)).astype(np.uint8))
+    hard = Image.fromarray(np.where(distance > INK, 255, 0).astype(np.uint8))
+    return [soft, hard]
+
+
+def _words(page: Image.Image, area: Box) -> list[_Word]:
     import pytesseract
 
-    grey = np.rint(pixels[area.top : area.bottom, area.left : area.right].mean(axis=2)).astype(np.uint8)
-    ground = int(np.bincount(grey.ravel(), minlength=256).argmax())
-    ink = np.where(np.abs(grey.astype(int) - ground) > INK, np.abs(grey.astype(int) - ground), 0)
-    page = Image.fromarray((255 - 255 * ink / max(ink.max(), 1)).astype(np.uint8))
-    factor, border = (3 if pixels.shape[1] < 1600 else 2), 10
-    page = page.resize((page.width * factor, page.height * factor), Image.Resampling.LANCZOS)
+    factor, border = (4 if page.width < 300 else 3 if page.width < 1600 else 2), 20
+    page = page.resize((page.width * factor, page.height * factor), Image.Resampling.BICUBIC)
     sheet = Image.new("L", (page.width + 2 * border, page.height + 2 * border), 255)
     sheet.paste(page, (border, border))
-    mode = 11 if area.width > pixels.shape[1] // 2 else 6  # sparse text, or one block
+    mode = 11 if area.width > 6 * area.height else 6  # sparse text, or one block
     found = pytesseract.image_to_data(sheet, config=f"--psm {mode}", output_type=pytesseract.Output.DICT)
     words = []
     for text, left, top, width, height in zip(
         *(found[key] for key in ("text", "left", "top", "width", "height")), strict=True
     ):
         x, y = area.left + (left - border) // factor, area.top + (top - border) // factor
-        box = Box(x, y, x + width // factor, y + height // factor)
-        words += [_Word(text.strip(), box)] if text.strip() else []
+        words += [_Word(text.strip(), Box(x, y, x + width // factor, y + height // factor))] if text.strip() else []
     return words
 
 

@@ -188,7 +188,7 @@ def _holds_text(band: np.ndarray, ground: int) -> bool:
 
 def _inks(colours: np.ndarray, grey: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Where a picture is as white, as black, or as coloured as only drawings are, and the values that say so."""
-    found = [(grey >= 240, grey), (grey <= 15, grey)]
+    found = [(grey >= 230, grey), (grey <= 25, grey)]
     if colours.shape[2] == 3:
         chroma = np.ptp(colours, axis=2)
         if np.mean(chroma <= 12) > 0.9:  # of a micrograph in grey

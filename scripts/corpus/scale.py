@@ -22,9 +22,11 @@ NANOMETRES = {"nm": 1.0, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9}
 LARGEST = 1e4  # nm; larger ones in a resolution tag are those of printers, from 72 to 2400 dots per inch
 SQUARE = 0.01  # by which the two sides of a pixel may differ
 AGREE = 0.08  # by which a bar, of which a pixel or two are uncertain, may differ from the field's width
-UNIT = r"(?P<unit>[nm]m|[uµμpyj]m|jum|pum|microns?)"  # what OCR makes of µm; picometres are on no scanning microscope
+# What OCR makes of µm; n and m are left to themselves, since a nanometre for a micrometre is a thousandfold mistake.
+UNIT = r"(?P<unit>[nm]m|[uµμpyjkg]m|[jp]um|microns?)"
 LENGTH = re.compile(rf"(?P<number>\d+(?:[.,]\d+)?)\s*{UNIT}\b", re.IGNORECASE)
 FIELD = re.compile(rf"\b(?:width|hfw|hfov|fov|view\s*field)\s*[=:]?\s*{LENGTH.pattern}", re.IGNORECASE)
+SURE = 60.0  # per cent that Tesseract has to be sure of a word
 ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 7.5, 8, 9)  # first digits of the lengths that bars are labelled with
 
 
@@ -242,11 +244,12 @@ def _words(page: Image.Image, area: Box) -> list[_Word]:
     mode = 11 if area.width > 6 * area.height else 6  # sparse text, or one block
     found = pytesseract.image_to_data(sheet, config=f"--psm {mode}", output_type=pytesseract.Output.DICT)
     words = []
-    for text, left, top, width, height in zip(
-        *(found[key] for key in ("text", "left", "top", "width", "height")), strict=True
-    ):
+    keys = ("text", "conf", "left", "top", "width", "height")
+    for text, sure, left, top, width, height in zip(*(found[key] for key in keys), strict=True):
+        if float(sure) < SURE or not text.strip():
+            continue
         x, y = area.left + (left - border) // factor, area.top + (top - border) // factor
-        words += [_Word(text.strip(), Box(x, y, x + width // factor, y + height // factor))] if text.strip() else []
+        words.append(_Word(text.strip(), Box(x, y, x + width // factor, y + height // factor)))
     return words
 
 

@@ -1,0 +1,261 @@
+"""A corpus from a folder of micrographs: reading it, duplicates, splits, tiles, copies, clusters."""
+
+import csv
+import itertools
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from scipy import ndimage
+from timm.models.vgg import VGG
+
+from networks.errors import UserError
+from networks.workflow.pictures import read_picture
+from scripts.corpus.augmenting import augment
+from scripts.corpus.clustering import cluster, k_means, purity, reduced
+from scripts.corpus.duplicates import duplicates
+from scripts.corpus.features import bundle_features, fill_timm
+from scripts.corpus.index import Micrograph, read_index, write_index
+from scripts.corpus.readers import read_corpus
+from scripts.corpus.splitting import split
+from scripts.corpus.tiling import starts, tile
+
+POLLEN = Path("/work/shared/data/pollen73s")
+NASA = Path("/work/shared/data/nasa_microscopy/benchmark_segmentation_data")
+
+
+def texture(seed: int, fine: float = 2.0, size: tuple[int, int] = (96, 96)) -> np.ndarray:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=size), fine)
+    return (128 + 40 * noise / noise.std()).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, ten pictures each, that differ in how fine they are."""
+    root = tmp_path_factory.mktemp("corpus") / "micrographs"
+    for kind, fine in (("fine", 1.0), ("coarse", 5.0)):
+        (root / kind).mkdir(parents=True)
+        for n in range(10):
+            Image.fromarray(texture(n + 100 * int(fine), fine)).save(root / kind / f"{n}.png")
+    return root
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "labels.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_layouts(corpus: Path, tmp_path: Path) -> None:
+    found = read_corpus(corpus)
+    assert Counter(m.kind for m in found) == {"fine": 10, "coarse": 10} and {m.split for m in found} == {""}
+    assert found[0].source == "micrographs/coarse/0.png"
+    assert {m.kind for m in read_corpus(corpus, "plain")} == {""}
+    for name in ("train/a", "val/a", "train/b"):
+        (tmp_path / "splits" / name).mkdir(parents=True)
+        Image.fromarray(texture(0)).save(tmp_path / "splits" / name / "x.png")
+    assert {(m.split, m.kind) for m in read_corpus(tmp_path / "splits")} == {
+        ("training", "a"),
+        ("validation", "a"),
+        ("training", "b"),
+    }
+    Image.fromarray(texture(0)).save(tmp_path / "splits" / "loose.png")
+    with pytest.raises(UserError, match="folders of splits"):
+        read_corpus(tmp_path / "splits")
+
+
+def test_uhcs(tmp_path: Path) -> None:
+    (tmp_path / "micrographs").mkdir()
+    with sqlite3.connect(tmp_path / "microstructures.sqlite") as database:
+        database.execute(
+            "CREATE TABLE micrograph (micrograph_id INTEGER, path TEXT, micron_bar FLOAT, micron_bar_units TEXT, "
+            "micron_bar_px INTEGER, sample_key INTEGER, primary_microconstituent TEXT)"
+        )
+        lines = [
+            (1, "a/micrograph1.tif", 5.0, "um", 100, 7, "pearlite"),
+            (2, "b.png", None, None, None, None, "spheroidite"),
+        ]
+        database.executemany("INSERT INTO micrograph VALUES (?, ?, ?, ?, ?, ?, ?)", lines)
+    for name in ("micrograph1.tif", "b.png"):
+        Image.fromarray(texture(0)).save(tmp_path / "micrographs" / name)
+    one, two = read_corpus(tmp_path)
+    assert (one.kind, one.group, one.pixel_size, one.pixel_size_from) == ("pearlite", "specimen 7", 50.0, "database")
+    assert (two.kind, two.group, two.pixel_size) == ("spheroidite", "", None)
+
+
+def test_index_keeps_everything(tmp_path: Path) -> None:
+    Image.fromarray(texture(0)).save(tmp_path / "a.png")
+    whole = Micrograph(
+        tmp_path / "a.png", "k", "test", "s/a.tif", "g", 7.34375, "Zeiss", (1, 2, 3, 4), {"mine": "x, y"}
+    )
+    write_index(tmp_path, [whole])
+    assert read_index(tmp_path / "labels.csv") == [whole]
+    (tmp_path / "bad.csv").write_text("image,class,split\na.png,k,tset\n")
+    with pytest.raises(UserError, match=r"Line 2 of .*'tset'"):
+        read_index(tmp_path / "bad.csv")
+    (tmp_path / "bad.csv").write_text("image,class\na.png,k\na.png,l\n")
+    with pytest.raises(UserError, match="again, as line 2"):
+        read_index(tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize(
+    ("length", "overlap"), [(512, 0), (513, 0), (712, 0), (1024, 0), (1025, 64), (5000, 100), (300, 0)]
+)
+def test_tiles_lose_no_strip(length: int, overlap: int) -> None:
+    size = 512
+    found = starts(length, size, overlap)
+    assert found[0] == 0 and (length <= size or found[-1] == length - size)
+    assert all(b - a <= size - overlap for a, b in itertools.pairwise(found))
+    # one fewer would leave a strip out
+    assert len(found) == 1 or (len(found) - 1) * (size - overlap) + overlap < length
+
+
+def test_from_folder_to_training_table(corpus: Path, tmp_path: Path) -> None:
+    """Split, tiles and copies: no source is in two splits, and every tile is where its line says."""
+    split(str(corpus), str(tmp_path / "split"), validation=0.2, test=0.2)
+    assert Counter((r["class"], r["split"]) for r in rows(tmp_path / "split")) == {
+        (kind, name): n for kind in ("fine", "coarse") for name, n in (("training", 6), ("validation", 2), ("test", 2))
+    }
+    tile(str(tmp_path / "split"), str(tmp_path / "tiles"), size=64)
+    augment(str(tmp_path / "tiles"), str(tmp_path / "more"), copies=2)
+    found = rows(tmp_path / "more")
+    assert len(found) == 80 + 2 * 48
+    splits = defaultdict(set)
+    for row in found:
+        splits[row["source"]].add(row["split"])
+    assert all(len(names) == 1 for names in splits.values()) and len(splits) == 20
+    assert {row["split"] for row in found if row["augmentation"]} == {"training"}
+    for row in rows(tmp_path / "tiles")[:8]:
+        left, top, width, height = (int(row[key]) for key in ("left", "top", "width", "height"))
+        source = read_picture(corpus.parent / row["source"])
+        assert np.array_equal(
+            read_picture(tmp_path / "tiles" / row["image"]), source[top : top + height, left : left + width]
+        )
+    with pytest.raises(UserError, match=r"was made by tile .*give another folder"):
+        tile(str(tmp_path / "split"), str(tmp_path / "tiles"), size=32)
+    with pytest.raises(UserError, match="split already"):
+        split(str(tmp_path / "tiles"), str(tmp_path / "again"))
+    with pytest.raises(UserError, match="lies in"):
+        split(str(corpus), str(corpus / "split"))
+
+
+def test_duplicates_are_found_and_stay_together(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for n in range(12):
+        Image.fromarray(texture(n, size=(120, 160))).save(source / f"{n}.png")
+    original = Image.fromarray(texture(3, size=(120, 160)))
+    original.save(source / "jpeg.jpg", quality=60)
+    original.resize((120, 90)).save(source / "small.png")
+    original.point(lambda v: min(v * 0.8 + 30, 255)).save(source / "bright.png")
+    original.rotate(90, expand=True).save(source / "turned.png")
+    # a shading that they have in common does not make two pictures the same
+    ramp = np.linspace(0, 200, 160)[None].astype(int)
+    for n in (20, 21):
+        Image.fromarray((texture(n, size=(120, 160)) // 8 + ramp).astype(np.uint8)).save(source / f"ramp{n}.png")
+
+    def groups(folder: str, **options: bool) -> list[set[str]]:
+        duplicates(str(source), str(tmp_path / folder), **options)
+        found = defaultdict(set)
+        for row in rows(tmp_path / folder):
+            if row["duplicates"]:
+                found[row["duplicates"]].add(Path(row["image"]).name)
+        return list(found.values())
+
+    same = {"3.png", "jpeg.jpg", "small.png", "bright.png"}
+    assert groups("one") == [same]
+    assert groups("two", turned=True) == [same | {"turned.png"}]
+    duplicates(str(source), str(tmp_path / "dropped"), drop=True)
+    assert len(rows(tmp_path / "dropped")) == len(list(source.iterdir())) - 3
+    split(str(tmp_path / "two"), str(tmp_path / "split"), validation=0.3, test=0.3)
+    assert len({row["split"] for row in rows(tmp_path / "split") if row["duplicates"]}) == 1
+
+
+@pytest.mark.skipif(not POLLEN.is_dir(), reason="the pollen pictures are not here")
+def test_duplicates_of_pollen(tmp_path: Path) -> None:
+    lines = [
+        line for line in (POLLEN / "labels.csv").read_text().splitlines() if "mimosa" in line or "serjania" in line
+    ]
+    table = tmp_path / "some.csv"
+    table.write_text("image,class,split\n" + "\n".join(f"{POLLEN}/{line}" for line in lines) + "\n")
+    duplicates(str(table), str(tmp_path / "out"))
+    found = {r["image"].rpartition("/")[2] for r in rows(tmp_path / "out") if r["duplicates"]}
+    assert found == {"mimosa_ditans_(23).jpg", "mimosa_ditans_(25).jpg", "serjania_sp_(16).jpg", "serjania_sp_(29).jpg"}
+
+
+@pytest.mark.skipif(not NASA.is_dir(), reason="NASA's micrographs are not here")
+def test_duplicates_across_sets(tmp_path: Path) -> None:
+    """Super1 to Super3 have the same images for the test, as files of the same name."""
+    files = [path for name in ("Super1", "Super2", "Super3") for path in sorted((NASA / name / "test").iterdir())]
+    table = tmp_path / "some.csv"
+    table.write_text("image,class\n" + "".join(f'"{path}",{path.parent.parent.name}\n' for path in files))
+    duplicates(str(table), str(tmp_path / "out"))
+    found = defaultdict(set)
+    for row in rows(tmp_path / "out"):
+        found[row["duplicates"]].add(Path(row["image"]).name)
+    assert len(found) == 4 and all(len(names) == 1 for names in found.values())
+
+
+def test_k_means_finds_what_there_is() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0, 10, (4, 30))
+    kinds = np.repeat(np.arange(4), (40, 30, 20, 10))
+    points = reduced(centres[kinds] + rng.normal(size=(100, 30)), 8)
+    tried = {k: k_means(points, k) for k in range(2, 8)}
+    assert max(tried, key=lambda k: tried[k].silhouette) == 4
+    assert np.array_equal(tried[4].numbers, kinds)  # the largest is the first
+    assert purity([str(k) for k in kinds], tried[4].numbers) == 1
+    assert purity(list("aabb"), np.array([0, 0, 0, 1])) == 0.75
+
+
+def test_cluster_sorts_and_says_how_well(corpus: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "resnet10t.pth"
+    torch.save(timm.create_model("resnet10t", num_classes=7).state_dict(), weights)
+    options = {"network": "resnet10t", "weights": str(weights), "size": 96, "max_clusters": 3}
+    cluster(str(corpus), str(tmp_path / "given"), **options)
+    records = json.loads((tmp_path / "given" / "clusters.json").read_text())["records"]
+    two = next(record for record in records if record["clusters"] == 2)
+    assert two["adjusted_rand_index"] == 1 and two["purity"] == 1 and two["classes"] == 2
+    assert {r["class"] for r in rows(tmp_path / "given")} == {"fine", "coarse"}
+
+    cluster(str(corpus), str(tmp_path / "unknown"), **{**options, "clusters": 2, "layout": "plain"})
+    found = rows(tmp_path / "unknown")
+    assert Counter(r["class"] for r in found) == {"cluster_01": 10, "cluster_02": 10}
+    assert len({(r["class"], Path(r["image"]).parent.name) for r in found}) == 2
+    assert (tmp_path / "unknown" / "sheet_cluster_02.png").is_file()
+    with pytest.raises(UserError, match="is not of this network"):
+        cluster(str(corpus), str(tmp_path / "other"), **{**options, "network": "resnet18"})
+    with pytest.raises(UserError, match="Give one of --network"):
+        cluster(str(corpus), str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_vgg_takes_the_names_of_torchvision(tmp_path: Path) -> None:
+    """The linear layers of torchvision are convolutions in timm."""
+    network = VGG([8, "M", 16], num_classes=0, num_features=12, feature_window_size=2)
+    own = network.state_dict()
+    state = {name: torch.randn(1).expand(tensor.shape) for name, tensor in own.items() if name.startswith("features.")}
+    for number, name in ((0, "fc1"), (3, "fc2")):
+        weight = torch.randn(1).expand(own[f"pre_logits.{name}.weight"].flatten(1).shape)
+        state |= {f"classifier.{number}.weight": weight, f"classifier.{number}.bias": own[f"pre_logits.{name}.bias"]}
+    state |= {"classifier.6.weight": torch.zeros(5, 12), "classifier.6.bias": torch.zeros(5)}
+    torch.save(state, tmp_path / "vgg.pth")
+    fill_timm(network, str(tmp_path / "vgg.pth"))
+    filled = network.state_dict()
+    assert torch.equal(filled["pre_logits.fc1.weight"].flatten(1), state["classifier.0.weight"])
+    assert torch.equal(filled["features.0.weight"], state["features.0.weight"])
+
+
+def test_features_of_a_trained_bundle(corpus: Path) -> None:
+    """The encoder of the network that comes with U-Net++, on prepared pictures, upright."""
+    features = bundle_features("", None, "superalloys", 96, "cpu")
+    images = sorted((corpus / "fine").iterdir())[:2]
+    found = features(images)
+    assert found.shape[0] == 2 and found.shape[1] > 100 and np.isfinite(found).all()
+    assert not np.allclose(found[0], found[1])

@@ -1,0 +1,229 @@
+"""What microscopes draw into pictures: found to the row, and nothing found where nothing was drawn."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageDraw, ImageFont
+
+from networks.workflow.pictures import read_picture
+from scripts.corpus.cleaning import clean, painted_over
+from scripts.corpus.index import read_index
+from scripts.corpus.overlays import find_overlays
+from scripts.corpus.scale import Scale, from_metadata, from_texts, has_ocr, read_scale
+
+SHARED = Path("/work/shared/data")
+TIO2 = next((p for p in (Path("data/bam_tio2_sem_source/SEM"), SHARED / "bam_tio2_sem/SEM") if p.is_dir()), None)
+NASA, POLLEN = SHARED / "nasa_microscopy", SHARED / "pollen73s"
+HEIGHT, WIDTH = 300, 400
+
+
+def micrograph(dark: int = 45, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Saturated particles on a noisy ground, without anything drawn, (height, width) uint8."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    image = dark + rng.normal(0, 6, (height, width))
+    for _ in range(40):
+        cy, cx, r = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(4, 14)
+        image += 260 * np.exp(-((((y - cy) ** 2 + (x - cx) ** 2) / r**2) ** 2))
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def banner(ground: int, ink: int, height: int = 40) -> np.ndarray:
+    """As under an SEM's picture: texts, and a bar of 80 pixels between the middles of its ticks."""
+    picture = Image.new("L", (WIDTH, height), ground)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
+    draw.text((6, 12), "EHT = 20.00 kV  WD = 2.8 mm", fill=ink, font=font)
+    draw.text((300, 3), "200 nm", fill=ink, font=font)
+    draw.rectangle((300, 28, 381, 29), fill=ink)
+    for x in (300, 380):
+        draw.rectangle((x, 22, x + 1, 35), fill=ink)
+    return np.asarray(picture)
+
+
+def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def with_bar(ink: int | tuple[int, ...], field: int | None) -> np.ndarray:
+    """A micrograph (height, width, 3) with a bar of 90 pixels and its label at the bottom right."""
+    picture = Image.fromarray(np.repeat(micrograph()[..., None], 3, axis=2))
+    draw = ImageDraw.Draw(picture)
+    if field is not None:
+        draw.rectangle((285, 240, 394, 294), fill=(field,) * 3)
+    draw.rectangle((295, 282, 384, 285), fill=ink)
+    draw.text((305, 254), "500 nm", fill=ink, font=ImageFont.load_default(20))
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize("quality", [None, 75])
+@pytest.mark.parametrize(("ground", "ink"), [(0, 255), (255, 0), (0, 160)])
+@pytest.mark.parametrize("top", [False, True])
+def test_banner_is_found_to_the_row(ground: int, ink: int, top: bool, quality: int | None) -> None:
+    parts = [micrograph(), banner(ground, ink)]
+    pixels = np.concatenate(parts[::-1] if top else parts)
+    found = find_overlays((jpeg(pixels, quality) if quality else pixels)[..., None])
+    assert [(box.top, box.bottom) for box in found.banners] == [(0, 40) if top else (HEIGHT, HEIGHT + 40)]
+    assert not found.drawn
+    if quality is None:
+        assert [bar.length for bar in found.bars] == [80]
+
+
+@pytest.mark.parametrize("dark", [0, 45, 255])
+def test_nothing_is_found_where_nothing_is_drawn(dark: int) -> None:
+    found = find_overlays(micrograph(dark)[..., None])
+    assert not found.banners and not found.drawn and not found.bars
+
+
+def test_a_flat_border_is_no_banner() -> None:
+    """Nobody has written on it, so that it may be a part of the specimen, such as its edge."""
+    pixels = micrograph()
+    pixels[-60:] = 0
+    assert not find_overlays(pixels[..., None]).banners
+
+
+@pytest.mark.parametrize(("ink", "field"), [(255, None), (255, 0), (0, 255), ((255, 0, 0), None)])
+def test_drawn_bar_is_found_with_its_label(ink: int | tuple[int, ...], field: int | None) -> None:
+    pixels = with_bar(ink if isinstance(ink, tuple) else (ink,) * 3, field)
+    found = find_overlays(pixels)
+    assert not found.banners and len(found.drawn) == 1 and [bar.length for bar in found.bars] == [90]
+    (box,) = found.drawn
+    assert box.left <= 295 and box.right >= 385 and box.bottom >= 286 and box.top <= 260 and box.height < 70
+    painted = painted_over(pixels, found.drawn)
+    outside = np.ones(pixels.shape[:2], bool)
+    outside[box.top : box.bottom, box.left : box.right] = False
+    assert np.array_equal(painted[outside], pixels[outside])
+    assert not find_overlays(painted).drawn
+
+
+def test_clean_cuts_copies_and_leaves_originals(tmp_path: Path) -> None:
+    source = tmp_path / "source" / "particles"
+    source.mkdir(parents=True)
+    Image.fromarray(np.concatenate([micrograph(), banner(0, 255)])).save(source / "a.png")
+    Image.fromarray(micrograph()).save(source / "b.png")
+    Image.fromarray(with_bar((255, 255, 255), 0)).save(source / "c.png")
+    (source / "d.png").write_bytes(b"no picture")
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    for _ in range(2):  # the second time nothing is left to do
+        with pytest.raises(SystemExit):
+            clean(str(source.parent), str(tmp_path / "out"), ocr="false")
+        rows = {m.image.name: m for m in read_index(tmp_path / "out" / "labels.csv")}
+        assert {name: m.box for name, m in rows.items()} == {
+            "a.png": (0, 0, WIDTH, HEIGHT),
+            "b.png": (0, 0, WIDTH, HEIGHT),
+            "c.png": (0, 0, WIDTH, rows["c.png"].box[3]),
+        }
+        assert 230 <= rows["c.png"].box[3] <= 245  # the bottom costs less than the right side
+        assert all(m.kind == "particles" and m.source.startswith("source/particles/") for m in rows.values())
+    assert np.array_equal(read_picture(rows["a.png"].image)[..., 0], micrograph())
+    assert "d.png" in (tmp_path / "out" / "failed.csv").read_text()
+    assert (tmp_path / "out" / "sheet_removed_1.png").is_file()
+    assert {path: path.read_bytes() for path in source.iterdir()} == before
+
+
+def test_scale_of_tags(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "a.tif", np.zeros((20, 30), np.uint8)
+
+    def written(**tags) -> Scale:
+        tifffile.imwrite(path, pixels, **tags)
+        return from_metadata(path, 30)
+
+    assert written(resolution=(1e7 / 7.34, 1e7 / 7.34), resolutionunit="CENTIMETER").size == pytest.approx(
+        7.34, rel=1e-4
+    )
+    assert written(resolution=(300, 300), resolutionunit="INCH") == Scale()  # a printer's
+    assert "not square" in written(resolution=(1e6, 2e6), resolutionunit="CENTIMETER").remark
+    fei = "[Scan]\r\nPixelWidth=4.2e-09\r\nPixelHeight=4.2e-09\r\n[Image]\r\nResolutionX={}\r\n"
+    assert written(extratags=[(34682, 2, 0, fei.format(30), True)]) == Scale(pytest.approx(4.2), "FEI")
+    assert "60 columns" in written(extratags=[(34682, 2, 0, fei.format(60), True)]).remark
+    assert written(imagej=True, resolution=(50, 50), metadata={"unit": "um"}).size == pytest.approx(20)
+    tifffile.imwrite(path, pixels, ome=True, metadata={"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"})
+    assert from_metadata(path, 30).size == pytest.approx(500)
+
+
+@pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")
+@pytest.mark.skipif(TIO2 is None, reason="the TiO2 micrographs are not here")
+def test_scales_of_real_banners() -> None:
+    """7.52 µm over 1024 pixels, and bars of 200 and 300 nm."""
+    for name in ("1908248", "1908264"):
+        path = TIO2 / f"{name}.tif"
+        pixels = read_picture(path)
+        scale = read_scale(path, pixels, find_overlays(pixels), True)
+        assert scale.size == pytest.approx(7520 / 1024, rel=0.02)
+
+
+@pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")
+def test_contradicting_scales_are_none() -> None:
+    font = ImageFont.load_default(20)
+    picture = Image.new("L", (1024, 60), 0)
+    draw = ImageDraw.Draw(picture)
+    draw.text((20, 18), "Width = 40.00 um    EHT = 20.00 kV", fill=255, font=font)
+    draw.text((800, 4), "200 nm", fill=255, font=font)
+    draw.rectangle((800, 40, 899, 42), fill=255)
+    pixels = np.concatenate([micrograph(width=1024), np.asarray(picture)])[..., None]
+    scale = from_texts(pixels, find_overlays(pixels))
+    assert scale.size is None and "contradicts itself" in scale.remark
+
+
+@pytest.mark.skipif(TIO2 is None, reason="the TiO2 micrographs are not here")
+def test_real_banners_go_and_nothing_else() -> None:
+    for path in sorted(TIO2.glob("*.tif")):
+        found = find_overlays(read_picture(path))
+        assert [(box.top, box.bottom) for box in found.banners] == [(712, 768)], path
+        assert not found.drawn, path
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param(lambda: [p for p in NASA.rglob("*.tif") if "annot" not in p.parent.name][::4], id="NASA"),
+        pytest.param(lambda: sorted((NASA / "melt_pool_tiles").rglob("*.png"))[::4], id="melt pools"),
+        pytest.param(lambda: sorted(POLLEN.rglob("*.jpg"))[::20], id="pollen"),
+    ],
+)
+def test_real_pictures_lose_nothing(files) -> None:
+    found = files()
+    if not found:
+        pytest.skip("the pictures are not here")
+    for path in found:
+        overlays = find_overlays(read_picture(path))
+        assert not overlays.banners and not overlays.drawn, path
+
+
+def test_an_interrupted_step_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, calls = tmp_path / "source", []
+    source.mkdir()
+    for name in "abc":
+        Image.fromarray(micrograph(height=64, width=64)).save(source / f"{name}.png")
+    from scripts.corpus import cleaning
+
+    real = cleaning._clean
+
+    def stopped(micrograph, *rest):
+        if len(calls) == 2:
+            raise SystemExit(143)
+        calls.append(micrograph.image.name)
+        return real(micrograph, *rest)
+
+    monkeypatch.setattr(cleaning, "_clean", stopped)
+    with pytest.raises(SystemExit):
+        clean(str(source), str(tmp_path / "out"), ocr="false")
+    assert not (tmp_path / "out" / "labels.csv").exists()
+    journal = tmp_path / "out" / ".journal.jsonl"
+    journal.write_text(journal.read_text() + '{"key": "half a li')
+    monkeypatch.setattr(cleaning, "_clean", lambda m, *rest: calls.append(m.image.name) or real(m, *rest))
+    clean(str(source), str(tmp_path / "out"), ocr="false")
+    assert calls == ["a.png", "b.png", "c.png"]
+    assert len(read_index(tmp_path / "out" / "labels.csv")) == 3
+
+    shutil.copy(source / "a.png", source / "d.png")  # new pictures are done, those that are gone are forgotten
+    (source / "b.png").unlink()
+    clean(str(source), str(tmp_path / "out"), ocr="false")
+    assert calls[3:] == ["d.png"]
+    assert [m.image.name for m in read_index(tmp_path / "out" / "labels.csv")] == ["a.png", "c.png", "d.png"]
+    assert not (tmp_path / "out" / "images" / "b.png").exists()

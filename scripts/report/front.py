@@ -1,6 +1,9 @@
 """The tables of results for the README."""
 
+import json
+
 from scripts.benchmark.records import RESULTS
+from scripts.benchmark.tables import markdown
 from scripts.report.results import load
 from scripts.report.sheets import Cell, Sheet, overview, score_sheets
 
@@ -15,6 +18,18 @@ def hippocampus_table() -> str:
     """The suite hippocampus by the strict protocol, and the peers that were scored on the same cases."""
     results = load([RESULTS / "hippocampus.jsonl", *sorted(RESULTS.glob("hippocampus_peer_*.jsonl"))])
     return score_sheets(results, results.data_sets[0], "strict")[0].markdown()
+
+
+def clusters_table() -> str:
+    """The clusters of the pollen pictures: as many as the silhouette chose, and as many as classes."""
+    text = (RESULTS / "pollen73s_clusters.jsonl").read_text(encoding="utf-8")
+    rows = []
+    for record in map(json.loads, text.splitlines()):
+        if record["chosen"] or record["clusters"] == record["classes"]:
+            why = "best silhouette up to 30" if record["chosen"] else "number of classes"
+            scores = [f"{record[key]:.3f}" for key in ("silhouette", "adjusted_rand_index", "purity")]
+            rows.append([record["network"], f"{record['clusters']} ({why})", *scores])
+    return markdown(["features", "clusters", "silhouette", "adjusted Rand index", "purity"], rows)
 
 
 def _turned(sheet: Sheet) -> Sheet:

@@ -238,13 +238,13 @@ def test_cluster_sorts_and_says_how_well(corpus: Path, tmp_path: Path) -> None:
 
 def test_vgg_takes_the_names_of_torchvision(tmp_path: Path) -> None:
     """The linear layers of torchvision are convolutions in timm."""
-    network = VGG([8, "M", 16], num_classes=0, num_features=12, feature_window_size=2)
+    network = VGG([8, "M", 16], num_classes=0, mlp_ratio=0.01)
     own = network.state_dict()
     state = {name: torch.randn(1).expand(tensor.shape) for name, tensor in own.items() if name.startswith("features.")}
     for number, name in ((0, "fc1"), (3, "fc2")):
         weight = torch.randn(1).expand(own[f"pre_logits.{name}.weight"].flatten(1).shape)
         state |= {f"classifier.{number}.weight": weight, f"classifier.{number}.bias": own[f"pre_logits.{name}.bias"]}
-    state |= {"classifier.6.weight": torch.zeros(5, 12), "classifier.6.bias": torch.zeros(5)}
+    state |= {"classifier.6.weight": torch.zeros(5, 4096), "classifier.6.bias": torch.zeros(5)}
     torch.save(state, tmp_path / "vgg.pth")
     fill_timm(network, str(tmp_path / "vgg.pth"))
     filled = network.state_dict()

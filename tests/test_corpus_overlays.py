@@ -158,21 +158,17 @@ def test_scales_of_real_banners() -> None:
 
 
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")
+@pytest.mark.skipif(TIO2 is None, reason="the TiO2 micrographs are not here")
 def test_contradicting_scales_are_none() -> None:
-    font = ImageFont.load_default(20)
-    picture = Image.new("L", (1024, 60), 0)
-    draw = ImageDraw.Draw(picture)
-    draw.text((20, 18), "Width = 40.00 um    EHT = 20.00 kV", fill=255, font=font)
-    draw.text((800, 4), "200 nm", fill=255, font=font)
-    draw.rectangle((800, 40, 899, 42), fill=255)
-    pixels = np.concatenate([micrograph(width=1024), np.asarray(picture)])[..., None]
+    """Of a picture that was cut, the banner's width of the field no longer holds; the bar does."""
+    pixels = read_picture(TIO2 / "1908248.tif")[:, 430:]
     scale = from_texts(pixels, find_overlays(pixels))
     assert scale.size is None and "contradicts itself" in scale.remark
 
 
 @pytest.mark.skipif(TIO2 is None, reason="the TiO2 micrographs are not here")
 def test_real_banners_go_and_nothing_else() -> None:
-    for path in sorted(TIO2.glob("*.tif")):
+    for path in sorted(TIO2.glob("*.tif"))[::4]:
         found = find_overlays(read_picture(path))
         assert [(box.top, box.bottom) for box in found.banners] == [(712, 768)], path
         assert not found.drawn, path
@@ -181,7 +177,7 @@ def test_real_banners_go_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     "files",
     [
-        pytest.param(lambda: [p for p in NASA.rglob("*.tif") if "annot" not in p.parent.name][::4], id="NASA"),
+        pytest.param(lambda: [p for p in NASA.rglob("*.tif") if "annot" not in p.parent.name][::8], id="NASA"),
         pytest.param(lambda: sorted((NASA / "melt_pool_tiles").rglob("*.png"))[::4], id="melt pools"),
         pytest.param(lambda: sorted(POLLEN.rglob("*.jpg"))[::20], id="pollen"),
     ],

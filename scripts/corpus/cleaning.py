@@ -126,10 +126,9 @@ def painted_over(pixels: np.ndarray, drawn: Sequence[Box]) -> np.ndarray:
 
     mask = np.zeros(pixels.shape[:2], bool)
     for box in drawn:
-        part = pixels[box.top : box.bottom, box.left : box.right].astype(int).mean(axis=2)
-        median = np.median(part)
-        ink = np.abs(part - median) > INK
-        plain = (np.abs(part - median) <= 2).mean() > 0.5
+        part = pixels[box.top : box.bottom, box.left : box.right].astype(int)
+        away = np.abs(part - np.median(part, axis=(0, 1))).max(axis=2)
+        ink, plain = away > INK, (away <= 2).mean() > 0.5
         grown = np.ones_like(ink) if plain else ndimage.binary_dilation(ink, iterations=2)
         mask[box.top : box.bottom, box.left : box.right] |= grown
     filled = inpaint_biharmonic(pixels, mask, split_into_regions=True, channel_axis=2)

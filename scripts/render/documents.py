@@ -15,7 +15,7 @@ from scripts.catalog.classification import CLASSIFIERS
 from scripts.catalog.recipes import Preset
 from scripts.render.bundle import NO_WEIGHTS, bundle_configs
 from scripts.render.data import Config
-from scripts.report.front import hippocampus_table, measured_table, microstructure_table
+from scripts.report.front import clusters_table, hippocampus_table, measured_table, microstructure_table
 
 DECAY = {
     "polynomial": " with polynomial decay",
@@ -166,6 +166,7 @@ def with_tables(text: str) -> str:
         "record": record_table,
         "microstructure": microstructure_table,
         "hippocampus": hippocampus_table,
+        "clusters": clusters_table,
         "architectures": architectures_table,
         "speed": speed_table,
         "faster": faster_table,

@@ -1,9 +1,11 @@
 """The tables of results for the README and the documents."""
 
+import json
 from collections.abc import Sequence
 
 from networks.workflow.records import read_records
 from scripts.benchmark.records import RESULTS
+from scripts.benchmark.tables import markdown
 from scripts.measure.agreement import agreement_table, agreements
 from scripts.report.results import load
 from scripts.report.sheets import Cell, Sheet, overview, score_sheets
@@ -24,6 +26,18 @@ def hippocampus_table() -> str:
 def measured_table(name: str, quantities: Sequence[str]) -> str:
     """Measurements of the predictions of weights that come with the bundles, beside those of the truth."""
     return agreement_table(agreements(read_records(RESULTS / f"measure_{name}.jsonl")), quantities)
+
+
+def clusters_table() -> str:
+    """The clusters of the pollen pictures: as many as the silhouette chose, and as many as classes."""
+    text = (RESULTS / "pollen73s_clusters.jsonl").read_text(encoding="utf-8")
+    rows = []
+    for record in map(json.loads, text.splitlines()):
+        if record["chosen"] or record["clusters"] == record["classes"]:
+            why = "best silhouette up to 30" if record["chosen"] else "number of classes"
+            scores = [f"{record[key]:.3f}" for key in ("silhouette", "adjusted_rand_index", "purity")]
+            rows.append([record["network"], f"{record['clusters']} ({why})", *scores])
+    return markdown(["features", "clusters", "silhouette", "adjusted Rand index", "purity"], rows)
 
 
 def _turned(sheet: Sheet) -> Sheet:

@@ -41,6 +41,11 @@ class Command:
         """What it has said on standard error."""
         return _content(self._err)
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process."""
+        return self._process.pid
+
     def poll(self) -> int | None:
         """The exit code, negative for a signal's number, or None while it runs."""
         return self._process.exitcode

@@ -19,6 +19,7 @@ TOOLS = (
     "benchmark",
     "corpus",
     "datasets",
+    "demo",
     "experiments",
     "export",
     "label",
@@ -48,6 +49,7 @@ WORK = {
     "datasets dicom": "datasets.dicom:convert_dicom",
     "datasets dicom_seg": "datasets.dicom_seg:write_dicom_seg",
     "datasets check": "datasets.check:check",
+    "demo": "demo.server:start",
     "experiments run": "experiments.commands:run",
     "experiments show": "experiments.commands:show",
     "experiments collect": "experiments.commands:collect",
@@ -108,7 +110,7 @@ print(json.dumps([said, slow]))
     )
     said, slow = json.loads(done.stdout)
     assert slow == []
-    assert len(said) == 37
+    assert len(said) == 38
     assert all("SYNOPSIS" in text and "NAME\n    tool" in text for text in said.values())
     assert "folder to create" in said["scripts.datasets.__main__ acdc"]
 

@@ -154,7 +154,7 @@ def build(bench: Workbench) -> gr.Blocks:
         done = button.click(lambda: hide, outputs=list(hide), api_visibility="private").success(
             segment, model, segmented, api_name="segment", scroll_to_output=True
         )
-        done.success(**{**measures, "api_visibility": "private", "api_name": None})
+        done.success(**{**measures, "api_visibility": "private", "api_name": "measured"})
         gr.on([pixel_size.submit, split.input], **measures)
         gr.on([index.input, opacity.input, what.input], draw, looked, picture, api_name="draw", **QUIET)
         what.input(explain, what, legend, api_visibility="private", **QUIET)

@@ -59,7 +59,7 @@ def build(bench: Workbench) -> gr.Blocks:
                     split = gr.Checkbox(label="Split particles that touch", elem_id="split")
                 files = gr.HTML(visible=False, elem_id="files")
             with gr.Column(scale=5, min_width=480), gr.Column(visible=False) as shown:
-                caption = gr.Markdown(elem_id="caption")
+                caption = gr.HTML(elem_id="caption")
                 picture = gr.Image(
                     format="png",
                     show_label=False,
@@ -90,7 +90,8 @@ def build(bench: Workbench) -> gr.Blocks:
 
         def receive(files: list[str], name: str, request: gr.Request) -> dict:
             _answer(bench, request, lambda: bench.receive(_key(request), files))
-            return {button: gr.update(interactive=True), model: bench.fitting(_key(request), name)}
+            # a size that was given for the image before is not this one's
+            return {button: gr.update(interactive=True), model: bench.fitting(_key(request), name), pixel_size: ""}
 
         def forget(request: gr.Request) -> dict:
             bench.close(_key(request))
@@ -148,7 +149,7 @@ def build(bench: Workbench) -> gr.Blocks:
         }
         model.change(lambda name: bench.choices[name].about, model, about, api_visibility="private", **QUIET)
         gr.on([upload.upload, upload.delete, upload.clear], lambda: hide, outputs=list(hide), api_visibility="private")
-        upload.upload(receive, [upload, model], [button, model], api_name="receive")
+        upload.upload(receive, [upload, model], [button, model, pixel_size], api_name="receive")
         upload.clear(forget, None, [button], api_visibility="private")
         segmented = [shown, options, slicing, caption, picture, legend, what, opacity, plane, index, files]
         done = button.click(lambda: hide, outputs=list(hide), api_visibility="private").success(
@@ -206,15 +207,17 @@ def _figure(measured: Measured) -> Figure | None:
 def _number(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and 1e-3 <= abs(value) < 1e7:
+        return np.format_float_positional(value, precision=4, fractional=False, trim="-")
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _caption(result: Result, name: str) -> str:
     sizes = " x ".join(str(size) for size in result.view.shape[: 3 if result.view.is_volume else 2])
-    text = f"**{result.case.name}** by {name}: {sizes} {'voxels' if result.view.is_volume else 'pixels'}"
+    text = f"<b>{escape(result.case.name)}</b> by {escape(name)}: {sizes} {'voxels' if result.view.is_volume else 'pixels'}"
     if result.view.is_volume:
         text += f" of {' x '.join(f'{size:.3g}' for size in result.view.spacing)} mm"
-    return f"{text}. {result.note}"
+    return f"{text}. {escape(result.note)}"
 
 
 def _key(request: gr.Request) -> str:
@@ -229,5 +232,7 @@ def _answer(bench: Workbench, request: gr.Request, work: Callable[[], Any]) -> A
         if user_error(error) is None:
             traceback.print_exc()
         raise gr.Error(
-            bench.without_folders(command_line.reason(error)), duration=None, title="", print_exception=False
+            escape(bench.without_folders(command_line.reason(error)), quote=False),
+            duration=None,
+            print_exception=False,
         ) from error

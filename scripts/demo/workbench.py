@@ -170,7 +170,8 @@ class Workbench:
             UserError: nothing is segmented, or the pixel size is none.
         """
         session, result = self.session(key), self.result(key)
-        how = Options(pixel_size=pixel_size.strip() or None, split_touching=split_touching)
+        size = None if result.view.is_volume else pixel_size.strip() or None  # volumes have theirs in the file
+        how = Options(pixel_size=size, split_touching=split_touching)
         label = Path(result.case.label)
         with session.lock:
             (measured,), _, notes = measure_items([Item(result.case.name, label)], result.choice.names, how)

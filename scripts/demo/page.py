@@ -214,7 +214,8 @@ def _number(value: Any) -> str:
 
 def _caption(result: Result, name: str) -> str:
     sizes = " x ".join(str(size) for size in result.view.shape[: 3 if result.view.is_volume else 2])
-    text = f"<b>{escape(result.case.name)}</b> by {escape(name)}: {sizes} {'voxels' if result.view.is_volume else 'pixels'}"
+    what = "voxels" if result.view.is_volume else "pixels"
+    text = f"<b>{escape(result.case.name)}</b> by {escape(name)}: {sizes} {what}"
     if result.view.is_volume:
         text += f" of {' x '.join(f'{size:.3g}' for size in result.view.spacing)} mm"
     return f"{text}. {escape(result.note)}"

@@ -122,6 +122,10 @@ def test_pixel_sizes_of_microscopes(tmp_path: Path) -> None:
         "cm.tif": (0.5e-6, 1e-6),
         "jeol.png": (0.1e-6, 0.1e-6),
     }
+    resized = f"{fei}[Image]\r\nResolutionX=60\r\n"
+    picture.save(tmp_path / "resized.tif", tiffinfo={34682: resized})
+    size, why = read_pixel_size(tmp_path / "resized.tif")
+    assert size is None and "60 columns" in why
     for name, size in expected.items():
         assert lengths(tmp_path / name) == pytest.approx(size, rel=1e-5), name
     lying = Image.Exif()

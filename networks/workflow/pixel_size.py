@@ -21,8 +21,10 @@ METRES = {
 }
 _SPELLINGS = {"um": "µm", "μm": "µm", "micron": "µm", "microns": "µm", "micrometer": "µm", "angstrom": "Å", "a": "Å"}
 _SPELLINGS |= {"nanometer": "nm", "in": "inch", "\\u00b5m": "µm"}
-# what programs write where they know no pixel size: resolutions of screens and printers, in pixels per inch
-PRINT_RESOLUTIONS = (72, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 360, 400, 600, 1200)
+NOT_TOLD = "it tells no pixel size"
+# Where programs know no pixel size, they write a resolution of screens and printers: a whole number of pixels per inch,
+# up to what PNG's pixels per metre make of it.
+PRINTERS_DPI, WHOLE = 2400, 0.02
 _ORIENTATION, _DESCRIPTION, _RESOLUTION_UNIT = 0x0112, 270, 296
 _ZEISS, _FEI = 34118, (34682, 34680)
 _QUANTITY = r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([^\W\d_]+)"
@@ -64,7 +66,8 @@ def read_pixel_size(path: str | Path) -> tuple[PixelSize | None, str]:
 
     Looked at in this order: FEI's and Zeiss's metadata in TIFF, OME and ImageJ in TIFF's description, JEOL's text file
     beside the picture, and the resolution of TIFF, PNG and JPEG. A resolution of screens or printers, such as 72 or 300
-    dpi, is what programs write without knowing one, and counts as none.
+    dpi, is what programs write without knowing one, and counts as none, and so does that of a picture of another
+    width, which was resized since.
 
     Args:
         path: PNG, TIFF, JPEG or BMP.
@@ -87,14 +90,17 @@ def read_pixel_size(path: str | Path) -> tuple[PixelSize | None, str]:
 def _of_image(image: Image.Image, path: Path) -> tuple[PixelSize | None, str]:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
-        found = (
-            _fei(_text(next((tags[tag] for tag in _FEI if tag in tags), "")))
-            or _zeiss(_text(tags.get(_ZEISS, "")))
-            or _ome(_text(tags.get(_DESCRIPTION, "")))
-            or _imagej(_text(tags.get(_DESCRIPTION, "")), tags)
-        )
-        if found is not None:
-            return found, ""
+        about = _text(tags.get(_DESCRIPTION, ""))
+        for found, columns in (
+            _fei(_text(next((tags[tag] for tag in _FEI if tag in tags), ""))),
+            _zeiss(_text(tags.get(_ZEISS, ""))),
+            _ome(about),
+            (_imagej(about, tags), None),
+        ):
+            if found is not None and columns not in (None, image.width):
+                return None, f"{found.source} speaks of {columns} columns, but the picture has {image.width}"
+            if found is not None:
+                return found, ""
     beside = path.with_suffix(".txt")
     found = _jeol(beside.read_text("latin-1"), image.width) if beside.is_file() else None
     return (found, "") if found is not None else _resolution(image)
@@ -128,42 +134,51 @@ def _text(value: object) -> str:
         return text
 
 
-def _fei(text: str) -> PixelSize | None:
+Told = tuple[PixelSize | None, int | None]  # and the width of the picture that it is about, if that is told
+
+
+def _columns(text: str, name: str) -> int | None:
+    match = re.search(rf"^{name}\s*=\s*(\d+)", text, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+def _fei(text: str) -> Told:
     """FEI and Thermo Fisher: ``PixelWidth=4.2e-009``, in metres."""
     found = [re.search(rf"^Pixel{name}\s*=\s*(\S+)", text, re.MULTILINE) for name in ("Height", "Width")]
     sizes = [_length(f"{match[1]} m") for match in found if match]
     if len(sizes) != 2 or sizes[0] is None or sizes[1] is None:
-        return None
-    return PixelSize(sizes[0], sizes[1], "FEI's metadata")
+        return None, None
+    return PixelSize(sizes[0], sizes[1], "FEI's metadata"), _columns(text, "ResolutionX")
 
 
-def _zeiss(text: str) -> PixelSize | None:
+def _zeiss(text: str) -> Told:
     """Zeiss: ``Image Pixel Size = 4.2 nm`` is that of the file, ``Pixel Size`` that of the scan."""
     for name in ("Image Pixel Size", "Pixel Size"):
         match = re.search(rf"^{name}\s*=\s*{_QUANTITY}", text, re.MULTILINE)
         size = _length(f"{match[1]} {match[2]}") if match else None
         if size is not None:
-            return PixelSize(size, size, "Zeiss's metadata")
-    return None
+            return PixelSize(size, size, "Zeiss's metadata"), _columns(text, "Store resolution")
+    return None, None
 
 
-def _ome(text: str) -> PixelSize | None:
+def _ome(text: str) -> Told:
     if "<OME" not in text:
-        return None
+        return None, None
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError:
-        return None
+        return None, None
     pixels = next((element for element in root.iter() if element.tag.endswith("}Pixels")), None)
     if pixels is None:
-        return None
+        return None, None
     sizes = [
         _length(f"{pixels.get(f'PhysicalSize{axis}', '')} {pixels.get(f'PhysicalSize{axis}Unit', 'µm')}")
         for axis in "YX"
     ]
     if sizes[0] is None or sizes[1] is None:
-        return None
-    return PixelSize(sizes[0], sizes[1], "OME's metadata")
+        return None, None
+    columns = pixels.get("SizeX", "")
+    return PixelSize(sizes[0], sizes[1], "OME's metadata"), int(columns) if columns.isdigit() else None
 
 
 def _imagej(text: str, tags: TiffImagePlugin.ImageFileDirectory_v2) -> PixelSize | None:
@@ -194,7 +209,7 @@ def _resolution(image: Image.Image) -> tuple[PixelSize | None, str]:
         has_unit = "dpi" in image.info
     dpi = tuple(float(value) for value in image.info.get("dpi", (0, 0))) if has_unit else (0.0, 0.0)
     if not all(0 < value < float("inf") for value in dpi):
-        return None, "it tells no pixel size"
-    if any(abs(value - known) < 0.6 for value in dpi for known in PRINT_RESOLUTIONS):
+        return None, NOT_TOLD
+    if any(value < PRINTERS_DPI + WHOLE and abs(value - round(value)) < WHOLE for value in dpi):
         return None, f"its {dpi[0]:.0f} dpi are the resolution of a screen or printer and no pixel size"
     return PixelSize(0.0254 / dpi[1], 0.0254 / dpi[0], f"the resolution in the {image.format} file"), ""

@@ -20,8 +20,8 @@ def clean(
     """Write copies without information banners, scale bars and texts, and read the side of a pixel where it is written.
 
     The originals stay as they are. A banner at the top or bottom is cut off. The side of a pixel comes from the
-    metadata of TIFF files (FEI and Thermo Fisher, Zeiss, Olympus, OME, ImageJ, resolution), else by OCR from the
-    width of the field or the scale bar and its label; a picture whose scale contradicts itself gets none. Look at
+    file (FEI and Thermo Fisher, Zeiss, JEOL, OME, ImageJ, resolution), else by OCR from the width of the field or the
+    scale bar and its label; a picture whose scale contradicts itself gets none. Look at
     ``sheet_removed_*.png``, where what was cut off is framed.
 
     Args:

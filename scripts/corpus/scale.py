@@ -8,18 +8,17 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from networks.errors import UserError
 from networks.workflow.ids import truth
+from networks.workflow.pixel_size import NOT_TOLD, read_pixel_size
 from scripts.corpus.overlays import INK, Bar, Box, Overlays
 
-NANOMETRES = {"nm": 1.0, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9}
-LARGEST = 1e4  # nm; larger ones in a resolution tag are those of printers, from 72 to 2400 dots per inch
+NANOMETRES = {"nm": 1.0, "um": 1e3, "mm": 1e6}
 SQUARE = 0.01  # by which the two sides of a pixel may differ
 AGREE = 0.08  # by which a bar, of which a pixel or two are uncertain, may differ from the field's width
 # What OCR makes of µm; n and m are left to themselves, since a nanometre for a micrometre is a thousandfold mistake.
@@ -69,113 +68,13 @@ def read_scale(path: Path, pixels: np.ndarray, overlays: Overlays, ocr: bool) ->
         overlays: what was found in it.
         ocr: whether to read texts.
     """
-    found = from_metadata(path, pixels.shape[1])
-    if found.size is None and not found.remark and ocr and (overlays.banners or overlays.bars):
-        found = from_texts(pixels, overlays)
-    return found
-
-
-def from_metadata(path: Path, width: int) -> Scale:
-    """What a TIFF file says: FEI's and Thermo Fisher's, Zeiss's, Olympus's tags, OME, ImageJ, or its resolution.
-
-    Args:
-        path: the picture's file.
-        width: of the picture in pixels; a file whose tags speak of another width was resized, and gets no scale.
-    """
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return Scale()
-    try:
-        with tifffile.TiffFile(path) as file:
-            for reader in (_fei, _zeiss, _olympus, _ome, _imagej, _resolution):
-                found = reader(file, width)
-                if found.size is not None or found.remark:
-                    return found
-    except Exception as error:  # tags that are damaged: the picture itself was read by another library
-        return Scale(remark=f"The tags cannot be read ({type(error).__name__}).")
-    return Scale()
-
-
-def _square(x: float, y: float, origin: str) -> Scale:
-    """In nm, from metres."""
-    if not (0 < x < 1 and 0 < y < 1):
-        return Scale()
-    if abs(x / y - 1) > SQUARE:
-        return Scale(remark=f"The pixels are not square ({1e9 * x:.4g} x {1e9 * y:.4g} nm).")
-    return Scale(1e9 * x, origin)
-
-
-def _resized(stored: Any, width: int, origin: str) -> Scale | None:
-    if stored and int(stored) != width:
-        return Scale(remark=f"{origin} speaks of {int(stored)} columns, but the picture has {width}.")
-    return None
-
-
-def _fei(file: tifffile.TiffFile, width: int) -> Scale:
-    tags = file.fei_metadata or {}
-    scan = next((tags[name] for name in ("Scan", "EScan", "IScan") if "PixelWidth" in tags.get(name, {})), None)
-    if scan is None:
-        return Scale()
-    resized = _resized(tags.get("Image", {}).get("ResolutionX"), width, "FEI's tag")
-    return resized or _square(float(scan["PixelWidth"]), float(scan.get("PixelHeight", scan["PixelWidth"])), "FEI")
-
-
-def _zeiss(file: tifffile.TiffFile, width: int) -> Scale:
-    tags = file.sem_metadata or {}
-    for name in ("ap_image_pixel_size", "ap_pixel_size"):
-        _, value, unit = (*tags.get(name, ()), None, None, None)[:3]
-        factor = NANOMETRES.get(str(unit).replace("µ", "u").replace("μ", "u"))
-        if factor and value:
-            stored = re.match(r"\s*(\d+)", str((*tags.get("dp_image_store", ()), "", "")[1]))
-            resized = _resized(stored and stored[1], width, "Zeiss's tag")
-            return resized or Scale(float(value) * factor, "Zeiss")
-    return Scale()
-
-
-def _olympus(file: tifffile.TiffFile, width: int) -> Scale:
-    tags = file.sis_metadata or {}
-    x, y = float(tags.get("pixelsizex") or 0), float(tags.get("pixelsizey") or 0)
-    return _square(x, y, "Olympus SIS")
-
-
-def _ome(file: tifffile.TiffFile, width: int) -> Scale:
-    if not file.is_ome:
-        return Scale()
-    image = tifffile.xml2dict(file.ome_metadata)["OME"].get("Image", {})
-    plane = (image[0] if isinstance(image, list) else image).get("Pixels", {})
-    units = [str(plane.get(f"PhysicalSize{axis}Unit", "um")).replace("µ", "u").replace("μ", "u") for axis in "XY"]
-    if "PhysicalSizeX" not in plane or not all(unit in NANOMETRES for unit in units):
-        return Scale()
-    x, y = (
-        1e-9 * float(plane.get(f"PhysicalSize{axis}", 0)) * NANOMETRES[u] for axis, u in zip("XY", units, strict=True)
-    )
-    return _resized(plane.get("SizeX"), width, "OME") or _square(x, y or x, "OME")
-
-
-def _imagej(file: tifffile.TiffFile, width: int) -> Scale:
-    tags = file.imagej_metadata or {}
-    unit = str(tags.get("unit", "")).encode().decode("unicode_escape", "ignore").replace("µ", "u").replace("μ", "u")
-    factor = NANOMETRES.get({"micron": "um", "microns": "um"}.get(unit, unit))
-    per_unit = _per_unit(file)
-    if not factor or per_unit is None:
-        return Scale()
-    return _square(1e-9 * factor / per_unit[0], 1e-9 * factor / per_unit[1], "ImageJ")
-
-
-def _resolution(file: tifffile.TiffFile, width: int) -> Scale:
-    tags, per_unit = file.pages[0].tags, _per_unit(file)
-    factor = {2: 2.54e7, 3: 1e7}.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
-    if not factor or per_unit is None or not all(0 < factor / value <= LARGEST for value in per_unit):
-        return Scale()
-    return _square(1e-9 * factor / per_unit[0], 1e-9 * factor / per_unit[1], "TIFF resolution")
-
-
-def _per_unit(file: tifffile.TiffFile) -> tuple[float, float] | None:
-    """Pixels per unit along x and y."""
-    tags = file.pages[0].tags
-    if "XResolution" not in tags or "YResolution" not in tags:
-        return None
-    x, y = (tags[name].value for name in ("XResolution", "YResolution"))
-    return (x[0] / x[1], y[0] / y[1]) if x[0] and x[1] and y[0] and y[1] else None
+    found, why = read_pixel_size(path)
+    if found is not None and abs(found.width / found.height - 1) > SQUARE:
+        return Scale(remark=f"The pixels are not square ({1e9 * found.width:.4g} x {1e9 * found.height:.4g} nm).")
+    if found is not None:
+        return Scale(1e9 * found.width, found.source)
+    read = from_texts(pixels, overlays) if ocr and (overlays.banners or overlays.bars) else Scale()
+    return read if read != Scale() or why == NOT_TOLD else Scale(remark=f"{why[0].upper()}{why[1:]}.")
 
 
 class _Word(NamedTuple):

@@ -25,9 +25,10 @@ from scripts.corpus.index import Micrograph, read_index, write_index
 from scripts.corpus.readers import read_corpus
 from scripts.corpus.splitting import split
 from scripts.corpus.tiling import starts, tile
+from tests.converters import REAL
 
-POLLEN = Path("/work/shared/data/pollen73s")
-NASA = Path("/work/shared/data/nasa_microscopy/benchmark_segmentation_data")
+POLLEN = REAL / "pollen73s"
+NASA = REAL / "nasa_microscopy" / "benchmark_segmentation_data"
 
 
 def texture(seed: int, fine: float = 2.0, size: tuple[int, int] = (96, 96)) -> np.ndarray:

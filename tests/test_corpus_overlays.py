@@ -14,10 +14,10 @@ from scripts.corpus.cleaning import clean, painted_over
 from scripts.corpus.index import read_index
 from scripts.corpus.overlays import Overlays, find_overlays
 from scripts.corpus.scale import Scale, from_texts, has_ocr, read_scale
+from tests.converters import REAL
 
-SHARED = Path("/work/shared/data")
-TIO2 = next((p for p in (Path("data/bam_tio2_sem_source/SEM"), SHARED / "bam_tio2_sem/SEM") if p.is_dir()), None)
-NASA, POLLEN = SHARED / "nasa_microscopy", SHARED / "pollen73s"
+TIO2 = REAL / "bam_tio2_sem" / "SEM"
+NASA, POLLEN = REAL / "nasa_microscopy", REAL / "pollen73s"
 HEIGHT, WIDTH = 300, 400
 
 
@@ -142,7 +142,7 @@ def test_scale_of_tags(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")
-@pytest.mark.skipif(TIO2 is None, reason="the TiO2 micrographs are not here")
+@pytest.mark.skipif(not TIO2.is_dir(), reason="the TiO2 micrographs are not here")
 def test_scales_of_real_banners() -> None:
     """7.52 µm over 1024 pixels, and bars of 200 and 300 nm."""
     for name in ("1908248", "1908264"):
@@ -153,7 +153,7 @@ def test_scales_of_real_banners() -> None:
 
 
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")
-@pytest.mark.skipif(TIO2 is None, reason="the TiO2 micrographs are not here")
+@pytest.mark.skipif(not TIO2.is_dir(), reason="the TiO2 micrographs are not here")
 def test_contradicting_scales_are_none() -> None:
     """Of a picture that was cut, the banner's width of the field no longer holds; the bar does."""
     pixels = read_picture(TIO2 / "1908248.tif")[:, 430:]
@@ -161,7 +161,7 @@ def test_contradicting_scales_are_none() -> None:
     assert scale.size is None and "contradicts itself" in scale.remark
 
 
-@pytest.mark.skipif(TIO2 is None, reason="the TiO2 micrographs are not here")
+@pytest.mark.skipif(not TIO2.is_dir(), reason="the TiO2 micrographs are not here")
 def test_real_banners_go_and_nothing_else() -> None:
     for path in sorted(TIO2.glob("*.tif"))[::4]:
         found = find_overlays(read_picture(path))

@@ -16,7 +16,7 @@ from scripts import command_line
 from scripts.demo.views import CLASSES, PLANES, View, draw_slices
 from scripts.demo.workbench import Result, Workbench
 from scripts.measure.figures import draw_distribution
-from scripts.measure.measuring import Measured
+from scripts.measure.maps import Measured
 from scripts.measure.quantities import unit_of
 
 TITLE = "Segmentation bundles"
@@ -214,8 +214,8 @@ def _number(value: Any) -> str:
 
 def _caption(result: Result, name: str) -> str:
     sizes = " x ".join(str(size) for size in result.view.shape[: 3 if result.view.is_volume else 2])
-    what = "voxels" if result.view.is_volume else "pixels"
-    text = f"<b>{escape(result.case.name)}</b> by {escape(name)}: {sizes} {what}"
+    text = f"<b>{escape(result.case.name)}</b> by {escape(name)}: {sizes}"
+    text += " voxels" if result.view.is_volume else " pixels"
     if result.view.is_volume:
         text += f" of {' x '.join(f'{size:.3g}' for size in result.view.spacing)} mm"
     return f"{text}. {escape(result.note)}"

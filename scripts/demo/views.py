@@ -13,7 +13,7 @@ from PIL import Image
 
 from networks.workflow.evaluation import label_overlay
 from networks.workflow.saving import colour
-from scripts.measure.measuring import Measured
+from scripts.measure.maps import Measured
 from scripts.predict.segmenter import colour_map, upright
 
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}

@@ -20,7 +20,8 @@ from scripts.datasets.dicom_seg import require_highdicom
 from scripts.demo.uploads import check_image, receive
 from scripts.demo.views import View
 from scripts.measure.cases import Item
-from scripts.measure.measuring import FOLDER, Measured, Options, measure_items
+from scripts.measure.maps import Measured, Options, measure_items
+from scripts.measure.measuring import FOLDER
 from scripts.measure.tables import write_tables
 from scripts.predict.cases import Case, find_cases
 from scripts.predict.models import Model

@@ -12,6 +12,7 @@ from networks.workflow.files import parse_json
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCATIONS = ("bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir", "device")
+COMPRESSED = "networks.compressed.compressed"
 SHIPPED = "trained"  # folder of a bundle with the weights that come with it
 
 
@@ -146,7 +147,22 @@ def as_trained(bundle: str, preset: str | None, options: Mapping[str, Any]) -> t
     if preset not in (None, trained):
         return preset, dict(options)
     known = InferenceConfig(bundle, trained)
-    return trained, {**{key: value for key, value in ids.items() if key in known}, **options}
+    found = {key: value for key, value in ids.items() if key in known}
+    network = known.raw("network_def")
+    if with_changes(network, record) != network:
+        found["network_def"] = with_changes(network, record)
+    return trained, {**found, **options}
+
+
+def changes(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``scripts.compress`` has changed in the network of a training, as arguments of ``networks.compressed``."""
+    return training.get("compression", {}).get("network", {})
+
+
+def with_changes(network: dict[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's network as compressing has left it; itself where nothing was changed, or where it says so already."""
+    changed = changes(training)
+    return network if not changed or "network" in network else {"_target_": COMPRESSED, "network": network, **changed}
 
 
 def check_options(bundle: str, preset: str | None, options: Iterable[str]) -> list[Path]:

@@ -24,6 +24,7 @@ from scripts.opened_bundle import ROOT, shipped_weights
 
 TOOLS = (
     "benchmark",
+    "compress",
     "corpus",
     "datasets",
     "demo",

@@ -17,6 +17,7 @@ from tests.workflows import ROOT
 
 TOOLS = (
     "benchmark",
+    "compress",
     "corpus",
     "datasets",
     "demo",
@@ -34,6 +35,7 @@ TOOLS = (
 # the function that does a command's work, where it takes the command's own arguments
 WORK = {
     "benchmark networks": "benchmark.series:benchmark",
+    "compress quantize": "compress.quantize:quantize",
     "corpus clean": "corpus.cleaning:clean",
     "corpus duplicates": "corpus.duplicates:duplicates",
     "corpus split": "corpus.splitting:split",
@@ -110,7 +112,7 @@ print(json.dumps([said, slow]))
     )
     said, slow = json.loads(done.stdout)
     assert slow == []
-    assert len(said) == 45
+    assert len(said) == 47
     assert all("SYNOPSIS" in text and "NAME\n    tool" in text for text in said.values())
     assert "folder to create" in said["scripts.datasets.__main__ acdc"]
 

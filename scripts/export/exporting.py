@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from networks.errors import UserError
+from networks.layers.packed import unpack_layers
 from networks.workflow import check_cases, load_weights
 from networks.workflow.files import file_hash, put_in_place, write_json
 from scripts.export.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
@@ -84,6 +85,7 @@ def export(
     set_determinism(0)  # of the weights, if they are random
     network = config["network_def"].eval()
     checkpoint = None if untrained else _load(network, config["ckpt_path"])
+    unpack_layers(network)
     images = _images(config, int(cases))
     random_images = _random_images(config, network, format)
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:

@@ -69,8 +69,9 @@ class Bundle:
         return f"{image['num_channels']} x {' x '.join(map(str, image['spatial_shape']))}"
 
     def torchscript(self) -> str:
-        """The network can be scripted, or the metadata say why not."""
+        """The network can be scripted and then runs, or the metadata say why not."""
         reason = self.metadata.get("not_scriptable")
+        image = self.metadata["network_data_format"]["inputs"]["image"]
         model = self.model
         if not model.is_file():
             model = Path("untrained.pt").absolute()
@@ -79,6 +80,8 @@ class Bundle:
         target = Path("model.ts").absolute()
         try:
             ckpt_export("network_def", filepath=str(target), **arguments)
+            with torch.no_grad():  # what is compiled may still refuse to run, such as parametrisations
+                torch.jit.load(target)(torch.zeros(1, image["num_channels"], *image["spatial_shape"]))
         except Exception as error:
             if reason:
                 return f"not scriptable, as stated: {reason}"
@@ -88,7 +91,6 @@ class Bundle:
             ) from error
         if reason:
             raise ValueError(f"metadata.json says that the network cannot be scripted ({reason}), but it can.")
-        torch.jit.load(target)
         return "scripted"
 
     def weights(self) -> str:

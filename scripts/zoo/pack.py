@@ -12,8 +12,9 @@ from typing import Any
 import networks
 from networks.errors import UserError
 from networks.workflow.files import atomic, json_text, put_in_place, write_json
-from scripts.catalog.bundles import BUNDLES, Bundle
+from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.catalog.classification import segmentation_bundle
+from scripts.opened_bundle import with_changes
 from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
 from scripts.zoo import weights as trained
 from scripts.zoo.carried import carry
@@ -58,16 +59,30 @@ def pack(*names: str, output_dir: str = "dist/zoo", base_url: str = "", aside: b
     Raises:
         UserError: an unknown name, weights without their records, a version that is taken.
     """
-    chosen = [segmentation_bundle(name) for name in names] or BUNDLES
+    chosen = [_chosen(name) for name in names] or [(bundle, None, "") for bundle in BUNDLES]
     if aside and not base_url:
         raise UserError("--aside needs --base_url, the address from which the weights will be fetched.")
     folder = Path(str(output_dir))
-    for bundle in chosen:
-        packed = assemble(bundle, base_url if aside else "")
+    for bundle, found, name in chosen:
+        packed = assemble(bundle, base_url if aside else "", found=found, name=name)
         path = write(packed, folder, base_url, overwrite)
         print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).", flush=True)
         for note in packed.notes:
             print(f"Note: {note}", flush=True)
+
+
+def _chosen(name: str) -> tuple[Bundle, trained.Weights | None, str]:
+    """Catalog entry, weights and name of what is to be packed: a bundle, or the folder of a compressed one.
+
+    Raises:
+        UserError: neither.
+    """
+    if name in BY_NAME or not Path(name).is_dir():
+        return segmentation_bundle(name), None, ""
+    found = trained.find_weights(Path(name))
+    if found is None or found.training.get("bundle") not in BY_NAME:
+        raise UserError(f"{name} is a folder, but not one that scripts.compress wrote; give one of those, or a bundle.")
+    return BY_NAME[found.training["bundle"]], found, Path(name).resolve().name
 
 
 def assemble(
@@ -99,6 +114,9 @@ def assemble(
         metadata = trained.describe(metadata, found)
         for name in ("train", "inference"):
             contents[name] |= {key: value for key, value in found.training["ids"].items() if key in contents[name]}
+        for content in contents.values():
+            if "network_def" in content:
+                content["network_def"] = with_changes(content["network_def"], found.training)
     classes, modules = used_by(list(contents.values()))
     code = carry(root if root != ROOT else SOURCES, bundle.name, bundle.version, classes, modules)
     ids = module_ids(list(contents.values()))

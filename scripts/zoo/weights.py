@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import networks
+from networks.compressed import compressed
 from networks.errors import UserError
 from networks.workflow.checkpoints import load_weights
 from networks.workflow.files import file_hash
 from networks.workflow.records import read_records
 from networks.workflow.statistics import class_mean, tables
 from scripts.catalog.bundles import Bundle
+from scripts.opened_bundle import changes
 
 DECIMALS = 4
 SCORES = "results_*.jsonl"
@@ -44,7 +46,9 @@ class Weights:
         data = self.training["data_set"]
         cases = f"{data['training']} training and {data['validation']} validation cases"
         about = f" ({data['description'].rstrip('.')})" if data.get("description") else ""
-        return f"The weights were trained on {data['name']}{about}: {cases}."
+        steps = [step["summary"] for step in self.training.get("compression", {}).get("steps", ())]
+        then = f" They were then {', then '.join(steps)}." if steps else ""
+        return f"The weights were trained on {data['name']}{about}: {cases}.{then}"
 
 
 def find_weights(folder: Path) -> Weights | None:
@@ -119,7 +123,8 @@ def check_fit(bundle: Bundle, weights: Weights) -> None:
     """
     ids = weights.training["ids"]
     arguments = {key: ids[key] for key in ("in_channels", "out_channels", "img_size", *bundle.options)}
-    load_weights(getattr(networks, bundle.network)(**arguments), weights.path)
+    network = getattr(networks, bundle.network)(**arguments)
+    load_weights(compressed(network, **changes(weights.training)), weights.path)
 
 
 def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
@@ -131,6 +136,8 @@ def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
         image["channel_def"] = {str(i): f"channel {i}" for i in range(ids["in_channels"])}
     metadata["network_data_format"]["outputs"]["pred"]["spatial_shape"] = list(ids["img_size"])
     licence = f" Licence of the data: {data['licence']}." if data.get("licence") else ""
+    if changes(weights.training).get("packed"):
+        metadata["not_scriptable"] = "its weights are packed, and TorchScript cannot unpack them when a layer is called"
     return metadata | {
         "data_source": weights.statement + licence,
         "eval_metrics": _scores(weights.evaluations),

@@ -13,7 +13,7 @@ from monai.config import PathLike
 from monai.data import ImageReader
 from monai.data.image_reader import _copy_compatible_dict, _stack_images
 from monai.utils import MetaKeys, ensure_tuple
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from networks.errors import UserError
 
@@ -190,13 +190,14 @@ def _about(path: Path) -> _About:
     try:
         with Image.open(path) as image:
             # more frames of a JPEG are thumbnails or depth; pages of a TIFF are counted by ITK, which knows thumbnails
-            if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
-                raise UserError(f"{path} is an animation of {image.n_frames} pictures; expected one picture.")
+            frames = getattr(image, "n_frames", 1)
+            if image.format == "PNG" and frames > 1:
+                raise UserError(f"{path} is an animation of {frames} pictures; expected one picture.")
             orientation = image.getexif().get(_ORIENTATION, 1)
             as_mode = _CONVERTED.get(image.mode, "")
             if image.format == "BMP" or (image.format == "TIFF" and (image.mode == "LA" or orientation != 1)):
                 as_mode = as_mode or _PLAIN.get(image.mode, "")
-            if as_mode and image.format == "TIFF":
+            if as_mode and isinstance(image, TiffImagePlugin.TiffImageFile):
                 if max(image.tag_v2.get(_BITS, (8,))) > 8 and as_mode != "I;16":
                     raise UserError(
                         f"{path} has 16-bit colours that are not stored upright (orientation {orientation}) or as RGB; "

@@ -15,7 +15,6 @@ from monai.transforms import Randomizable, Transform
 from torch import nn
 from torchvision.utils import make_grid, save_image
 
-from networks.classifier import PATCH_SIZE
 from networks.errors import UserError
 from networks.workflow.evaluation import EventLog
 from networks.workflow.files import atomic
@@ -31,17 +30,20 @@ class HidePatchesd(Randomizable, Transform):
     Patches that the image's end cuts count as whole ones.
 
     Args:
-        mask_size: side of a patch in pixels, a multiple of the network's patches.
+        mask_size: side of a patch in pixels, a multiple of ``token_size``.
         mask_ratio: share of the patches that are hidden.
         by_name: draw the same for a ``name`` in every epoch, for validation.
+        token_size: side in pixels of what the network takes for a token.
 
     Raises:
         UserError: the side is no such multiple.
     """
 
-    def __init__(self, mask_size: int = 32, mask_ratio: float = 0.6, by_name: bool = False) -> None:
-        if mask_size % PATCH_SIZE:
-            raise UserError(f"mask_size is {mask_size}; expected a multiple of {PATCH_SIZE}, the side of a token.")
+    def __init__(
+        self, mask_size: int = 32, mask_ratio: float = 0.6, by_name: bool = False, token_size: int = 4
+    ) -> None:
+        if mask_size % token_size:
+            raise UserError(f"mask_size is {mask_size}; expected a multiple of {token_size}, the side of a token.")
         self.mask_size, self.mask_ratio, self.by_name = mask_size, mask_ratio, by_name
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

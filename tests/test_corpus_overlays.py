@@ -10,7 +10,8 @@ import tifffile
 from PIL import Image, ImageDraw, ImageFont
 
 from networks.workflow.pictures import read_picture
-from scripts.corpus.cleaning import clean, painted_over
+from networks.workflow.pixel_size import read_pixel_size
+from scripts.corpus.cleaning import clean, painted_over, save_png
 from scripts.corpus.index import read_index
 from scripts.corpus.overlays import Overlays, find_overlays
 from scripts.corpus.scale import Scale, from_texts, has_ocr, read_scale
@@ -139,6 +140,16 @@ def test_scale_of_tags(tmp_path: Path) -> None:
     printed = written(resolution=(300, 300), resolutionunit="INCH")
     assert printed.size is None and "printer" in printed.remark
     assert "not square" in written(resolution=(1e6, 2e6), resolutionunit="CENTIMETER").remark
+
+
+@pytest.mark.parametrize("size", [7.34, 0.4, None])
+def test_clean_pictures_carry_their_scale(size: float | None, tmp_path: Path) -> None:
+    save_png(np.zeros((4, 4), np.uint8), tmp_path / "a.png", size)
+    found = read_pixel_size(tmp_path / "a.png")[0]
+    if size == 7.34:
+        assert found is not None and found.width == pytest.approx(7.34e-9, rel=1e-6)
+    else:  # unknown, or less than PNG can say
+        assert found is None
 
 
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")

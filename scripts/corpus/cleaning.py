@@ -19,6 +19,7 @@ from scripts.corpus.sheets import KEPT, REMOVED, SIZE, Tile, nanometres, sample,
 from scripts.corpus.steps import Done, derived, names_of, step
 
 WAYS = ("crop", "inpaint", "keep")
+NM_PER_INCH, PER_METRE = 2.54e7, 2**31 - 1  # the latter is PNG's limit
 MOST = 0.4  # of the picture's area that may be cut off for what is drawn into it
 
 
@@ -73,11 +74,11 @@ def _clean(micrograph: Micrograph, target: Path, drawn: str, ocr: bool, window: 
     elif inside:
         pixels = painted_over(pixels, inside)
     result = np.ascontiguousarray(pixels[kept.top : kept.bottom, kept.left : kept.right])
-    with atomic(target) as temporary:
-        Image.fromarray(result[..., 0] if result.shape[2] == 1 else result).save(temporary)
     size, origin = micrograph.pixel_size, micrograph.pixel_size_from or "index"
     if size is None:
         size, origin = scale.size, scale.origin
+    with atomic(target) as temporary:
+        save_png(result[..., 0] if result.shape[2] == 1 else result, temporary, size)
     about = {
         "kept": [kept.left, kept.top, kept.right, kept.bottom],
         "removed": [[b.left, b.top, b.right, b.bottom] for b in (*overlays.banners, *inside)],
@@ -93,6 +94,12 @@ def _clean(micrograph: Micrograph, target: Path, drawn: str, ocr: bool, window: 
     box = micrograph.part(kept.left, kept.top, kept.width, kept.height)
     cleaned = derived(micrograph, target, box=box, pixel_size=size, pixel_size_from=origin if size is not None else "")
     return [cleaned], about
+
+
+def save_png(pixels: np.ndarray, path: Path, size: float | None) -> None:
+    """Write a picture that carries the side of its pixels, in nm, for whatever measures it; PNG can say 0.47 nm."""
+    resolution = {} if size is None or 1e9 / size > PER_METRE else {"dpi": (NM_PER_INCH / size,) * 2}
+    Image.fromarray(pixels).save(path, **resolution)
 
 
 def without_banners(pixels: np.ndarray, overlays: Overlays) -> Box:

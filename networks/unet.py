@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import segmentation_models_pytorch as smp
-import torch
 from torch import Tensor
 
 from networks.base import SegmentationNetwork
@@ -66,7 +65,6 @@ class SmpNetwork(SegmentationNetwork):
         self.decoder = network.decoder
         self.head = network.segmentation_head
         quicken_convs(self)
-        self.to(memory_format=torch.channels_last)  # the weights' layout is what the maps of a grey image follow
 
     def logits(self, x: Tensor) -> Tensor:
         return self.head(self.decoder(self.encoder(x)))

@@ -36,6 +36,11 @@ TOOLS = (
 WORK = {
     "benchmark networks": "benchmark.series:benchmark",
     "compress quantize": "compress.quantize:quantize",
+    "compress int8": "compress.int8:int8",
+    "compress prune": "compress.prune:prune",
+    "compress slim": "compress.structured:slim",
+    "compress distill": "compress.distill:distill",
+    "compress compare": "compress.compare:compare",
     "corpus clean": "corpus.cleaning:clean",
     "corpus duplicates": "corpus.duplicates:duplicates",
     "corpus split": "corpus.splitting:split",
@@ -112,7 +117,7 @@ print(json.dumps([said, slow]))
     )
     said, slow = json.loads(done.stdout)
     assert slow == []
-    assert len(said) == 47
+    assert len(said) == 53
     assert all("SYNOPSIS" in text and "NAME\n    tool" in text for text in said.values())
     assert "folder to create" in said["scripts.datasets.__main__ acdc"]
 

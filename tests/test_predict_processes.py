@@ -12,8 +12,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from networks.workflow.saving import COLOUR_TABLE, LABEL_NAMES
 from tests.predicting import VOLUMES, call, failures, files_of, labels_of, write_weights
 from tests.workflows import ROOT
+
+NAMES = (LABEL_NAMES, COLOUR_TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_two_processes_with_a_corrupt_case(many: Path, volumes: dict[str, Any], 
     assert set(failures(tmp_path / "out")) == {"case01.nii.gz"}
     labels = labels_of(tmp_path / "out")
     assert len(labels) == 15 and len(set(labels.values())) == 1
-    assert set(files_of(tmp_path / "out")) == {*labels, "failed.csv", "predictions.json"}
+    assert set(files_of(tmp_path / "out")) == {*labels, *NAMES, "failed.csv", "predictions.json"}
 
 
 def _process_of_rank(parent: int, rank: int) -> int | None:
@@ -85,7 +88,7 @@ def test_killed_process(restarts: int, many: Path, volumes: dict[str, Any], tmp_
     done = labels_of(output)
     if restarts:
         assert len(done) == 16 and len(set(done.values())) == 1, text
-        assert set(files_of(output)) == {*done, "predictions.json"}
+        assert set(files_of(output)) == {*done, *NAMES, "predictions.json"}
         return
     assert 0 < len(done) < 16, text
     listed = failures(output)

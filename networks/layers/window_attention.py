@@ -106,7 +106,7 @@ class WindowAttention(nn.Module):
         super().__init__()
         if dim % num_heads:
             raise UserError(f"num_heads={num_heads} does not divide {dim} channels: choose heads that do.")
-        self.num_heads = num_heads
+        self.num_heads, self.head_dim = num_heads, dim // num_heads  # heads may be pruned, each keeps its channels
         self.scale = (dim // num_heads) ** -0.5
         self.attn_drop = attn_drop
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, num_heads))
@@ -123,8 +123,8 @@ class WindowAttention(nn.Module):
             index: rows of the bias table, (N * N,).
             mask: additive mask (windows, N, N).
         """
-        batch, windows, tokens, dim = x.shape
-        qkv = self.qkv(x).view(batch, windows, tokens, 3, self.num_heads, dim // self.num_heads)
+        batch, windows, tokens, _ = x.shape
+        qkv = self.qkv(x).view(batch, windows, tokens, 3, self.num_heads, self.head_dim)
         bias = self.relative_position_bias_table.index_select(0, index).t().reshape(-1, tokens, tokens).unsqueeze(0)
         if mask is not None:
             bias = bias + mask.to(bias.dtype).unsqueeze(1)
@@ -135,4 +135,4 @@ class WindowAttention(nn.Module):
             bias = bias.expand(batch, windows, self.num_heads, tokens, tokens).flatten(0, 1)
         dropout = self.attn_drop if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
-        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(batch, windows, tokens, dim)))
+        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(batch, windows, tokens, -1)))

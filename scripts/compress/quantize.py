@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from networks.compressed import compressed
 from networks.errors import UserError
 from networks.layers.packed import BITS, GROUP_SIZE, group_counts, offset, pack, packed_layers
+from scripts.compress import qat
 from scripts.compress.bundles import Source, check_output, halved, open_source, write_bundle
+from scripts.compress.training import training_of
 
 ATTENTION = r"(^|\.)(attn|attention\w*|cross_attn\w*|self_attn)(\.|$)"
 SHARES = (0.45, 0.55, 0.65, 0.72, 0.79, 0.86, 0.93, 1.0)  # of the largest weight, at which scales cut off
@@ -26,6 +28,9 @@ def quantize(
     group_size: int = GROUP_SIZE,
     layers: str = "all",
     edge_bits: int = 8,
+    epochs: int = 0,
+    dataset_dir: str | None = None,
+    **options: Any,
 ) -> None:
     """Do what the command line of this tool describes, with the same arguments.
 
@@ -35,9 +40,18 @@ def quantize(
     folder = check_output(output)
     source = open_source(bundle, trained, ckpt_path)
     chosen = plan(source.network, bits, layers, edge_bits)
-    state = quantised_state(source.network, chosen, group_size)
+    training = training_of(source, folder, epochs, dataset_dir, options)
+    found, record = None, {}
+    if training is not None:
+        qat.prepare(source.network, chosen, group_size, quantise_weight)
+        record = training.run(f"{bits}_bits", source.network)
+        found = qat.finish(source.network, chosen)
+    state = quantised_state(source.network, chosen, group_size, found)
     network = {"packed": {str(b): names for b, names in chosen.items()}, "group_size": group_size}
-    step = report(source, chosen, group_size, layers, state)
+    step = report(source, chosen, group_size, layers)
+    if training is not None:
+        step["summary"] += f" and trained for {epochs} epoch{'s' * (epochs > 1)}"
+        step["training"] = {**training.said, "val_mean_dice": record.get("val_mean_dice")}
     write_bundle(source, folder, halved(state), network, step)
 
 
@@ -75,11 +89,15 @@ def plan(network: nn.Module, bits: int, layers: str = "all", edge_bits: int = 8)
         if not chosen:
             raise UserError(f"layers={layers!r} matches no layer; there are such as {', '.join(names[:3])}.")
         return {bits: chosen}
-    edges = [name for i, name in enumerate(names) if i == 0 or "head" in name.split(".")]
     found: dict[int, list[str]] = {}
     for name in names:
-        found.setdefault(max(bits, edge_bits) if name in edges else bits, []).append(name)
+        found.setdefault(max(bits, edge_bits) if is_edge(network, name) else bits, []).append(name)
     return found
+
+
+def is_edge(network: nn.Module, name: str) -> bool:
+    """Whether a layer is the network's first, or in its head."""
+    return name == weighted_layers(network)[0] or "head" in name.split(".")
 
 
 def weighted_layers(network: nn.Module) -> list[str]:
@@ -88,8 +106,23 @@ def weighted_layers(network: nn.Module) -> list[str]:
     return [name for name, layer in network.named_modules() if isinstance(layer, kinds)]
 
 
-def quantised_state(network: nn.Module, layers: Mapping[int, Sequence[str]], group_size: int) -> dict[str, Tensor]:
-    """State dict of a network whose layers are packed now, with levels and scales; the network itself is packed."""
+def quantised_state(
+    network: nn.Module,
+    layers: Mapping[int, Sequence[str]],
+    group_size: int,
+    found: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+) -> dict[str, Tensor]:
+    """Pack layers of a network.
+
+    Args:
+        network: changed in place.
+        layers: names by bits.
+        group_size: of the scales.
+        found: levels and scales by the layers' names; by default those that :func:`quantise_weight` finds.
+
+    Returns:
+        The network's state dict.
+    """
     weights = {name: network.get_submodule(name).weight.detach().clone() for names in layers.values() for name in names}
     compressed(network, packed={str(bits): names for bits, names in layers.items()}, group_size=group_size)
     missing = sorted(weights.keys() ^ set(packed_layers(network)))
@@ -98,7 +131,7 @@ def quantised_state(network: nn.Module, layers: Mapping[int, Sequence[str]], gro
     for bits, names in layers.items():
         for name in names:
             stored = network.get_submodule(name).parametrizations.weight
-            levels, scales = quantise_weight(weights[name], bits, group_size)
+            levels, scales = found[name] if found else quantise_weight(weights[name], bits, group_size)
             stored.original0.copy_(pack(levels, bits))
             stored.original1.copy_(scales)
     return network.state_dict()
@@ -143,9 +176,8 @@ def quantise_weight(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor,
     return levels.to(torch.uint8), scale.squeeze(-1)
 
 
-def report(
-    source: Source, layers: Mapping[int, Sequence[str]], group_size: int, what: str, state: Mapping[str, Tensor]
-) -> dict[str, Any]:
+@torch.no_grad()
+def report(source: Source, layers: Mapping[int, Sequence[str]], group_size: int, what: str) -> dict[str, Any]:
     """The step's record: what was changed, how far the weights moved, and what has kept its precision."""
     plain = source.build()
     moved, rest = {}, plain.state_dict()

@@ -1,7 +1,9 @@
 """Export a bundle's network for another runtime: ``python -m scripts.export NAME --format onnx``."""
 
 import json
+import math
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from scripts.export.runtimes import INPUT, OUTPUT, Format, check_format, has_fre
 from scripts.opened_bundle import LOCATIONS, InferenceConfig
 
 TOLERANCE = 1e-4
-PACKAGES = ("torch", "monai", "timm", "onnx", "onnxruntime", "openvino", "tensorrt")
+PACKAGES = ("torch", "monai", "timm", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt")
+# changes the model that a folder holds, and says how, for the manifest
+Conversion = Callable[[Path, InferenceConfig, nn.Module], dict[str, Any]]
 
 
 class Difference:
@@ -78,6 +82,22 @@ def export(
         UserError: no such bundle, checkpoint or data set, a mistake in the options, a format that this machine cannot
             write, or a model that differs.
     """
+    write_model(name, format, options, output_dir, preset, labels, untrained, tolerance, cases)
+
+
+def write_model(
+    name: str,
+    format: str,
+    options: dict[str, Any],
+    output_dir: str | None = None,
+    preset: str | None = None,
+    labels: str | None = None,
+    untrained: bool = False,
+    tolerance: float = TOLERANCE,
+    cases: int = 2,
+    convert: Conversion | None = None,
+) -> None:
+    """:func:`export`, with ``convert`` done to the model that is written before it is compared."""
     runtime = check_format(str(format))
     config = InferenceConfig(name, preset, {**options, "device": "cpu"})
     names = config.labels(labels)
@@ -92,6 +112,7 @@ def export(
         folder = Path(temporary)
         print(f"Writing {config.name} as {format} ...")
         _write(runtime, network, random_images[0], folder, config)
+        converted = convert(folder, config, network) if convert else {}
         model = load_model(str(format), folder / runtime.files[0], device)
         on_random, on_images = Difference(float(tolerance)), Difference(float(tolerance))
         with torch.no_grad():
@@ -121,9 +142,10 @@ def export(
             "preprocessing": config.resolved("preprocessing")["transforms"],
             "inferer": config.resolved("inferer"),
             "checkpoint": checkpoint,
+            **converted,
             "comparison": {
                 "with": "PyTorch in float32 on the processor; differences relative to the largest logit of a batch",
-                "tolerance": float(tolerance),
+                "tolerance": float(tolerance) if math.isfinite(tolerance) else None,
                 "random": on_random.summary(),
                 "images": {"count": len(images), **on_images.summary()},
             },

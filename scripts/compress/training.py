@@ -1,0 +1,136 @@
+"""Training a network that is being compressed, by the bundle's own training."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+from torch import nn
+
+from networks.errors import UserError
+from networks.workflow.checkpoints import load_weights
+from networks.workflow.config_files import check_ids, config_ids
+from networks.workflow.files import parse_json, write_json
+from scripts.compress.bundles import Source
+from scripts.opened_bundle import bundle_folder
+
+OWN = ("bundle_root", "ckpt_dir", "output_dir", "log_dir", "dataset_dir", "network_def", "network", "resume", "preset")
+DONE = "done.json"
+Lesson = Callable[[Any, Any], dict[str, Any]]
+
+
+def training_of(
+    source: Source, output: Path, epochs: int, dataset_dir: str | None, options: Mapping[str, Any]
+) -> "Training | None":
+    """The training of a compression, in a folder beside its output; None where none is asked for.
+
+    Raises:
+        UserError: as :class:`Training`, or options of a training without epochs.
+    """
+    if epochs < 1:
+        if options:
+            raise UserError(f"--{next(iter(options))} is an option of the training, which --epochs asks for.")
+        return None
+    folder = output.with_name(f"{output.name}_training")
+    ids = source.record["ids"]
+    return Training(source.bundle, source.preset, ids, dataset_dir, folder, {**options, "epochs": epochs})
+
+
+class Training:
+    """Trainings of one compression, each in a folder of its own, so that a stop loses no more than an epoch.
+
+    Args:
+        bundle: name of the bundle that is trained.
+        preset: data set of its training, or None.
+        ids: of the training's record, which shape the network and its input.
+        dataset_dir: the data set.
+        folder: where the trainings have their folders.
+        options: further ids of the training's config, such as epochs and learning_rate.
+
+    Raises:
+        UserError: no data set, or an option is no id of the config.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        preset: str | None,
+        ids: Mapping[str, Any],
+        dataset_dir: str | None,
+        folder: Path,
+        options: Mapping[str, Any],
+    ) -> None:
+        if dataset_dir is None or not (Path(dataset_dir) / "dataset.json").is_file():
+            raise UserError("Give --dataset_dir, a folder with dataset.json: the data to train on.")
+        configs = bundle_folder(bundle) / "configs"
+        self.files = [configs / "train.json"] + ([configs / "presets" / f"{preset}.json"] if preset else [])
+        known = config_ids(self.files)
+        check_ids(options, known)
+        taken = [name for name in options if name in OWN]
+        if taken:
+            raise UserError(f"--{taken[0]} is given by the compression itself; leave it out.")
+        self.folder = folder
+        self.options = {
+            **{key: value for key, value in ids.items() if key in known and key != "preset"},
+            "dataset_dir": str(Path(dataset_dir).resolve()),
+            "preset": preset,
+            **options,
+        }
+
+        # for records, which say nothing of this machine
+        self.said = {key: value for key, value in options.items() if isinstance(value, int | float | bool)}
+
+    def run(self, name: str, network: nn.Module, lesson: Lesson | None = None) -> dict[str, Any]:
+        """Train a network, or go on where an earlier call was stopped; it has the best weights afterwards.
+
+        Args:
+            name: of the training, and of its folder.
+            network: what is trained, with the weights that it starts from.
+            lesson: from the config's inferer and loss to what takes their places, by their ids.
+
+        Returns:
+            The training's record.
+
+        Raises:
+            UserError: the folder is of a training with other options.
+        """
+        folder = self.folder / name
+        best, done = folder / "models" / "model.pt", folder / DONE
+        settings = {key: str(value) for key, value in self.options.items()}
+        if done.is_file() and parse_json(done.read_text(encoding="utf-8"), done) != settings:
+            raise UserError(f"{folder} was trained with other options; remove it, or give another OUTPUT.")
+        if not done.is_file():
+            self._train(folder, network, lesson)
+            write_json(done, settings)
+        load_weights(network, best)
+        network.to("cpu").eval()
+        record = best.with_suffix(".json")
+        return parse_json(record.read_text(encoding="utf-8"), record)
+
+    def _train(self, folder: Path, network: nn.Module, lesson: Lesson | None) -> None:
+        workflow = ConfigWorkflow(
+            config_file=[str(file) for file in self.files],
+            workflow_type="train",
+            run_id="training",
+            logging_file=False,
+            **self.options,
+            bundle_root=str(folder),
+            ckpt_dir=str(folder / "models"),
+            output_dir=str(folder / "eval"),
+            log_dir=str(folder / "logs"),
+            resume=(folder / "models" / "last.pt").is_file(),
+        )
+        workflow.parser.update({"network_def": network})
+        if lesson is not None:
+            content = workflow.parser.get_parsed_content
+            workflow.parser.update(lesson(content("train::inferer"), content("loss")))
+        path, hook, level = list(sys.path), sys.excepthook, logging.getLogger("ignite").level
+        try:
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+        finally:
+            sys.path[:], sys.excepthook = path, hook
+            logging.getLogger("ignite").setLevel(level)

@@ -1,0 +1,184 @@
+"""Pruning, training with few bits, distillation, slimming: what comes of each runs, and is what was asked for."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from networks.errors import UserError
+from networks.state_dicts import read_weights
+from scripts.compress import qat
+from scripts.compress.compare import find_variant
+from scripts.compress.distill import distill, soft_loss
+from scripts.compress.prune import apply_masks, layer_sparsity, prune
+from scripts.compress.quantize import plan, quantise_weight, quantised_state, quantize, weighted_layers
+from scripts.compress.structured import mlps, slim, slim_heads, slim_mlps
+from tests.packing import NAME
+from tests.small import build, image
+
+QUICK = {"epochs": 1, "num_workers": 0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def source(trained: Path) -> dict[str, str]:
+    return {"bundle": NAME, "ckpt_path": str(trained / "bundles" / NAME / "models" / "model.pt")}
+
+
+class Opened:
+    """What slimming takes of a source."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+
+def step_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "models" / "model.json").read_text())["compression"]["steps"][-1]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_the_smallest_weights_go_and_stay_away(scope: str) -> None:
+    network = build("SwinUnet")
+    layers = weighted_layers(network)
+    before = {name: network.get_submodule(name).weight.detach().clone() for name in layers}
+    generator = torch.Generator().manual_seed(0)
+    gone: dict[str, torch.Tensor] = {}
+    for sparsity in (0.3, 0.6):
+        apply_masks(network, layers, sparsity, scope, "magnitude", generator)
+        zeros = {name: network.get_submodule(name).weight == 0 for name in layers}
+        share = sum(int(z.sum()) for z in zeros.values()) / sum(z.numel() for z in zeros.values())
+        assert share == pytest.approx(sparsity, abs=0.01)
+        assert all(bool(zeros[name][mask].all()) for name, mask in gone.items())
+        gone = zeros
+    if scope == "layer":
+        assert all(s == pytest.approx(0.6, abs=0.02) for s in layer_sparsity(network, layers).values())
+    kept, lost = (torch.cat([before[n][z if k else ~z].abs() for n, z in gone.items()]) for k in (False, True))
+    assert scope == "layer" or lost.max() <= kept.min()
+    # the control takes as many of every layer
+    other = build("SwinUnet")
+    for sparsity in (0.3, 0.6):
+        apply_masks(other, layers, sparsity, scope, "random", torch.Generator().manual_seed(1))
+    if scope == "layer":
+        assert layer_sparsity(other, layers) == layer_sparsity(network, layers)
+    assert not torch.equal(other.get_submodule(layers[1]).weight, network.get_submodule(layers[1]).weight)
+
+
+def test_pruning_trains_between_its_steps_and_goes_on(source: dict, ct_dir: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "pruned"
+    options = {**source, "sparsity": [0.3, 0.5], "dataset_dir": str(ct_dir), "rewind": source["ckpt_path"], **QUICK}
+    prune(str(output), **options)
+    step = step_of(output)
+    assert [item["sparsity"] for item in step["steps"]] == [0.3, 0.5] and step["rewound"]
+    state, full = read_weights(output / "models" / "model.pt"), read_weights(source["ckpt_path"])
+    assert state.keys() == full.keys()
+    zeros = [(state[f"{name}.weight"] == 0).sum().item() for name in step["layer_sparsity"]]
+    assert sum(zeros) == pytest.approx(0.5 * sum(state[f"{n}.weight"].numel() for n in step["layer_sparsity"]), abs=2)
+    log = tmp_path / "pruned_training" / "step_2_0.5" / "eval" / "metrics.csv"
+    trained = log.stat().st_mtime_ns
+    shutil.rmtree(output)
+    prune(str(output), **options)  # what was trained is kept
+    assert log.stat().st_mtime_ns == trained and step_of(output) == step
+    shutil.rmtree(output)
+    with pytest.raises(UserError, match="trained with other options"):
+        prune(str(output), **{**options, "learning_rate": 1e-5})
+    for message, wrong in {
+        "no schedule": {"sparsity": [0.5, 0.3]},
+        "option of the training": {"epochs": 0, "rewind": None},
+        "give --epochs": {"epochs": 0},
+        "not an id": {"nothing": 1},
+        "dataset.json": {"dataset_dir": None},
+    }.items():
+        with pytest.raises(UserError, match=message):
+            prune(str(tmp_path / "new"), **{**options, **wrong})
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+def test_training_sees_the_weights_that_are_packed(bits: int) -> None:
+    network, x = build("SwinUnet").eval(), image(1)
+    chosen = plan(network, bits, "attention")
+    assert chosen[bits] and all("attn" in name for name in chosen[bits])
+    qat.prepare(network, chosen, 64, quantise_weight)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network(x).square().mean().backward()
+    latent = network.get_submodule(chosen[bits][0]).parametrizations.weight
+    assert latent.original.grad.abs().sum() > 0
+    assert bits == 1 or latent[0].scales.grad.abs().sum() > 0
+    optimizer.step()
+    with torch.no_grad():
+        expected = network(x)
+        levels = latent[0](latent.original)[0].view(-1, latent[0].size)[0].unique()
+        assert len(levels) <= 2**bits
+        found = qat.finish(network, chosen)
+        assert not parametrize.is_parametrized(network.get_submodule(chosen[bits][0]))
+        quantised_state(network, chosen, 64, found)
+        torch.testing.assert_close(network(x), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_bits_can_be_trained(source: dict, ct_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "binary"
+    quantize(str(output), **source, bits=1, dataset_dir=str(ct_dir), **QUICK)
+    step = step_of(output)
+    assert step["summary"] == "rounded to 1 bit and trained for 1 epoch" and step["bits"].keys() == {"1", "8"}
+    assert find_variant(str(output)).network()(torch.zeros(1, 1, 48, 48)).isfinite().all()
+
+
+def test_soft_labels_ask_for_what_the_teacher_says() -> None:
+    taught = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert soft_loss(taught, taught, 2.0).item() == pytest.approx(0, abs=1e-6)
+    assert soft_loss(taught + 5, taught, 2.0).item() == pytest.approx(0, abs=1e-5)  # logits count by their differences
+    logits = torch.zeros_like(taught, requires_grad=True)
+    soft_loss(logits, taught, 1.0).backward()
+    torch.testing.assert_close(logits.grad, (logits.softmax(1) - taught.softmax(1)).detach() / 32)
+
+
+def test_a_student_is_a_bundle(source: dict, ct_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "student"
+    with pytest.raises(UserError, match="trained with out_channels"):
+        distill(str(output), NAME, **source, dataset_dir=str(ct_dir), out_channels=3)
+    distill(str(output), NAME, **source, dataset_dir=str(ct_dir), channels=[2, 4, 4, 4, 4], **QUICK)
+    step = step_of(output)
+    assert step["teacher"]["bundle"] == NAME and step["temperature"] == 2.0
+    network = find_variant(str(output)).network()
+    assert sum(p.numel() for p in network.parameters()) < 3000
+
+
+@pytest.mark.parametrize("name", ["SwinUnet", "LevitUnet", "TransUnet"])
+def test_hidden_units_go(name: str) -> None:
+    network, x = build(name).eval(), image(1)
+    with torch.no_grad():
+        # units that do nothing: taking them out changes nothing but the size
+        for first, second in mlps(network):
+            rows, reads = (layer if isinstance(layer, nn.Linear) else layer.linear for layer in (first, second))
+            half = len(rows.weight) // 2
+            reads.weight[:, ::2] = 0
+            rows.weight[::2] *= 1e-3
+            assert half > 0
+        expected, before = network(x), sum(p.numel() for p in network.parameters())
+        slim_mlps(Opened(network), 0.5)
+        torch.testing.assert_close(network(x), expected, rtol=1e-3, atol=1e-4)
+    assert sum(p.numel() for p in network.parameters()) < before
+
+
+def test_heads_go() -> None:
+    network, x = build("SwinUnet", num_heads=(2, 2, 4, 4)).eval(), image(1)
+    before = network(x)
+    found = slim_heads(Opened(network), 0.5)
+    assert found and set(found.values()) == {1, 2}
+    after = network(x)
+    assert after.shape == before.shape and not torch.allclose(after, before)
+
+
+def test_a_slimmed_bundle_is_smaller_and_can_be_slimmed_again(source: dict, tmp_path: Path) -> None:
+    output = tmp_path / "slim"
+    slim(str(output), **source, parts="channels", share=0.5)
+    before, after = step_of(output)["parameters"]
+    assert after < before
+    assert find_variant(str(output)).network()(torch.zeros(1, 1, 48, 48)).isfinite().all()
+    quantize(str(tmp_path / "both"), bundle=str(output))
+    assert find_variant(str(tmp_path / "both")).network()(torch.zeros(1, 1, 48, 48)).isfinite().all()
+    with pytest.raises(UserError, match="no heads"):
+        slim(str(tmp_path / "none"), **source, parts="heads")

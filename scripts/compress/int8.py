@@ -72,8 +72,9 @@ def int8(
 
 
 def is_transformer(network: nn.Module) -> bool:
-    """Whether a network has attention, for which NNCF has a mode of its own."""
-    return any(re.search(ATTENTION, name) for name in weighted_layers(network))
+    """Whether a network has attention, for which NNCF has a mode of its own; gates of convolutions are none."""
+    found = [name for name in weighted_layers(network) if re.search(ATTENTION, name)]
+    return any(isinstance(network.get_submodule(name), nn.Linear) for name in found)
 
 
 def calibration_images(config: InferenceConfig, dataset_dir: str, samples: int) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from monai.bundle import ConfigWorkflow
 from torch import nn
 
 from networks.errors import UserError
+from networks.layers.packed import unpack_layers
 from networks.workflow import load_datalist, load_weights
 from networks.workflow.config_files import config_ids
 from networks.workflow.files import atomic, file_hash, parse_json, put_in_place
@@ -53,11 +54,12 @@ class Variant:
         return InferenceConfig(self.bundle, self.preset, {**self.options, "device": "cpu"})
 
     def network(self) -> nn.Module:
-        """Ready to be called, in its own runtime."""
+        """Ready to be called, in its own runtime, as scripts.predict does it."""
         if self.runtime != "torch":
             return load_model(self.runtime, self.weights, torch.device("cpu"))
         network = self.config()["network_def"].eval()
         load_weights(network, self.weights)
+        unpack_layers(network)
         return network
 
     def files(self) -> list[Path]:

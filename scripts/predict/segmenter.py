@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 from networks.errors import UserError
+from networks.layers.packed import unpack_layers
 from networks.workflow import check_cases, complete_writers, load_weights
 from networks.workflow.checks import loader, reader_of
 from networks.workflow.evaluation import label_overlay
@@ -87,6 +88,7 @@ class Segmenter:
         self._evaluator.logger.setLevel(logging.CRITICAL)
         if network is None:
             load_weights(config["network"], config["ckpt_path"])
+            unpack_layers(config["network"])  # once, and not for every batch
 
     def __call__(self, case: Case) -> bool:
         """Segment and write one case.

@@ -1,6 +1,7 @@
 """A bundle's ``inference.json`` with a user's options, opened so that tools can use its parts."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ class InferenceConfig:
             return {key: self._resolve(item, f"{name}::{key}") for key, item in value.items()}
         if isinstance(value, list):
             return [self._resolve(item, f"{name}::{i}") for i, item in enumerate(value)]
+        if isinstance(value, str) and re.fullmatch(r"@[\w:#]+", value):  # what it refers to may be an object's config
+            target = value[1:].replace("#", "::")
+            if isinstance(self._parser[target], dict | list):
+                return self._resolve(self._parser[target], target)
         return self[name] if isinstance(value, str) and value.startswith(("@", "$", "%")) else value
 
     def labels(self, file: str | Path | None = None) -> dict[int, str]:

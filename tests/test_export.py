@@ -240,3 +240,8 @@ def test_network_goes_the_way_of_trt_compile(name: str, tmp_path: Path) -> None:
     convert_to_onnx(wrapped, {"x": x}, filename=path, input_names=["x"], dynamic_axes={"x": [0]}, **arguments)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"x": y.numpy()})[0], expected, atol=1e-4)
+
+
+def test_manifest_can_say_how_pictures_are_read() -> None:
+    (first, *_) = InferenceConfig("unet_plusplus", "robust_pictures").resolved("preprocessing")["transforms"]
+    assert json.loads(json.dumps(first["reader"]))["_target_"] == "networks.workflow.PictureReader"

@@ -1,6 +1,5 @@
 """What the tests of prediction share: a network of random weights, the command in this process, and what it left."""
 
-import csv
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from networks.workflow.checkpoints import save_atomically
 from scripts.catalog.bundles import BY_NAME, Bundle
 from scripts.opened_bundle import InferenceConfig
 from scripts.predict.predicting import predict
+from tests.tables import rows_of
 from tests.workflows import tiny_network
 
 VOLUMES = BY_NAME["unet"]
@@ -49,5 +49,4 @@ def labels_of(folder: Path) -> dict[str, bytes]:
 
 
 def failures(folder: Path) -> dict[str, str]:
-    with (folder / "failed.csv").open(newline="") as file:
-        return {row["case"]: row["error"] for row in csv.DictReader(file)}
+    return {row["case"]: row["error"] for row in rows_of(folder / "failed.csv")}

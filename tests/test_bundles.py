@@ -1,6 +1,5 @@
 """Every bundle does what MONAI, MONAI Label and the model zoo ask of a bundle: train, evaluate, infer, export."""
 
-import csv
 import json
 import socket
 from pathlib import Path
@@ -23,6 +22,7 @@ from scripts.catalog.classification import CLASSIFIERS
 from scripts.render.bundle import bundle_configs
 from scripts.render.classification_bundle import classification_configs
 from scripts.render.documents import plain_ids
+from tests.tables import rows_of
 from tests.workflows import ROOT, config_paths, run, tiny_network, tiny_overrides, training_overrides
 
 every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
@@ -34,7 +34,7 @@ def test_train_evaluate_infer(bundle: Bundle, data_dirs: dict[str, Path], tmp_pa
     options = training_overrides(bundle, tmp_path, data)
     run(config_paths(bundle, "train"), "train", "training", **options)
     assert (tmp_path / "models" / "model.pt").is_file()
-    rows = list(csv.DictReader((tmp_path / "eval" / "metrics.csv").open()))
+    rows = rows_of(tmp_path / "eval" / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert {"loss", "learning_rate", "val_mean_dice", *bundle.default.classes} <= rows[0].keys()
 

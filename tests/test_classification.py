@@ -1,6 +1,5 @@
 """The bundle that classifies pictures: training, evaluation, inference, and what MONAI asks of a bundle."""
 
-import csv
 import json
 import socket
 from pathlib import Path
@@ -25,6 +24,7 @@ from scripts.opened_bundle import bundle_folder
 from scripts.render.classification_bundle import classification_configs
 from scripts.render.documents import plain_ids
 from tests.classifying import SMALL, TINY, chain, evaluate, options, paths
+from tests.tables import rows_of
 from tests.workflows import run, same_state
 
 
@@ -37,7 +37,7 @@ def trained(texture_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_training_leaves_log_and_record(trained: Path) -> None:
-    rows = list(csv.DictReader((trained / "eval" / "metrics.csv").open()))
+    rows = rows_of(trained / "eval" / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert rows[0].keys() == {"epoch", "loss", "learning_rate", "val_top1", "val_top5"}
     record = json.loads((trained / "models" / "model.json").read_text())
@@ -54,13 +54,11 @@ def test_evaluation_takes_the_network_from_the_record(trained: Path, texture_dir
     assert all(record["case"].split("/")[1] == record["truth"] for record in records)
     assert all(record["value"] == (record["truth"] == record["answer"]) for record in records)
     right = sum(record["value"] for record in records)
-    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
+    rows = rows_of(tmp_path / "classes.csv")
     assert [row["class"] for row in rows] == [*sorted(TEXTURES), "all classes"]
     assert rows[-1]["right"] == str(int(right)) and rows[-1]["pictures"] == "8"
     assert float(rows[-1]["low"]) < float(rows[-1]["top1"]) + 1e-9 < float(rows[-1]["high"]) + 1e-9
-    counts = [
-        [int(row[name]) for name in sorted(TEXTURES)] for row in csv.DictReader((tmp_path / "confusion.csv").open())
-    ]
+    counts = [[int(row[name]) for name in sorted(TEXTURES)] for row in rows_of(tmp_path / "confusion.csv")]
     assert sum(map(sum, counts)) == 8 and sum(counts[i][i] for i in range(4)) == right
     for name in ("confusion", "misclassified"):
         assert min(Image.open(tmp_path / f"{name}.png").size) > 100
@@ -97,7 +95,7 @@ def test_inference_writes_a_table(kind: str, trained: Path, texture_dir: Path, t
     tiny = {f"network_def::{name}": value for name, value in SMALL.items()}
     places = {"bundle_root": str(trained), "dataset_dir": str(where), "output_dir": str(tmp_path), "device": "cpu"}
     run(paths("inference"), "inference", **places, **tiny)
-    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
+    rows = rows_of(tmp_path / "classes.csv")
     root = texture_dir if kind == "table" else where if kind == "folder" else where.parent
     assert [row["image"] for row in rows] == [str(path.relative_to(root)) for path in images]
     for row in rows:

@@ -1,6 +1,5 @@
 """A corpus from a folder of micrographs: reading it, duplicates, splits, tiles, copies, clusters."""
 
-import csv
 import itertools
 import json
 import sqlite3
@@ -26,6 +25,7 @@ from scripts.corpus.readers import read_corpus
 from scripts.corpus.splitting import split
 from scripts.corpus.tiling import starts, tile
 from tests.converters import REAL
+from tests.tables import rows_of
 
 POLLEN = REAL / "pollen73s"
 NASA = REAL / "nasa_microscopy" / "benchmark_segmentation_data"
@@ -48,8 +48,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "labels.csv").open() as file:
-        return list(csv.DictReader(file))
+    return rows_of(folder / "labels.csv")
 
 
 def test_layouts(corpus: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The page's work: the same files and numbers as the command line's, and nothing left of what was uploaded."""
 
-import csv
 import zipfile
 from collections.abc import Iterator
 from html import escape
@@ -21,6 +20,7 @@ from scripts.demo.uploads import receive
 from scripts.demo.views import CLASSES
 from scripts.demo.workbench import Workbench
 from tests.predicting import VOLUMES, call, failures, labels_of, write_weights
+from tests.tables import rows_of
 from tests.workflows import ROOT
 
 PICTURES = BY_NAME["cs_unet"]
@@ -70,11 +70,6 @@ def upload(folder: Path, *files: Path) -> list[str]:
     for file in files:
         (folder / file.name).write_bytes(file.read_bytes())
     return [str(folder / file.name) for file in files]
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(("kind", "name"), [("micrograph", "cs_unet"), ("volume", "unet")])

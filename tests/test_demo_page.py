@@ -1,6 +1,5 @@
 """The page: over HTTP, and in a browser with what people would drop on it."""
 
-import csv
 import importlib.util
 import os
 import re
@@ -25,6 +24,8 @@ pytest.importorskip("gradio", reason="needs the extra 'demo'")
 
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+
+from tests.tables import rows_of
 
 DATA = ROOT.parent / "shared" / "data"
 MICROGRAPH = DATA / "nasa_microscopy" / "benchmark_segmentation_data" / "Super1" / "test" / "spot2_0d_0.tif"
@@ -67,8 +68,7 @@ def test_over_http(page, options, micrograph_dir, tmp_path) -> None:  # noqa: F8
     numbers, *_, links = client.predict("", False, api_name="/measure")
     files = files_of(links, page.local_url)
     assert files["images.csv"] == (tmp_path / "out" / "measurements" / "images.csv").read_bytes()
-    with (tmp_path / "out" / "measurements" / "images.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path / "out" / "measurements" / "images.csv")
     shown = {row[0]: row[1:] for row in numbers["data"]}
     assert [float(x) for x in shown["area fraction"]] == pytest.approx(
         [float(row["area_fraction"]) for row in rows], rel=1e-3
@@ -139,8 +139,7 @@ def test_in_a_browser(tmp_path: Path, monkeypatch) -> None:
                     with tab.expect_download() as download:
                         tab.locator("#files a", has_text=Path(name).name).click()
                     assert Path(download.value.path()).read_bytes() == (out / name).read_bytes()
-                with (out / "measurements" / "images.csv").open(newline="") as file:
-                    rows = list(csv.DictReader(file))
+                rows = rows_of(out / "measurements" / "images.csv")
                 shown = [text.strip() for text in tab.inner_text("#numbers").splitlines() if text.strip()]
                 column = "area_fraction" if trained == "superalloys" else "volume"
                 title = {"area_fraction": "area fraction", "volume": "volume, ml"}[column]

@@ -1,6 +1,5 @@
 """Real processes: training that is killed and resumed, and training in two processes."""
 
-import csv
 import random
 import signal
 import time
@@ -14,6 +13,7 @@ from networks.workflow.checkpoints import save_atomically
 from scripts.catalog.bundles import BY_NAME
 from tests.commands import Command
 from tests.probe import train_in_two
+from tests.tables import rows_of
 from tests.workflows import command_line, config_paths, run, same_state, training_overrides
 
 EPOCHS = 6
@@ -94,6 +94,6 @@ def test_two_processes_share_one_training(ct_dir: Path, tmp_path: Path) -> None:
         "model_final.pt",
         "last.pt",
     }
-    rows = list(csv.DictReader((tmp_path / "eval" / "metrics.csv").open()))
+    rows = rows_of(tmp_path / "eval" / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["val_mean_dice"]) == pytest.approx(first["metrics"]["val_mean_dice"], abs=1e-4)

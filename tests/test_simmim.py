@@ -1,6 +1,5 @@
 """The Swin encoder trained without labels: what is hidden, resuming, and the way into the other networks."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from networks.state_dicts import read_weights
 from networks.workflow import HiddenL1, HidePatchesd
 from networks.workflow.training import StopOnNan
 from tests.classifying import chain, options, paths
+from tests.tables import rows_of
 from tests.workflows import run, same_state
 
 
@@ -28,7 +28,7 @@ def pretrained(texture_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_training_leaves_log_record_and_pictures(pretrained: Path) -> None:
-    rows = list(csv.DictReader((pretrained / "eval" / "simmim" / "metrics.csv").open()))
+    rows = rows_of(pretrained / "eval" / "simmim" / "metrics.csv")
     assert [list(row) for row in rows] == [["epoch", "loss", "learning_rate", "val_l1"]] * 2
     record = json.loads((pretrained / "models" / "simmim" / "model.json").read_text())
     assert record["data_set"] == {"name": "phantom", "training": 24, "validation": 8}

@@ -1,6 +1,5 @@
 """The parts of networks.workflow one by one."""
 
-import csv
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +31,7 @@ from networks.workflow import training as training_module
 from networks.workflow.arguments import check_command_line
 from networks.workflow.evaluation import overlay, write_csv
 from networks.workflow.saving import complete_writers
+from tests.tables import rows_of
 
 LOAD = [LoadImaged(("image", "label"), image_only=True), EnsureChannelFirstd(("image", "label"))]
 
@@ -218,5 +218,5 @@ def test_engines_without_validation_state(tmp_path: Path) -> None:
     trainer = Engine(lambda engine, batch: [{"loss": torch.tensor(2.0)}])
     EpochLog(str(tmp_path / "metrics.csv"), optimizer, evaluator, ["background", "a"]).attach(trainer)
     trainer.run([0, 1], max_epochs=2)
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = rows_of(tmp_path / "metrics.csv")
     assert rows == [{"epoch": str(e), "loss": "2.0000", "learning_rate": "0.5"} for e in (1, 2)]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def answers_and_labels(output: Sequence[dict[str, Any]]) -> tuple[torch.Tensor, 
     return answers, torch.stack([torch.as_tensor(item["label"]) for item in output]).to(answers.device)
 
 
-class _Findings:
+class _Findings(ABC):
     """Keeps what was found of every picture; `attach` to an evaluator with ``name`` and ``label`` in its items."""
 
     def __init__(self) -> None:
@@ -68,18 +69,18 @@ class _Findings:
             finding = {"case": item["name"], **self.finding(item, torch.as_tensor(output["pred"]).cpu())}
             self._lines.append(json.dumps(finding))
 
+    @abstractmethod
     def finding(self, item: dict[str, Any], probabilities: torch.Tensor) -> Finding:
         """What to keep of a picture, as plain values."""
-        raise NotImplementedError
 
     def findings(self) -> list[Finding]:
         """Those of all processes, by the pictures' names; every process has to ask."""
         lines = string_list_all_gather(self._lines) if idist.get_world_size() > 1 else self._lines
         return sorted(map(json.loads, lines), key=lambda finding: finding["case"])
 
+    @abstractmethod
     def __call__(self, engine: Engine) -> None:
         """Write the files."""
-        raise NotImplementedError
 
 
 class ClassScores(_Findings):

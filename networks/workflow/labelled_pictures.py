@@ -33,8 +33,10 @@ from networks.workflow.overlap import check_lists, same_content
 
 logger = logging.getLogger(__name__)
 TABLE = "labels.csv"
-SPLITS = dict.fromkeys(("train", "training"), "training") | dict.fromkeys(("test", "testing"), "test")
-SPLITS |= dict.fromkeys(("val", "valid", "validation"), "validation")
+SPLITS = ("training", "validation", "test")
+# what people call them
+SPLIT_NAMES = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
+SPLIT_NAMES |= {name: name for name in SPLITS}
 Item = dict[str, Any]
 
 
@@ -267,17 +269,17 @@ def _of_row(row: Mapping[str, str | None], path: Path, line: int, labelled: bool
     name, kind, split = ((row.get(key) or "").strip() for key in ("image", "class", "split"))
     if not name or (labelled and not kind):
         raise UserError(f"Line {line} of {path} has no {'image' if not name else 'class'}; fill it in.")
-    if "split" in row and split.lower() not in SPLITS:
+    if "split" in row and split.lower() not in SPLIT_NAMES:
         raise UserError(f"Line {line} of {path} has the split {split!r}; expected training, validation or test.")
     image = path.parent / name
     if not image.is_file():
         raise UserError(f"Line {line} of {path} lists {image}, but there is no such file; restore it or take it out.")
-    return Picture(image, kind, SPLITS[split.lower()] if "split" in row else "training")
+    return Picture(image, kind, SPLIT_NAMES[split.lower()] if "split" in row else "training")
 
 
 def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    splits = [folder for folder in folders if folder.name.lower() in SPLITS]
+    splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     if splits and len(splits) < len(folders):
         other = next(folder for folder in folders if folder not in splits)
         raise UserError(
@@ -288,7 +290,7 @@ def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
         yield from (Picture(path, "", "training") for path in _images(root))
         return
     for outer in splits or [root]:
-        split = SPLITS[outer.name.lower()] if splits else "training"
+        split = SPLIT_NAMES[outer.name.lower()] if splits else "training"
         loose = [] if not labelled else [path for path in sorted(outer.iterdir()) if _is_picture(path)]
         if loose:
             raise UserError(f"{loose[0]} lies in no folder of a class; put it into one, or list all in a CSV file.")

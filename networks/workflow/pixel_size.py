@@ -109,7 +109,7 @@ def _of_image(image: Image.Image, path: Path) -> tuple[PixelSize | None, str]:
 def _length(text: str) -> float | None:
     """Metres; None where it is none."""
     match = re.fullmatch(_QUANTITY, text.strip())
-    scale = _scale(match[2]) if match else None
+    scale = metres(match[2]) if match else None
     if match is None or scale is None:
         return None
     try:
@@ -119,7 +119,8 @@ def _length(text: str) -> float | None:
     return value if value > 0 else None
 
 
-def _scale(unit: str) -> float | None:
+def metres(unit: str) -> float | None:
+    """How long a unit of length is, by one of the names that programs give it; None where it is none."""
     unit = unit.strip()
     return METRES.get(unit) or METRES.get(_SPELLINGS.get(unit.lower(), unit.lower()))
 
@@ -184,7 +185,7 @@ def _ome(text: str) -> Told:
 def _imagej(text: str, tags: TiffImagePlugin.ImageFileDirectory_v2) -> PixelSize | None:
     """ImageJ: the tags count pixels per ``unit`` of the description."""
     match = re.search(r"^unit=(.+)$", text, re.MULTILINE) if text.startswith("ImageJ=") else None
-    scale = _scale(match[1]) if match else None
+    scale = metres(match[1]) if match else None
     per_unit = [float(tags.get(tag, 0)) for tag in (283, 282)]
     if scale is None or not all(value > 0 for value in per_unit):
         return None

@@ -50,6 +50,11 @@ class Variant:
     weights: Path
     runtime: str = "torch"
 
+    @property
+    def label(self) -> str:
+        """As it is called in results, without the folders above a bundle."""
+        return Path(self.name).name if self.runtime == "torch" else str(Path(self.name))
+
     def config(self) -> InferenceConfig:
         return InferenceConfig(self.bundle, self.preset, {**self.options, "device": "cpu"})
 
@@ -174,7 +179,8 @@ def measure(
     record = variant.weights.with_suffix(".json")
     made = parse_json(record.read_text("utf-8"), record).get("compression", {}) if record.is_file() else {}
     return {
-        "variant": Path(variant.name).name if variant.runtime == "torch" else str(Path(variant.name)),
+        "variant": variant.label,
+        "baseline": baseline.label,
         "bundle": config.name,
         "runtime": variant.runtime,
         "steps": made.get("steps", []),

@@ -12,11 +12,8 @@ from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
+from networks.workflow.labelled_pictures import SPLIT_NAMES, TABLE
 
-TABLE = "labels.csv"  # in a step's folder, where the training of a classifier looks for it
-SPLITS = ("training", "validation", "test")
-SPLIT_NAMES = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
-SPLIT_NAMES |= {name: name for name in SPLITS}
 # columns with a place of their own in Micrograph, in the order of the file
 IMAGE, CLASS, SPLIT, SOURCE, GROUP, PIXEL_SIZE, PIXEL_SIZE_FROM = (
     "image",

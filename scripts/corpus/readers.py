@@ -19,11 +19,12 @@ from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow.data import PICTURE_SUFFIXES
-from scripts.corpus.index import SPLIT_NAMES, TABLE, Micrograph, read_index
+from networks.workflow.labelled_pictures import SPLIT_NAMES, TABLE
+from networks.workflow.pixel_size import metres
+from scripts.corpus.index import Micrograph, read_index
 
 LAYOUTS = ("auto", "table", "uhcs", "classes", "plain")
 DATABASE = "microstructures.sqlite"
-NANOMETRES = {"nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "micron": 1e3, "microns": 1e3, "mm": 1e6, "m": 1e9}
 
 
 def read_corpus(source: str | os.PathLike, layout: str = "auto") -> list[Micrograph]:
@@ -116,8 +117,8 @@ def _uhcs(root: Path, database: Path) -> list[Micrograph]:
         if image is None:
             missing += 1
             continue
-        factor = NANOMETRES.get(str(unit or "").strip().lower())
-        size = float(bar) * factor / float(length) if factor and bar and length else None
+        scale = metres(str(unit or ""))
+        size = float(bar) * scale * 1e9 / float(length) if scale and bar and length else None
         found.append(
             Micrograph(
                 image,

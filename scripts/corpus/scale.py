@@ -15,10 +15,9 @@ from PIL import Image
 
 from networks.errors import UserError
 from networks.workflow.ids import truth
-from networks.workflow.pixel_size import NOT_TOLD, read_pixel_size
+from networks.workflow.pixel_size import METRES, NOT_TOLD, read_pixel_size
 from scripts.corpus.overlays import INK, Bar, Box, Overlays
 
-NANOMETRES = {"nm": 1.0, "um": 1e3, "mm": 1e6}
 SQUARE = 0.01  # by which the two sides of a pixel may differ
 AGREE = 0.08  # by which a bar, of which a pixel or two are uncertain, may differ from the field's width
 # What OCR makes of µm; n and m are left to themselves, since a nanometre for a micrometre is a thousandfold mistake.
@@ -175,7 +174,7 @@ def _singles_and_pairs(words: list[_Word]) -> Iterator[tuple[str, Box]]:
 
 def _nanometres(match: re.Match[str]) -> float:
     unit = match["unit"].lower()
-    return float(match["number"].replace(",", ".")) * (NANOMETRES[unit] if unit in ("nm", "mm") else NANOMETRES["um"])
+    return float(match["number"].replace(",", ".")) * METRES[unit if unit in ("nm", "mm") else "µm"] * 1e9
 
 
 def _is_round(length: float) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from networks.errors import UserError
 from networks.workflow.ids import truth
+from networks.workflow.labelled_pictures import SPLITS
 from scripts.corpus.duplicates import GROUP
-from scripts.corpus.index import SPLITS, Micrograph, classes_of
+from scripts.corpus.index import Micrograph, classes_of
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.sheets import Tile, sample, write_sheet
 from scripts.corpus.steps import step

@@ -99,6 +99,7 @@ def _unpack(path: Path, target: Path, limit: int) -> None:
             archive.extractall(target)
     except UnsafeError as error:
         raise UserError(str(error)) from error
+    # zipfile raises NotImplementedError for ways of compression that it does not know, RuntimeError for a password
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         shutil.rmtree(target, ignore_errors=True)
         raise UserError(

@@ -15,7 +15,13 @@ from scripts.catalog.classification import CLASSIFIERS
 from scripts.catalog.recipes import Preset
 from scripts.render.bundle import NO_WEIGHTS, bundle_configs
 from scripts.render.data import Config
-from scripts.report.front import clusters_table, hippocampus_table, measured_table, microstructure_table
+from scripts.report.front import (
+    clusters_table,
+    compression_table,
+    hippocampus_table,
+    measured_table,
+    microstructure_table,
+)
 
 DECAY = {
     "polynomial": " with polynomial decay",
@@ -167,6 +173,7 @@ def with_tables(text: str) -> str:
         "microstructure": microstructure_table,
         "hippocampus": hippocampus_table,
         "clusters": clusters_table,
+        "compression": compression_table,
         "architectures": architectures_table,
         "speed": speed_table,
         "faster": faster_table,

@@ -2,7 +2,17 @@
 
 from scripts.catalog.augmentation import compose
 from scripts.catalog.classification import ClassificationBundle
-from scripts.render.classification import (
+from scripts.render.data import IMAGENET_MEAN, IMAGENET_STD, WORKFLOW, Config
+from scripts.render.recipe import warm_cosine
+from scripts.render.shared import options
+from scripts.render.training import (
+    ACCUMULATION,
+    NOT_FIRST,
+    supervised_evaluator,
+    supervised_trainer,
+    train_handlers,
+)
+from scripts.render.whole_pictures import (
     GREY_MEAN,
     GREY_STD,
     IS_PHANTOM,
@@ -11,22 +21,16 @@ from scripts.render.classification import (
     dataloader,
     dataset,
     epoch_log,
-    evaluator,
     flips,
     initialize,
     load_picture,
     normalise,
     per_channel,
     recipe_ids,
-    trainer,
     training_ids,
     untracked,
     validation_handlers,
 )
-from scripts.render.data import IMAGENET_MEAN, IMAGENET_STD, WORKFLOW, Config
-from scripts.render.recipe import warm_cosine
-from scripts.render.shared import options
-from scripts.render.training import NOT_FIRST, train_handlers
 
 FOLDER = "/simmim"
 
@@ -58,7 +62,7 @@ def simmim(bundle: ClassificationBundle) -> Config:
             "postprocessing": compose(),
             "key_metric": {"train_l1": _error()},
             "handlers": train_handlers(epoch_log(), clipped=True),
-            "trainer": trainer() | {"prepare_batch": "$workflow.masked_batch"},
+            "trainer": supervised_trainer() | ACCUMULATION | {"prepare_batch": "$workflow.masked_batch"},
         },
         "validate": {
             "preprocessing": compose(*load_picture(), untracked(*_whole(), normalise(), _hide(by_name=True))),
@@ -68,7 +72,7 @@ def simmim(bundle: ClassificationBundle) -> Config:
             "postprocessing": compose(),
             "key_metric": {"val_l1": _error()},
             "handlers": [_pictures(), *validation_handlers([*TRAINED, "mask_size", "mask_ratio", *own], "[]")],
-            "evaluator": evaluator()
+            "evaluator": supervised_evaluator()
             | {"prepare_batch": "$workflow.masked_batch", "metric_cmp_fn": "$lambda new, best: new < best"},
         },
         "initialize": initialize(),

@@ -22,6 +22,7 @@ from scripts.render.shared import (
 )
 
 NOT_FIRST = "$idist.get_rank() > 0"
+ACCUMULATION: Config = {"accumulation_steps": "@accumulation_steps"}  # of gradients, in a trainer
 
 
 def train(bundle: Bundle) -> Config:
@@ -80,20 +81,7 @@ def train(bundle: Bundle) -> Config:
             ),
             "key_metric": {"train_mean_dice": _mean_dice()},
             "handlers": train_handlers(epoch_log(), recipe.robust),
-            "trainer": {
-                "_target_": "SupervisedTrainer",
-                "max_epochs": "@epochs",
-                "device": "@device",
-                "train_data_loader": "@train::dataloader",
-                "network": "@network",
-                "loss_function": "@loss",
-                "optimizer": "@optimizer",
-                "inferer": "@train::inferer",
-                "postprocessing": "@train::postprocessing",
-                "key_train_metric": "@train::key_metric",
-                "train_handlers": "@train::handlers",
-                "amp": AMP,
-            },
+            "trainer": supervised_trainer(),
         },
         "validate": {
             "preprocessing": data.compose(data.load_case(), *data.image_only(preset)),
@@ -120,17 +108,7 @@ def train(bundle: Bundle) -> Config:
             ),
             "key_metric": {"val_mean_dice": _mean_dice()},
             "handlers": validation_handlers(bundle, preset),
-            "evaluator": {
-                "_target_": "SupervisedEvaluator",
-                "device": "@device",
-                "val_data_loader": "@validate::dataloader",
-                "network": kept(recipe.robust),
-                "inferer": "@validate::inferer",
-                "postprocessing": "@validate::postprocessing",
-                "key_val_metric": "@validate::key_metric",
-                "val_handlers": "@validate::handlers",
-                "amp": AMP,
-            },
+            "evaluator": supervised_evaluator(kept(recipe.robust)),
         },
         "initialize": [
             "$workflow.report_errors()",
@@ -148,6 +126,39 @@ def train(bundle: Bundle) -> Config:
         "training": "%run",
     }
     return {**content, "options": options(content)}
+
+
+def supervised_trainer() -> Config:
+    """MONAI's trainer, which takes everything from the ids of ``train``."""
+    return {
+        "_target_": "SupervisedTrainer",
+        "max_epochs": "@epochs",
+        "device": "@device",
+        "train_data_loader": "@train::dataloader",
+        "network": "@network",
+        "loss_function": "@loss",
+        "optimizer": "@optimizer",
+        "inferer": "@train::inferer",
+        "postprocessing": "@train::postprocessing",
+        "key_train_metric": "@train::key_metric",
+        "train_handlers": "@train::handlers",
+        "amp": AMP,
+    }
+
+
+def supervised_evaluator(network: str = "@network") -> Config:
+    """MONAI's evaluator of a network, which takes the rest from the ids of ``validate``."""
+    return {
+        "_target_": "SupervisedEvaluator",
+        "device": "@device",
+        "val_data_loader": "@validate::dataloader",
+        "network": network,
+        "inferer": "@validate::inferer",
+        "postprocessing": "@validate::postprocessing",
+        "key_val_metric": "@validate::key_metric",
+        "val_handlers": "@validate::handlers",
+        "amp": AMP,
+    }
 
 
 def epoch_log() -> Config:

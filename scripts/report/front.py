@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from networks.workflow.records import read_records
 from scripts.benchmark.records import RESULTS
@@ -30,14 +31,48 @@ def measured_table(name: str, quantities: Sequence[str]) -> str:
 
 def clusters_table() -> str:
     """The clusters of the pollen pictures: as many as the silhouette chose, and as many as classes."""
-    text = (RESULTS / "pollen73s_clusters.jsonl").read_text(encoding="utf-8")
     rows = []
-    for record in map(json.loads, text.splitlines()):
+    for record in _lines("pollen73s_clusters.jsonl"):
         if record["chosen"] or record["clusters"] == record["classes"]:
             why = "best silhouette up to 30" if record["chosen"] else "number of classes"
             scores = [f"{record[key]:.3f}" for key in ("silhouette", "adjusted_rand_index", "purity")]
             rows.append([record["network"], f"{record['clusters']} ({why})", *scores])
     return markdown(["features", "clusters", "silhouette", "adjusted Rand index", "purity"], rows)
+
+
+def compression_table() -> str:
+    """What compression cost and gained, each network beside the one it was made of, which was measured in its turn."""
+    lines = _lines("compression.jsonl")
+    before = {(line["variant"], line["data_set"]): line for line in lines if line["variant"] == line["baseline"]}
+    rows = []
+    for line in lines:
+        dice, first = line["dice"], before[line["baseline"], line["data_set"]]
+        lost = "" if line is first else f"{100 * (dice['mean'] - first['dice']['mean']):+.2f}"
+        rows.append(
+            [
+                f"{line['baseline']} ({first['bundle']})",
+                "not compressed" if line is first else _compressed(line),
+                f"{line['data_set']}, {dice['cases']}",
+                f"{100 * dice['mean']:.2f} [{100 * dice['low']:.2f}, {100 * dice['high']:.2f}]",
+                lost,
+                f"{line['bytes'] / 1e6:.2f}",
+                f"{line['float32_bytes'] / line['bytes']:.1f}",
+                "1" if line is first else f"{line['forward']['speedup']:.2f}",
+            ]
+        )
+    header = ["network", "how", "test cases", "strict Dice, %", "points", "MB", "smaller than float32", "faster"]
+    return markdown(header, rows)
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
+
+
+def _compressed(line: dict[str, Any]) -> str:
+    steps = ", ".join(step["summary"] for step in line["steps"])
+    if line["runtime"] == "torch":
+        return steps
+    return ", ".join(filter(None, [steps, f"{line['dtype']} in {line['runtime']}"]))
 
 
 def _turned(sheet: Sheet) -> Sheet:

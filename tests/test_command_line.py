@@ -117,7 +117,7 @@ print(json.dumps([said, slow]))
     )
     said, slow = json.loads(done.stdout)
     assert slow == []
-    assert len(said) == 53
+    assert len(said) == 54
     assert all("SYNOPSIS" in text and "NAME\n    tool" in text for text in said.values())
     assert "folder to create" in said["scripts.datasets.__main__ acdc"]
 

@@ -1,6 +1,7 @@
-"""Command line: ``python -m scripts.benchmark networks [--device cuda] [--dtype bfloat16] ...``."""
+"""Command line: ``python -m scripts.benchmark networks [--device cuda] ...`` or ``predictions INPUT ...``."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from scripts import command_line
 
@@ -43,7 +44,38 @@ def networks(
     benchmark(names, device, dtype, channels_last, compile, batch_size, img_size, threads, repeats, output, fresh)
 
 
-COMMANDS = {"networks": networks}
+@command_line.when_stopped("Nothing was written; the same command starts anew.")
+def predictions(
+    input: str,
+    runtimes: str | Sequence[str] = ("torch", "auto"),
+    repeats: int = 3,
+    threads: int | None = None,
+    output: str = "results/predictions_cpu.jsonl",
+    name: str | None = None,
+    **options: Any,
+) -> None:
+    """Measure scripts.predict as its users meet it: from the shell to the label maps, in several runtimes in turn.
+
+    Every prediction is a process of its own, whose wall time, peak memory and seconds of start-up, reading, network and
+    writing are kept, as medians, and how many voxels have the label that the first runtime gives them. The lines are
+    added to the file; those of the same name, runtime and machine are replaced.
+
+    Further options are those of scripts.predict, such as trained, bundle and ckpt_path.
+
+    Args:
+        input: an image or a folder of images.
+        runtimes: of scripts.predict, separated by commas.
+        repeats: predictions with each.
+        threads: CPU threads; by default as many as PyTorch takes.
+        output: JSON Lines file.
+        name: of the measurement; by default that of the input.
+    """
+    from scripts.benchmark.predictions import benchmark_predictions
+
+    benchmark_predictions(input, runtimes, repeats, threads, output, name, options)
+
+
+COMMANDS = {"networks": networks, "predictions": predictions}
 
 if __name__ == "__main__":
     command_line.run(COMMANDS, "python -m scripts.benchmark")

@@ -1,5 +1,6 @@
 """Tables of the networks for the documents, made of the classes, the catalog and the measurements."""
 
+import json
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,7 @@ from scripts.benchmark.records import (
 )
 from scripts.catalog.bundles import BUNDLES
 
-USUAL = "benchmark_cpu.jsonl"
+USUAL, PREDICTIONS = "benchmark_cpu.jsonl", "predictions_cpu.jsonl"
 MISSING = "Not measured yet: `python -m scripts.benchmark networks` measures and writes `results/{}`.".format
 
 
@@ -84,6 +85,28 @@ def faster_table() -> str:
         if case.name in ratio["cases"]
     ]
     return f"{ratio['protocol']}\n\n{markdown(['network', 'forward', 'training'], rows)}"
+
+
+def predictions_table() -> str:
+    """Wall time of scripts.predict from the shell, and where it goes."""
+    records = [json.loads(line) for line in (RESULTS / PREDICTIONS).read_text(encoding="utf-8").splitlines()]
+    rows = [
+        [
+            f"{record['name']}, {record['bundle']}",
+            record["runtime"],
+            *(f"{record[phase]:.1f}" for phase in ("wall", "start_up", "reading", "network", "writing")),
+            memory(record["peak_memory"]),
+            f"{100 * record['same_labels']:.3f}",
+        ]
+        for record in records
+    ]
+    machines = dict.fromkeys(
+        f"{record['machine']['cpu']}, {record['threads']} threads, PyTorch {record['machine']['torch']}, median of "
+        f"{record['repeats']}"
+        for record in records
+    )
+    header = ["case, network", "runtime", "all, s", "start-up", "reading", "network", "writing", "memory, GB"]
+    return f"{'; '.join(machines)}.\n\n{markdown([*header, 'same labels, %'], rows)}"
 
 
 def _times(value: float | None) -> str:

@@ -171,10 +171,14 @@ def _write_openvino(network: nn.Module, example: Tensor, folder: Path, max_batch
 
 
 def _load_openvino(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    return open_openvino(path, "f32")  # some processors would compute in bfloat16 by default
+
+
+def open_openvino(path: Path, precision: str) -> Callable[[Tensor], Tensor]:
+    """A model in OpenVINO on the processor, computed in "f32", or in "bf16" on processors that have it."""
     import openvino
 
-    # some processors would compute in bfloat16 by default
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     model = openvino.Core().compile_model(path, "CPU", settings)
     return lambda x: torch.from_numpy(model(x.cpu().numpy())[0])
 

@@ -12,6 +12,8 @@ from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, load_model
 from scripts.opened_bundle import InferenceConfig, as_trained, shipped_weights
 
+TORCH, AUTO = "torch", "auto"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -21,11 +23,18 @@ class Model:
         config: the inference, with the options that the weights need.
         weights: file of a checkpoint, or of an exported model.
         manifest: of the exported model; None for PyTorch itself.
+        fastest: whether PyTorch may be left, or round otherwise, where the labels stay the same.
     """
 
     config: InferenceConfig
     weights: Path
     manifest: dict[str, Any] | None
+    fastest: bool = False
+
+    @property
+    def runtime(self) -> str:
+        """As people choose it."""
+        return AUTO if self.fastest else self.manifest["format"] if self.manifest else TORCH
 
     def check_weights(self) -> None:
         """Raise UserError where the weights are not there."""
@@ -69,14 +78,14 @@ def choose_model(
     config = InferenceConfig(bundle, preset, options)
     if manifest is not None:
         _check_model(config, path, manifest)
-    return Model(config, path or Path(config["ckpt_path"]), manifest)
+    return Model(config, path or Path(config["ckpt_path"]), manifest, runtime == AUTO)
 
 
 def _exported(bundle: str | None, runtime: str | None, model: str | None) -> tuple[Path | None, dict | None]:
     """An exported model and its manifest, or neither for PyTorch itself."""
-    if runtime not in (None, "torch", *FORMATS):
-        raise UserError(f"The runtime {runtime} is unknown; choose one of torch, {', '.join(FORMATS)}.")
-    if model is None and runtime in (None, "torch"):
+    if runtime not in (None, TORCH, AUTO, *FORMATS):
+        raise UserError(f"The runtime {runtime} is unknown; choose one of {TORCH}, {AUTO}, {', '.join(FORMATS)}.")
+    if model is None and runtime in (None, TORCH, AUTO):
         return None, None
     if model is None and bundle is None:
         raise UserError(f"Give --bundle NAME or --model FILE for the runtime {runtime}.")

@@ -28,17 +28,20 @@ from scripts.predict.models import choose_model
 from scripts.predict.processes import Processes
 from scripts.predict.segmenter import Segmenter
 
-RECORD, FAILED = "predictions.json", "failed.csv"
+RECORD, FAILED, TIMES = "predictions.json", "failed.csv", "times.json"
 
 
 @dataclass
 class Outcome:
-    """What became of the cases of one process, by their names; failed ones with the reason, others with a notice."""
+    """What became of the cases of one process, by their names: failed ones with the reason, others with a notice, and
+    seconds of each phase of those that were done.
+    """
 
     done: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     notices: dict[str, str] = field(default_factory=dict)
+    times: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def predict(
@@ -55,6 +58,7 @@ def predict(
     overwrite: bool = False,
     measure: bool = False,
     pixel_size: str | None = None,
+    times: bool = False,
     **options: Any,
 ) -> None:
     """Do what the command line of this tool describes, with the same arguments.
@@ -92,13 +96,15 @@ def predict(
                 "bundle": config.name,
                 "bundle_version": config.metadata["version"],
                 "preset": config.preset,
-                "runtime": chosen.manifest["format"] if chosen.manifest else "torch",
+                "runtime": chosen.runtime,
                 "options": {key: value for key, value in config.options.items() if key not in LOCATIONS},
                 **({"pixel_size": str(pixel_size)} if size is not None else {}),
                 "weights": {"file": chosen.weights.name, "sha256": file_hash(chosen.weights)},
             }
             if not _is_one_file(target, cases):
                 lock.enter_context(locked(target, "prediction"))
+            if times and _is_one_file(target, cases):
+                raise UserError(f"--times writes {TIMES} beside the label maps; give a folder as OUTPUT.")
             _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
             has_maps = not all(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases)  # SEG has the names in it
             if has_maps and not _is_one_file(target, cases):
@@ -114,7 +120,8 @@ def predict(
         try:
             with saying(lambda: _safe(cases, outcome)):
                 if share:
-                    segment = Segmenter(config, names, chosen.network(), size)
+                    say = _say_runtime if processes.rank == 0 else _say_nothing
+                    segment = Segmenter(config, names, chosen.network(), size, say=say if chosen.fastest else None)
                     set_determinism(0)
                     _segment_all(share, segment, processes, outcome)
                 results = processes.to_first("outcome", asdict(outcome))
@@ -124,6 +131,10 @@ def predict(
 
         def finish() -> int:
             code = _report(target, cases, pending, results)
+            if times:
+                write_json(
+                    target / TIMES, {name: value for result in results for name, value in result["times"].items()}
+                )
             if measure:
                 measure_cases(Path(str(input)), target, [case for case in cases if case.is_done], names, pixel_size)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -162,17 +173,29 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
 
 def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome) -> None:
     name = "Cases" if processes.count == 1 else f"Cases of 1 of {processes.count} processes"
-    for case in tqdm(share, desc=name, unit="case", disable=processes.rank > 0):
+    bar = tqdm(share, desc=name, unit="case", disable=processes.rank > 0)
+    for number, case in enumerate(bar, start=1):
         try:
             # another machine's process may have done it before, in a folder that the first process does not see
             found = case.is_done or segment(case)
             (outcome.done if found else outcome.empty).append(case.name)
+            outcome.times[case.name] = segment.times
             if found and segment.notice:
                 outcome.notices[case.name] = segment.notice
                 tqdm.write(f"Note: {case.name}: {segment.notice}", file=sys.stderr)
         except Exception as error:
             outcome.failed[case.name] = command_line.reason(error)
             tqdm.write(f"Failed: {case.name}: {outcome.failed[case.name]}", file=sys.stderr)
+        else:
+            segment.look_ahead(len(share) - number)
+
+
+def _say_runtime(text: str) -> None:
+    tqdm.write(f"Runtime: {text}", file=sys.stderr)
+
+
+def _say_nothing(text: str) -> None:
+    """In the processes beside the first, which takes the same way."""
 
 
 def _report(output: Path, cases: Sequence[Case], pending: Sequence[int], results: Sequence[dict[str, Any]]) -> int:

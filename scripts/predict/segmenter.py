@@ -6,15 +6,18 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from ignite.engine import Events
 from matplotlib.colors import ListedColormap
 from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines.utils import IterationEvents
 from monai.transforms import Orientation
 from PIL import Image
 from torch import nn
@@ -33,6 +36,7 @@ from scripts.datasets.dicom import read_series
 from scripts.datasets.dicom_seg import uid_notice, write_dicom_seg
 from scripts.opened_bundle import InferenceConfig
 from scripts.predict.cases import ENDINGS, Case
+from scripts.predict.fastest import DifferentLabelsError, Fastest
 
 
 class Segmenter:
@@ -40,6 +44,8 @@ class Segmenter:
 
     Attributes:
         notice: what the user has to know about the result of the case before, or nothing.
+        times: seconds of the case before in ``reading`` (with what precedes the network), ``network`` and ``writing``
+            (with what follows the network).
         probabilities: of the case before, where they were asked for and the network's classes are told apart on the
             image's own grid: (classes, X, Y[, Z]), from 0 to 255.
 
@@ -49,6 +55,7 @@ class Segmenter:
         network: what to call instead of the bundle's network; by default that, with the weights of ``ckpt_path``.
         size: of the pixels of pictures, where their files do not tell the right one.
         keep_probabilities: whether they are wanted.
+        say: where the network is to be computed in the fastest way with the same labels: is told which that is.
 
     Raises:
         UserError: the weights are missing or of another network, or the config has no
@@ -62,8 +69,10 @@ class Segmenter:
         network: nn.Module | None,
         size: PixelSize | None = None,
         keep_probabilities: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.labels, self.notice, self._size = config, dict(labels), "", size
+        self.times: dict[str, float] = {}
         self.probabilities: MetaTensor | None = None
         self._window = config.get("intensity_range")
         self._folder = tempfile.TemporaryDirectory(prefix="predict-")
@@ -86,9 +95,17 @@ class Segmenter:
         label_by_class(config["postprocessing"])
         self._evaluator = config["evaluator"]
         self._evaluator.logger.setLevel(logging.CRITICAL)
+        self._evaluator.interrupt_resume_enabled = (
+            False  # else the case after one that failed would be taken for its rest
+        )
         if network is None:
             load_weights(config["network"], config["ckpt_path"])
             unpack_layers(config["network"])  # once, and not for every batch
+        self._evaluator.add_event_handler(Events.ITERATION_STARTED, self._clock, "reading")
+        self._evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._clock, "network")
+        self._fastest = None
+        if say is not None and torch.device(config["device"]).type == "cpu":
+            self._fastest = self._evaluator.network = Fastest(self._evaluator.network.eval(), say)
 
     def __call__(self, case: Case) -> bool:
         """Segment and write one case.
@@ -99,10 +116,16 @@ class Segmenter:
         Raises:
             Exception: whatever is wrong with the case; nothing of it is left behind then.
         """
-        self.notice, self.probabilities = "", None
+        self.notice, self.probabilities, self.times = "", None, {}
+        self._since = time.perf_counter()
+        if self._fastest is not None:
+            self._fastest.start_case()
         with tempfile.TemporaryDirectory(prefix="case-", dir=self._folder.name) as folder:
             image = as_nifti(case, Path(folder)) if case.is_series else Path(case.files[0])
-            label = self._segment(image)
+            try:
+                label = self._segment(image)
+            except DifferentLabelsError:  # float32 from now on
+                label = self._segment(image)
             try:
                 if case.overlay:
                     picture = Path(folder) / "overlay.png"
@@ -116,6 +139,16 @@ class Segmenter:
                 return True
             finally:
                 label.unlink(missing_ok=True)
+                self._clock("writing")
+
+    def _clock(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.times[phase], self._since = self.times.get(phase, 0.0) + now - self._since, now
+
+    def look_ahead(self, cases: int) -> None:
+        """Prepare for so many cases like the one before."""
+        if self._fastest is not None:
+            self._fastest.look_ahead(cases)
 
     def _keep_probabilities(self) -> None:
         """Take the logits where the postprocessing makes class numbers of them, unless it resamples those after it."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from networks.workflow.ids import IDS
 from networks.workflow.records import KEYS
-from scripts.benchmark.tables import architectures_table, faster_table, speed_table
+from scripts.benchmark.tables import architectures_table, faster_table, predictions_table, speed_table
 from scripts.catalog.bundles import BUNDLES, VERSIONS, Bundle
 from scripts.catalog.classification import CLASSIFIERS
 from scripts.catalog.recipes import Preset
@@ -177,6 +177,7 @@ def with_tables(text: str) -> str:
         "architectures": architectures_table,
         "speed": speed_table,
         "faster": faster_table,
+        "predictions": predictions_table,
         "measured_superalloys": partial(measured_table, "superalloys", MEASURED_PARTICLES),
         "measured_hippocampus": partial(measured_table, "hippocampus", ("volume", "largest_slice_area")),
     }

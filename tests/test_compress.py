@@ -83,6 +83,7 @@ def test_a_tiny_scale_keeps_its_digits() -> None:
     assert ((levels - 128.0) * scales - weight).norm() / weight.norm() < 0.01
     assert halved({"scales": scales})["scales"].dtype == torch.float32
     assert halved({"scales": scales * 1e6})["scales"].dtype == torch.float16
+    assert halved({"weight": torch.tensor([1.0, 1e-7, 0.5])})["weight"].dtype == torch.float16
 
 
 @pytest.mark.parametrize("name", NETWORKS)

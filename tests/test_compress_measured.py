@@ -66,6 +66,10 @@ def test_eight_bits_are_calibrated_compared_and_scored(
     assert first["bytes"] == (folder / "models" / "model.pt").stat().st_size and first["forward"]["speedup"] > 0
     assert abs(first["dice"]["mean"] - second["dice"]["mean"]) < 0.1
     assert "<svg" in picture.read_text()
+    again = {"torch": first, "openvino": {**second, "bytes": 1}}
+    monkeypatch.setattr(tool, "in_fresh_process", lambda function, variant, *arguments: again[variant.runtime])
+    compare(str(folder), str(model), **options)  # replaces
+    assert read_lines([output]) == list(again.values())
     # the scores are part of the bundle now
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     (evaluation,) = metadata["evaluations"]

@@ -200,7 +200,7 @@ def compare(
     Args:
         *variants: names of weights that come with the bundles, folders of bundles, or exported models.
         dataset_dir: data set to score on.
-        output: file of results (JSON Lines) to add to.
+        output: file of results (JSON Lines) to add to; what it has of the same networks is replaced.
         figure: picture to draw of them.
         split: list of ``dataset.json``.
         cases: how many of its cases; all by default.

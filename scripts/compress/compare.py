@@ -52,8 +52,9 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """As it is called in results, without the folders above a bundle."""
-        return Path(self.name).name if self.runtime == "torch" else str(Path(self.name))
+        """As it is called in results: without folders, an exported model by the one that it lies in."""
+        path = Path(self.name)
+        return path.name if self.runtime == "torch" else path.resolve().parent.name
 
     def config(self) -> InferenceConfig:
         return InferenceConfig(self.bundle, self.preset, {**self.options, "device": "cpu"})
@@ -106,14 +107,19 @@ def compare(
         lines.append(line)
         print(said(line, lines[0]), flush=True)
     target = Path(output)
-    earlier = target.read_text(encoding="utf-8") if target.is_file() else ""
+    new = {_identity(line) for line in lines}
+    earlier = [line for line in read_lines([target]) if _identity(line) not in new] if target.is_file() else []
     with atomic(target) as temporary:
-        temporary.write_text(earlier + "".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-    print(f"Added {len(lines)} lines to {target}.")
+        temporary.write_text("".join(f"{json.dumps(line)}\n" for line in [*earlier, *lines]), encoding="utf-8")
+    print(f"{len(lines)} new lines are in {target}.")
     if figure is not None:
         from scripts.compress.drawing import draw
 
         draw(lines, figure)
+
+
+def _identity(line: Record) -> tuple[str, ...]:
+    return tuple(line[key] for key in ("variant", "baseline", "data_set", "split"))
 
 
 def find_variant(name: str) -> Variant:
@@ -277,7 +283,7 @@ def read_lines(files: Sequence[str | Path]) -> list[Record]:
         for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 line = json.loads(text)
-                line["dice"]["mean"], line["bytes"], line["forward"]["seconds"]
+                line["dice"]["mean"], line["bytes"], line["forward"]["seconds"], _identity(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"Line {number} of {file} is no result of 'compress compare'.") from error
             lines.append(line)

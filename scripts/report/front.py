@@ -50,7 +50,7 @@ def compression_table() -> str:
         lost = "" if line is first else f"{100 * (dice['mean'] - first['dice']['mean']):+.2f}"
         rows.append(
             [
-                f"{line['baseline']} ({first['bundle']})",
+                first["variant"] if first["variant"] == first["bundle"] else f"{first['variant']} ({first['bundle']})",
                 "not compressed" if line is first else _compressed(line),
                 f"{line['data_set']}, {dice['cases']}",
                 f"{100 * dice['mean']:.2f} [{100 * dice['low']:.2f}, {100 * dice['high']:.2f}]",

@@ -12,7 +12,7 @@ from networks.layers.packed import packed_layers
 from networks.state_dicts import fill, read_weights, unwrap_state
 from scripts.compress.bundles import check_output, halved, open_source, write_bundle
 from scripts.compress.quantize import is_edge, weighted_layers
-from scripts.compress.training import training_of
+from scripts.compress.training import trained_for, training_of
 
 METHODS = ("magnitude", "random")
 SCOPES = ("global", "layer")
@@ -86,7 +86,7 @@ def prune(
     found = layer_sparsity(network, layers)
     step = {
         "method": "prune",
-        "summary": f"pruned to {schedule[-1]:.0%} zeros ({method}, {scope})",
+        "summary": f"pruned to {schedule[-1]:.0%} zeros ({method}, {scope}){trained_for(epochs * len(schedule))}",
         "scope": scope,
         "weights": method,
         "rewound": rewind is not None,

@@ -12,7 +12,7 @@ from networks.errors import UserError
 from networks.layers.packed import BITS, GROUP_SIZE, group_counts, offset, pack, packed_layers
 from scripts.compress import qat
 from scripts.compress.bundles import Source, check_output, halved, open_source, write_bundle
-from scripts.compress.training import training_of
+from scripts.compress.training import trained_for, training_of
 
 ATTENTION = r"(^|\.)(attn|attention\w*|cross_attn\w*|self_attn)(\.|$)"
 SHARES = (0.45, 0.55, 0.65, 0.72, 0.79, 0.86, 0.93, 1.0)  # of the largest weight, at which scales cut off
@@ -50,7 +50,7 @@ def quantize(
     network = {"packed": {str(b): names for b, names in chosen.items()}, "group_size": group_size}
     step = report(source, chosen, group_size, layers)
     if training is not None:
-        step["summary"] += f" and trained for {epochs} epoch{'s' * (epochs > 1)}"
+        step["summary"] += trained_for(epochs)
         step["training"] = {**training.said, "val_mean_dice": record.get("val_mean_dice")}
     write_bundle(source, folder, halved(state), network, step)
 

@@ -17,7 +17,7 @@ from networks.errors import UserError
 from networks.layers.packed import packed_layers
 from networks.layers.window_attention import WindowAttention
 from scripts.compress.bundles import Source, check_output, halved, open_source, write_bundle
-from scripts.compress.training import training_of
+from scripts.compress.training import trained_for, training_of
 
 PARTS = ("mlp", "heads", "channels")
 
@@ -62,6 +62,7 @@ def slim(
     }
     if training is not None:
         record = training.run(parts, network)
+        step["summary"] += trained_for(epochs)
         step["training"] = {**training.said, "val_mean_dice": record.get("val_mean_dice")}
     known = source.record.get("compression", {}).get("network", {})
     changed = {"shapes": {**known.get("shapes", {}), **shapes}, "heads": {**known.get("heads", {}), **heads}}

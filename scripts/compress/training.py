@@ -21,6 +21,11 @@ DONE = "done.json"
 Lesson = Callable[[Any, Any], dict[str, Any]]
 
 
+def trained_for(epochs: int) -> str:
+    """The end of a summary."""
+    return f" and trained for {epochs} epoch{'s' * (epochs > 1)}" if epochs else ""
+
+
 def training_of(
     source: Source, output: Path, epochs: int, dataset_dir: str | None, options: Mapping[str, Any]
 ) -> "Training | None":

@@ -105,17 +105,20 @@ def compare(
         if "error" in line:
             raise UserError(f"{variant.name}: {line['error']}")
         lines.append(line)
+        _store(Path(output), line)  # at once: a comparison that is stopped leaves what it has measured
         print(said(line, lines[0]), flush=True)
-    target = Path(output)
-    new = {_identity(line) for line in lines}
-    earlier = [line for line in read_lines([target]) if _identity(line) not in new] if target.is_file() else []
-    with atomic(target) as temporary:
-        temporary.write_text("".join(f"{json.dumps(line)}\n" for line in [*earlier, *lines]), encoding="utf-8")
-    print(f"{len(lines)} new lines are in {target}.")
+    print(f"{len(lines)} new lines are in {output}.")
     if figure is not None:
         from scripts.compress.drawing import draw
 
         draw(lines, figure)
+
+
+def _store(target: Path, line: Record) -> None:
+    earlier = read_lines([target]) if target.is_file() else []
+    kept = [other for other in earlier if _identity(other) != _identity(line)]
+    with atomic(target) as temporary:
+        temporary.write_text("".join(f"{json.dumps(other)}\n" for other in [*kept, line]), encoding="utf-8")
 
 
 def _identity(line: Record) -> tuple[str, ...]:

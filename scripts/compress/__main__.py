@@ -180,7 +180,7 @@ def distill(
     distill.distill(output, student, bundle, trained, ckpt_path, preset, temperature, weight, dataset_dir, **options)
 
 
-@command_line.when_stopped("The file of results is as it was; the same command starts anew.")
+@command_line.when_stopped("What was measured is in the file of results; the same command measures it anew.")
 def compare(
     *variants: str,
     dataset_dir: str | None = None,

@@ -19,6 +19,7 @@ NASA = REAL / "nasa_microscopy" / "benchmark_segmentation_data"
 TOTAL = REAL / "totalsegmentator"
 needs_nasa = pytest.mark.skipif(not NASA.is_dir(), reason="the real micrographs are not here")
 needs_total = pytest.mark.skipif(not TOTAL.is_dir(), reason="the real scans are not here")
+needs_acdc = pytest.mark.skipif(not (REAL / "acdc").is_dir(), reason="the real hearts are not here")
 ODD_NAMES = ("SE_15kv_50kx_precip - untested-2_0", "040617#2_S127(2)0015", "plain.v1")
 # y is flipped and the axes are turned, as scanners leave them
 ODD_AFFINE = np.array([[0.0, 0, -5, 30], [-0.75, 0, 0, 12], [0, 0.8, 0, -7], [0, 0, 0, 1]])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scripts.measure.measuring import measure
-from tests.converters import REAL
+from tests.converters import REAL, needs_acdc
 from tests.tables import rows_of
 
 
@@ -62,10 +62,9 @@ def test_ejection_fraction_of_two_frames(tmp_path: Path) -> None:
     assert "No ejection fraction of patient03" in text and "All voxels are 1 x 1 x 1 mm" in text
 
 
+@needs_acdc
 def test_patients_of_acdc_are_paired(tmp_path: Path) -> None:
     root = REAL / "acdc"
-    if not root.is_dir():
-        pytest.skip("needs the real ACDC volumes")
     content = json.loads((root / "dataset.json").read_text())
     (tmp_path / "some").mkdir()
     for folder in ("imagesTr", "labelsTr"):

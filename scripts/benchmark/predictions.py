@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.checks import loader, reader_of
-from networks.workflow.files import atomic, parse_json
+from networks.workflow.files import parse_json
 from scripts.benchmark.measure import machine
-from scripts.benchmark.records import Record
+from scripts.benchmark.records import Record, store_lines
 from scripts.predict.cases import SUFFIXES
 from scripts.predict.predicting import RECORD, TIMES
 
@@ -72,7 +72,9 @@ def benchmark_predictions(
         }
         for runtime, found in rounds.items()
     ]
-    _store(Path(output), records)
+    path = Path(output)
+    earlier = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    store_lines(path, earlier, records, _identity)
     for record in records:
         parts = ", ".join(f"{phase.replace('_', '-')} {record[phase]:.1f} s" for phase in PHASES)
         print(
@@ -114,14 +116,5 @@ def _labels(folder: Path) -> list[np.ndarray]:
     return [np.asarray(loader(reader_of(str(file), is_label=True))(file)) for file in files]
 
 
-def _store(path: Path, records: Sequence[Record]) -> None:
-    """Add records in place of those of the same name, runtime and machine."""
-
-    def identity(record: Record) -> tuple:
-        return record["name"], record["runtime"], record["threads"], json.dumps(record["machine"])
-
-    earlier = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    new = {identity(record) for record in records}
-    with atomic(path) as temporary:
-        lines = [json.dumps(record) for record in [*(r for r in earlier if identity(r) not in new), *records]]
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def _identity(record: Record) -> tuple[str, str, int, str]:
+    return record["name"], record["runtime"], record["threads"], json.dumps(record["machine"])

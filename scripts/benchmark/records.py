@@ -4,6 +4,7 @@ And what the authors' networks cost, to compare with.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,17 @@ def read_records(path: Path) -> list[Record]:
 
 def store(path: Path, record: Record) -> None:
     """Add a record in place of an older one of the same network, settings and machine; the file is always whole."""
-    records = [other for other in read_records(path) if _identity(other) != _identity(record)]
+    store_lines(path, read_records(path), [record], _identity)
+
+
+def store_lines(
+    path: Path, earlier: Sequence[Record], new: Sequence[Record], identity: Callable[[Record], Any]
+) -> None:
+    """Write earlier records, and new ones in place of those of the same identity; the file is always whole."""
+    replaced = [identity(record) for record in new]
+    lines = [json.dumps(record) for record in [*(r for r in earlier if identity(r) not in replaced), *new]]
     with atomic(path) as temporary:
-        temporary.write_text("".join(f"{json.dumps(other)}\n" for other in [*records, record]), encoding="utf-8")
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def latest(records: list[Record]) -> dict[str, Record]:

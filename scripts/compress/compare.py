@@ -17,10 +17,11 @@ from networks.errors import UserError
 from networks.layers.packed import unpack_layers
 from networks.workflow import load_datalist, load_weights
 from networks.workflow.config_files import config_ids
-from networks.workflow.files import atomic, file_hash, parse_json, put_in_place
+from networks.workflow.files import file_hash, parse_json, put_in_place
 from networks.workflow.records import read_records
 from networks.workflow.statistics import summarise, tables
 from scripts.benchmark.measure import in_fresh_process, machine, peak_memory, resident, seconds
+from scripts.benchmark.records import store_lines
 from scripts.compress.bundles import refresh
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import load_model
@@ -105,20 +106,16 @@ def compare(
         if "error" in line:
             raise UserError(f"{variant.name}: {line['error']}")
         lines.append(line)
-        _store(Path(output), line)  # at once: a comparison that is stopped leaves what it has measured
+        earlier = read_lines([output]) if Path(output).is_file() else []
+        store_lines(
+            Path(output), earlier, [line], _identity
+        )  # at once: a comparison that is stopped leaves what it has measured
         print(said(line, lines[0]), flush=True)
     print(f"{len(lines)} new lines are in {output}.")
     if figure is not None:
         from scripts.compress.drawing import draw
 
         draw(lines, figure)
-
-
-def _store(target: Path, line: Record) -> None:
-    earlier = read_lines([target]) if target.is_file() else []
-    kept = [other for other in earlier if _identity(other) != _identity(line)]
-    with atomic(target) as temporary:
-        temporary.write_text("".join(f"{json.dumps(other)}\n" for other in [*kept, line]), encoding="utf-8")
 
 
 def _identity(line: Record) -> tuple[str, ...]:

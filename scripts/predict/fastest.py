@@ -1,4 +1,4 @@
-"""The fastest way that a processor has to compute a network whose labels stay those of float32."""
+"""The fastest way that a processor has to compute a network, with hardly any label other than in float32."""
 
 import importlib.util
 import tempfile
@@ -26,7 +26,7 @@ class Fastest(nn.Module):
 
     Both round otherwise than PyTorch in float32. So in every case the labels of the first batch in which there are
     several classes are compared with those of float32; where fewer than 999 of 1000 are the same, that way is not taken
-    any more.
+    any more. A case in which it finds one class only is not compared.
 
     Args:
         network: float32, in evaluation mode, on the CPU.

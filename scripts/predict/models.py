@@ -23,7 +23,7 @@ class Model:
         config: the inference, with the options that the weights need.
         weights: file of a checkpoint, or of an exported model.
         manifest: of the exported model; None for PyTorch itself.
-        fastest: whether PyTorch may be left, or round otherwise, where the labels stay the same.
+        fastest: whether it may be computed as :mod:`scripts.predict.fastest` does.
     """
 
     config: InferenceConfig

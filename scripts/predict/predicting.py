@@ -195,7 +195,7 @@ def _say_runtime(text: str) -> None:
 
 
 def _say_nothing(text: str) -> None:
-    """In the processes beside the first, which takes the same way."""
+    """In the processes beside the first, which speaks for all."""
 
 
 def _report(output: Path, cases: Sequence[Case], pending: Sequence[int], results: Sequence[dict[str, Any]]) -> int:

@@ -55,7 +55,7 @@ class Segmenter:
         network: what to call instead of the bundle's network; by default that, with the weights of ``ckpt_path``.
         size: of the pixels of pictures, where their files do not tell the right one.
         keep_probabilities: whether they are wanted.
-        say: where the network is to be computed in the fastest way with the same labels: is told which that is.
+        say: is told how, where the network is to be computed as :mod:`scripts.predict.fastest` does.
 
     Raises:
         UserError: the weights are missing or of another network, or the config has no
@@ -95,9 +95,8 @@ class Segmenter:
         label_by_class(config["postprocessing"])
         self._evaluator = config["evaluator"]
         self._evaluator.logger.setLevel(logging.CRITICAL)
-        self._evaluator.interrupt_resume_enabled = (
-            False  # else the case after one that failed would be taken for its rest
-        )
+        # else the case after one that failed would be taken for its rest
+        self._evaluator.interrupt_resume_enabled = False
         if network is None:
             load_weights(config["network"], config["ckpt_path"])
             unpack_layers(config["network"])  # once, and not for every batch

@@ -7,7 +7,14 @@ from scripts.catalog.classification import ClassificationBundle, PictureRecipe
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import warm_cosine
 from scripts.render.shared import AMP, DEFAULT_WORKERS, PIN, common, load_weights, more_options, options, picture_reader
-from scripts.render.training import ACCUMULATION, distributed, supervised_evaluator, supervised_trainer, train_handlers
+from scripts.render.training import (
+    ACCUMULATION,
+    distributed,
+    epoch_log,
+    supervised_evaluator,
+    supervised_trainer,
+    train_handlers,
+)
 from scripts.render.whole_pictures import (
     IMPORTS,
     IS_PHANTOM,
@@ -16,7 +23,6 @@ from scripts.render.whole_pictures import (
     adamw,
     dataloader,
     dataset,
-    epoch_log,
     flips,
     initialize,
     load_picture,
@@ -58,7 +64,7 @@ def train(bundle: ClassificationBundle) -> Config:
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
             "postprocessing": probabilities(),
             "key_metric": {"train_top1": _accuracy()},
-            "handlers": train_handlers(epoch_log()),
+            "handlers": train_handlers(epoch_log(per_class=False)),
             "trainer": supervised_trainer() | ACCUMULATION,
         },
         "validate": {

@@ -8,6 +8,7 @@ from scripts.render.shared import options
 from scripts.render.training import (
     ACCUMULATION,
     NOT_FIRST,
+    epoch_log,
     supervised_evaluator,
     supervised_trainer,
     train_handlers,
@@ -20,7 +21,6 @@ from scripts.render.whole_pictures import (
     adamw,
     dataloader,
     dataset,
-    epoch_log,
     flips,
     initialize,
     load_picture,
@@ -61,7 +61,7 @@ def simmim(bundle: ClassificationBundle) -> Config:
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
             "postprocessing": compose(),
             "key_metric": {"train_l1": _error()},
-            "handlers": train_handlers(epoch_log(), clipped=True),
+            "handlers": train_handlers(epoch_log(per_class=False), clipped=True),
             "trainer": supervised_trainer() | ACCUMULATION | {"prepare_batch": "$workflow.masked_batch"},
         },
         "validate": {

@@ -161,14 +161,24 @@ def supervised_evaluator(network: str = "@network") -> Config:
     }
 
 
-def epoch_log() -> Config:
-    """The log of epochs with the Dice of every class."""
+def epoch_log(per_class: bool = True) -> Config:
+    """The log of epochs, with the scores of every class or without."""
     return {
         "_target_": f"{WORKFLOW}.EpochLog",
         "path": "$@output_dir + '/metrics.csv'",
         "optimizer": "@optimizer",
         "evaluator": "@validate::evaluator",
-        "class_names": "@class_names",
+        **({"class_names": "@class_names"} if per_class else {}),
+    }
+
+
+def validation_scores() -> Config:
+    """The scores of a validation in TensorBoard."""
+    return {
+        "_target_": "TensorBoardStatsHandler",
+        "_disabled_": NOT_FIRST,
+        "summary_writer": "@events",
+        "iteration_log": False,
     }
 
 
@@ -249,12 +259,7 @@ def train_handlers(log: Config, robust: bool = False, clipped: bool = False) -> 
 def validation_handlers(bundle: Bundle, preset: Preset) -> list[Config]:
     """What becomes of a validation: the scores, a picture, the best weights with their record."""
     return [
-        {
-            "_target_": "TensorBoardStatsHandler",
-            "_disabled_": NOT_FIRST,
-            "summary_writer": "@events",
-            "iteration_log": False,
-        },
+        validation_scores(),
         {"_target_": f"{WORKFLOW}.OverlayWriter", "events": "@events"},
         {
             "_target_": f"{WORKFLOW}.BestCheckpoint",

@@ -3,7 +3,7 @@
 from scripts.catalog.classification import ClassificationBundle, PictureRecipe
 from scripts.render.data import IMAGENET_MEAN, IMAGENET_STD, WORKFLOW, Config
 from scripts.render.shared import DEFAULT_WORKERS, PIN, common, picture_reader
-from scripts.render.training import NOT_FIRST
+from scripts.render.training import validation_scores
 
 PHANTOM = "data/texture_phantom"
 IS_PHANTOM = f"@dataset_dir == '{PHANTOM}'"
@@ -124,25 +124,10 @@ def dataloader(part: str, shuffle: bool = False) -> Config:
     }
 
 
-def epoch_log() -> Config:
-    """The log of epochs, without scores per class."""
-    return {
-        "_target_": f"{WORKFLOW}.EpochLog",
-        "path": "$@output_dir + '/metrics.csv'",
-        "optimizer": "@optimizer",
-        "evaluator": "@validate::evaluator",
-    }
-
-
 def validation_handlers(kept: list[str], class_names: str = "@class_names") -> list[Config]:
     """What becomes of a validation: the scores, the best weights with their record, which keeps these ids."""
     return [
-        {
-            "_target_": "TensorBoardStatsHandler",
-            "_disabled_": NOT_FIRST,
-            "summary_writer": "@events",
-            "iteration_log": False,
-        },
+        validation_scores(),
         {
             "_target_": f"{WORKFLOW}.BestCheckpoint",
             "path": "$@ckpt_dir + '/model.pt'",

@@ -126,17 +126,17 @@ def test_predictions_are_those_of_float32(
 def test_case_after_one_that_failed_in_the_network(ct_dir: Path, tmp_path: Path, monkeypatch) -> None:
     weights, source = write_weights(VOLUMES, tmp_path), ct_dir / "imagesTs"
     assert len(list(source.iterdir())) > 1
-    segment, calls = Segmenter._segment, []
+    run, calls = Segmenter._run, []
 
-    def fails_once(self: Segmenter, image: Path) -> Path:
+    def fails_once(self: Segmenter, image: Path) -> tuple[Any, Any]:
         calls.append(image)
         if len(calls) > 1:
-            return segment(self, image)
+            return run(self, image)
         with monkeypatch.context() as patch:
             patch.setattr(Unet, "forward", lambda *_: torch.empty(10**15))  # there is no such memory
-            return segment(self, image)
+            return run(self, image)
 
-    monkeypatch.setattr(Segmenter, "_segment", fails_once)
+    monkeypatch.setattr(Segmenter, "_run", fails_once)
     call(source, tmp_path / "out", 1, bundle="unet", **weights)
     assert len(labels_of(tmp_path / "out")) == len(calls) - 1 > 0
 

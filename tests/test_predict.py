@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import highdicom as hd
@@ -18,7 +19,9 @@ from networks.workflow.files import write_json
 from scripts.catalog.bundles import BY_NAME
 from scripts.export.exporting import export
 from scripts.opened_bundle import InferenceConfig, as_trained
+from scripts.predict.cases import Case
 from scripts.predict.predicting import predict
+from scripts.predict.segmenter import Computed, Segmenter
 from tests.predicting import VOLUMES, call, failures, files_of, labels_of, options_of, write_weights
 from tests.workflows import ROOT, config_paths, run
 
@@ -170,6 +173,34 @@ def test_failed_cases_are_listed_and_the_rest_is_done(
     call(images, tmp_path / "out", bundle="unet", **volumes)
     assert set(labels_of(tmp_path / "out")) == {"a/one_seg.nii.gz", "three_seg.nii.gz"}
     assert not (tmp_path / "out" / "failed.csv").exists()
+
+
+def test_a_case_is_written_while_the_next_is_computed(
+    images: Path, volumes: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, waited = [Event() for _ in range(3)], []
+    compute, write = Segmenter.compute, Segmenter.write
+
+    def computes(self: Segmenter, case: Case) -> Computed:
+        result = compute(self, case)
+        next(event for event in computed if not event.is_set()).set()
+        return result
+
+    def writes(self: Segmenter, item: Computed) -> bool:
+        waited.append(len(waited) == 2 or computed[len(waited) + 1].wait(60))
+        if item.case.name == "a/two.nii.gz":
+            raise OSError("the disk is full")
+        return write(self, item)
+
+    call(images, tmp_path / "plain", bundle="unet", **volumes)
+    monkeypatch.setattr(Segmenter, "compute", computes)
+    monkeypatch.setattr(Segmenter, "write", writes)
+    call(images, tmp_path / "out", 1, bundle="unet", times=True, **volumes)
+    assert waited == [True] * 3
+    assert failures(tmp_path / "out") == {"a/two.nii.gz": "the disk is full"}
+    plain, found = labels_of(tmp_path / "plain"), labels_of(tmp_path / "out")
+    assert found == {name: value for name, value in plain.items() if name != "a/two_seg.nii.gz"}
+    assert json.loads((tmp_path / "out" / "times.json").read_text()).keys() == {"a/one.nii.gz", "three.nii.gz"}
 
 
 def test_results_of_two_models_never_mix(images: Path, volumes: dict[str, Any], tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from scripts.opened_bundle import LOCATIONS
 from scripts.predict.cases import SUFFIXES, Case, find_cases
 from scripts.predict.models import choose_model
 from scripts.predict.processes import Processes
-from scripts.predict.segmenter import Segmenter
+from scripts.predict.segmenter import Computed, Segmenter
 
 RECORD, FAILED, TIMES = "predictions.json", "failed.csv", "times.json"
 
@@ -172,22 +173,49 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
 
 
 def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome) -> None:
+    """Segment one case after the other, and write each while the next is computed."""
     name = "Cases" if processes.count == 1 else f"Cases of 1 of {processes.count} processes"
-    bar = tqdm(share, desc=name, unit="case", disable=processes.rank > 0)
-    for number, case in enumerate(bar, start=1):
-        try:
-            # another machine's process may have done it before, in a folder that the first process does not see
-            found = case.is_done or segment(case)
-            (outcome.done if found else outcome.empty).append(case.name)
-            outcome.times[case.name] = segment.times
-            if found and segment.notice:
-                outcome.notices[case.name] = segment.notice
-                tqdm.write(f"Note: {case.name}: {segment.notice}", file=sys.stderr)
-        except Exception as error:
-            outcome.failed[case.name] = command_line.reason(error)
-            tqdm.write(f"Failed: {case.name}: {outcome.failed[case.name]}", file=sys.stderr)
-        else:
-            segment.look_ahead(len(share) - number)
+    with tqdm(total=len(share), desc=name, unit="case", disable=processes.rank > 0) as bar:
+
+        @contextlib.contextmanager
+        def accounted(case: Case) -> Iterator[None]:
+            try:
+                yield
+            except Exception as error:
+                outcome.failed[case.name] = command_line.reason(error)
+                tqdm.write(f"Failed: {case.name}: {outcome.failed[case.name]}", file=sys.stderr)
+                bar.update()
+
+        def finish(computed: Computed, writing: Future[bool]) -> None:
+            case = computed.case
+            with accounted(case):
+                found = writing.result()
+                (outcome.done if found else outcome.empty).append(case.name)
+                outcome.times[case.name] = computed.times
+                if found and segment.notice:
+                    outcome.notices[case.name] = segment.notice
+                    tqdm.write(f"Note: {case.name}: {segment.notice}", file=sys.stderr)
+                bar.update()
+
+        # one case at most waits to be written, so that the memory is that of two
+        with ThreadPoolExecutor(1) as writer:
+            before: tuple[Computed, Future[bool]] | None = None
+            for number, case in enumerate(share, start=1):
+                # another machine's process may have done it before, in a folder that the first process does not see
+                if case.is_done:
+                    outcome.done.append(case.name)
+                    bar.update()
+                    continue
+                computed = None
+                with accounted(case):
+                    computed = segment.compute(case)
+                if before is not None:
+                    finish(*before)
+                before = None if computed is None else (computed, writer.submit(segment.write, computed))
+                if computed is not None:
+                    segment.look_ahead(len(share) - number)
+            if before is not None:
+                finish(*before)
 
 
 def _say_runtime(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Segmenting one case with the parts of a bundle's ``inference.json``, and writing the result in a format."""
+"""Segmenting cases with the parts of a bundle's ``inference.json``, and writing the results in a format."""
 
 import contextlib
 import io
@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from ignite.engine import Events
 from matplotlib.colors import ListedColormap
 from monai.data import DataLoader, Dataset, MetaTensor
-from monai.engines.utils import IterationEvents
+from monai.engines.utils import IterationEvents, engine_apply_transform
 from monai.transforms import Orientation
 from PIL import Image
 from torch import nn
@@ -39,15 +40,37 @@ from scripts.predict.cases import ENDINGS, Case
 from scripts.predict.fastest import DifferentLabelsError, Fastest
 
 
+@dataclass
+class Computed:
+    """A case after the network, to be written or given up.
+
+    Attributes:
+        case: which it is.
+        image: the file that was read.
+        folder: of temporary files of this case.
+        batch: what the evaluator read, and nothing once it is written.
+        output: what the network made of it.
+        times: seconds in ``reading`` (with what precedes the network), ``network`` and ``writing`` (with what follows
+            the network).
+    """
+
+    case: Case
+    image: Path
+    folder: tempfile.TemporaryDirectory[str]
+    batch: Any = None
+    output: Any = None
+    times: dict[str, float] = field(default_factory=dict)
+
+
 class Segmenter:
     """The bundle's own evaluator, given one case at a time.
 
+    :meth:`compute` of a case may run while another thread is in :meth:`write` with the case before.
+
     Attributes:
-        notice: what the user has to know about the result of the case before, or nothing.
-        times: seconds of the case before in ``reading`` (with what precedes the network), ``network`` and ``writing``
-            (with what follows the network).
-        probabilities: of the case before, where they were asked for and the network's classes are told apart on the
-            image's own grid: (classes, X, Y[, Z]), from 0 to 255.
+        notice: what the user has to know about the result that was written last, or nothing.
+        probabilities: of the case that was written last, where they were asked for and the network's classes are told
+            apart on the image's own grid: (classes, X, Y[, Z]), from 0 to 255.
 
     Args:
         config: the bundle's inference.
@@ -72,7 +95,7 @@ class Segmenter:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.labels, self.notice, self._size = config, dict(labels), "", size
-        self.times: dict[str, float] = {}
+        self._times: dict[str, float] = {}
         self.probabilities: MetaTensor | None = None
         self._window = config.get("intensity_range")
         self._folder = tempfile.TemporaryDirectory(prefix="predict-")
@@ -83,6 +106,7 @@ class Segmenter:
                 "handlers": [],  # one bar over all cases instead of one for each
                 "evaluator::val_data_loader": [],
                 "evaluator::epoch_length": 1,
+                "evaluator::postprocessing": None,  # done when the case is written
                 f"{save}::output_dir": str(self._results),
                 f"{save}::data_root_dir": "",
                 **({"network": network} if network is not None else {}),
@@ -90,9 +114,10 @@ class Segmenter:
         )
         if keep_probabilities:
             self._keep_probabilities()
-        complete_writers(config["postprocessing"])
+        self._postprocessing = config["postprocessing"]
+        complete_writers(self._postprocessing)
         logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)  # it logs every error that it raises
-        label_by_class(config["postprocessing"])
+        label_by_class(self._postprocessing)
         self._evaluator = config["evaluator"]
         self._evaluator.logger.setLevel(logging.CRITICAL)
         # else the case after one that failed would be taken for its rest
@@ -107,7 +132,33 @@ class Segmenter:
             self._fastest = self._evaluator.network = Fastest(self._evaluator.network.eval(), say)
 
     def __call__(self, case: Case) -> bool:
-        """Segment and write one case.
+        """Segment and write one case; what it returns and raises is that of :meth:`write` and :meth:`compute`."""
+        return self.write(self.compute(case))
+
+    def compute(self, case: Case) -> Computed:
+        """Read a case and run the network on it.
+
+        Raises:
+            Exception: whatever is wrong with the case.
+        """
+        folder = tempfile.TemporaryDirectory(prefix="case-", dir=self._folder.name)
+        self._times, self._since = {}, time.perf_counter()
+        if self._fastest is not None:
+            self._fastest.start_case()
+        try:
+            image = as_nifti(case, Path(folder.name)) if case.is_series else Path(case.files[0])
+            computed = Computed(case, image, folder, times=self._times)
+            try:
+                computed.batch, computed.output = self._run(image)
+            except DifferentLabelsError:  # float32 from now on
+                computed.batch, computed.output = self._run(image)
+            return computed
+        except BaseException:
+            folder.cleanup()
+            raise
+
+    def write(self, computed: Computed) -> bool:
+        """Make a computed case's files.
 
         Returns:
             Whether a label map was written: a DICOM SEG with background only does not exist.
@@ -115,21 +166,16 @@ class Segmenter:
         Raises:
             Exception: whatever is wrong with the case; nothing of it is left behind then.
         """
-        self.notice, self.probabilities, self.times = "", None, {}
-        self._since = time.perf_counter()
-        if self._fastest is not None:
-            self._fastest.start_case()
-        with tempfile.TemporaryDirectory(prefix="case-", dir=self._folder.name) as folder:
-            image = as_nifti(case, Path(folder)) if case.is_series else Path(case.files[0])
-            try:
-                label = self._segment(image)
-            except DifferentLabelsError:  # float32 from now on
-                label = self._segment(image)
+        case, start = computed.case, time.perf_counter()
+        self.notice, self.probabilities = "", None
+        with computed.folder as name:
+            folder = Path(name)
+            label = self._label(computed)
             try:
                 if case.overlay:
-                    picture = Path(folder) / "overlay.png"
-                    self._draw(image, label, picture)
-                segmentation = self._converted(case, label, Path(folder))
+                    picture = folder / "overlay.png"
+                    self._draw(computed.image, label, picture)
+                segmentation = self._converted(case, label, folder)
                 if case.overlay:
                     put_in_place(picture, case.overlay)
                 if segmentation is None:
@@ -138,11 +184,11 @@ class Segmenter:
                 return True
             finally:
                 label.unlink(missing_ok=True)
-                self._clock("writing")
+                computed.times["writing"] = time.perf_counter() - start
 
     def _clock(self, phase: str) -> None:
         now = time.perf_counter()
-        self.times[phase], self._since = self.times.get(phase, 0.0) + now - self._since, now
+        self._times[phase], self._since = self._times.get(phase, 0.0) + now - self._since, now
 
     def look_ahead(self, cases: int) -> None:
         """Prepare for so many cases like the one before."""
@@ -164,14 +210,26 @@ class Segmenter:
         self.probabilities = torch.cat(parts, dim=-1)
         return item
 
-    def _segment(self, image: Path) -> Path:
-        """Run the evaluator on a file; its label map is the one file that ``SaveImaged`` writes."""
-        shutil.rmtree(self._results, ignore_errors=True)
+    def _run(self, image: Path) -> tuple[Any, Any]:
+        """Run the evaluator on a file: the item that it read, and its output."""
         item, config = {"image": str(image)}, self.config
         if config["check_data"]:
             check_cases([item], config["in_channels"], None, config["reader"], config["spatial_dims"])
         self._evaluator.data_loader = DataLoader(Dataset([item], config["preprocessing"]), batch_size=1)
-        self._evaluator.run()
+        state = self._evaluator.state
+        try:
+            self._evaluator.run()
+            (batch,), (output,) = state.batch, state.output
+            return batch, output
+        finally:
+            state.batch = state.output = None  # else they stay in memory beside those of the next case
+
+    def _label(self, computed: Computed) -> Path:
+        """The one file that the postprocessing's ``SaveImaged`` writes."""
+        shutil.rmtree(self._results, ignore_errors=True)
+        batch, output = computed.batch, computed.output
+        computed.batch = computed.output = None
+        engine_apply_transform(batch, output, self._postprocessing)
         (label,) = (path for path in self._results.rglob("*") if path.is_file())
         return label
 

@@ -57,6 +57,8 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records, lines = [], []
     for number, data_set in enumerate(("Super1", "EBC")):
         folder = write_precipitate_phantom(root / data_set, 1, 1, 3, size=(80, 64), seed=number)
+        described = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps({**described, "licence": "CC0"}))
         for network, bundle, pretraining, shift in VARIANTS:
             spec = {
                 "suite": SUITE,
@@ -138,6 +140,7 @@ def test_page_and_markdown(trial: Path, tmp_path: Path, contradicting: None) -> 
         assert "With 3 cases p cannot be below 0.250" in document
         assert "1 infinite" in document
     assert page.count('class="case"') == 2 * 3
+    assert page.count("Images: Synthetic micrographs") == page.count("Licence: CC0.") == 2
     assert "prediction of U-Net++ (from scratch)" in page
     assert "prediction of CS-UNet (X)" not in page  # that network is better from scratch
     assert not list(output.parent.glob(".*"))

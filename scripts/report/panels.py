@@ -14,7 +14,7 @@ from monai.networks import one_hot
 from PIL import Image
 
 from networks.workflow import class_names, load_datalist
-from networks.workflow.data import Pair, case_name
+from networks.workflow.data import Pair, case_name, read_dataset_json
 from networks.workflow.evaluation import overlay
 from networks.workflow.statistics import class_mean, nanmean
 from scripts.metrics.predictions import find_predictions
@@ -67,11 +67,13 @@ class Panels:
         cases: best, median, worst.
         classes: colour and name of each class that is drawn.
         errors: the same of the errors.
+        about: what ``dataset.json`` says of the images' source and licence.
     """
 
     cases: list[CasePanel]
     classes: list[tuple[str, str]]
     errors: list[tuple[str, str]]
+    about: str
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,10 @@ def panels(source: Source, side: int) -> Panels:
     classes = class_names(source.dataset_dir)
     colours = [CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(len(classes) - 1)]
     cases = [_case_panel(source, title, case, colours, side) for title, case in _chosen(source)]
-    return Panels(cases, list(zip(colours, classes[1:], strict=True)), [(c, e) for e, c in ERRORS.items()])
+    described = read_dataset_json(source.dataset_dir)
+    named = {"Images": described.get("description"), "Licence": described.get("licence")}
+    about = " ".join(f"{key}: {str(value).rstrip('.')}." for key, value in named.items() if value)
+    return Panels(cases, list(zip(colours, classes[1:], strict=True)), [(c, e) for e, c in ERRORS.items()], about)
 
 
 def _best_of_each_network(results: Results, data_set: DataSet, there: dict[str, str]) -> dict[str, str]:

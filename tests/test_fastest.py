@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -121,6 +123,24 @@ def test_predictions_are_those_of_float32(
     assert len(times) == len(auto)
     for phases in times.values():
         assert phases.keys() == {"reading", "network", "writing"} and all(x > 0 for x in phases.values())
+
+
+def test_openvino_takes_over_between_cases(
+    ct_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(fastest, "has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(fastest, "LONG", 0.0)
+    monkeypatch.setattr(fastest, "FASTER", 0.0)
+    weights, source = write_weights(VOLUMES, tmp_path), ct_dir / "imagesTs"
+    call(source, tmp_path / "plain", bundle="unet", **weights)
+    call(source, tmp_path / "auto", bundle="unet", runtime="auto", **weights)
+    assert "OpenVINO in f32" in capfd.readouterr().err
+    names = labels_of(tmp_path / "plain").keys()
+    assert len(names) > 1 and names == labels_of(tmp_path / "auto").keys()
+    for name in names:
+        plain, auto = (np.asarray(nib.load(tmp_path / folder / name).dataobj) for folder in ("plain", "auto"))
+        assert len(np.unique(plain)) > 1 and np.mean(plain == auto) > 0.999
 
 
 def test_case_after_one_that_failed_in_the_network(ct_dir: Path, tmp_path: Path, monkeypatch) -> None:

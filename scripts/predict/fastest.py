@@ -29,7 +29,7 @@ class Fastest(nn.Module):
     any more. A case in which it finds one class only is not compared.
 
     Args:
-        network: float32, in evaluation mode, on the CPU.
+        network: float32, on the CPU; it is put in evaluation mode.
         say: is told which way is taken, and why.
     """
 
@@ -46,6 +46,7 @@ class Fastest(nn.Module):
             say("PyTorch in bfloat16, which this processor computes in hardware")
         else:
             say("PyTorch in float32, since this processor has no bfloat16")
+        self.eval()  # else MONAI would go back to training after a case, and batch norms learn from what is compared
 
     def start_case(self) -> None:
         """To be called before every case."""
@@ -93,6 +94,10 @@ class Fastest(nn.Module):
         if same >= SAME and gain >= FASTER:
             self._quick = model
             self._say(f"OpenVINO in {precision}, {gain:.2f} times as fast as before")
+        else:
+            self._say(
+                f"no OpenVINO, since it was {gain:.2f} times as fast, with {100 * same:.2f} % of the labels the same"
+            )
 
 
 def _same(labels: Tensor, logits: Tensor) -> float:

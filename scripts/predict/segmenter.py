@@ -129,7 +129,7 @@ class Segmenter:
         self._evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._clock, "network")
         self._fastest = None
         if say is not None and torch.device(config["device"]).type == "cpu":
-            self._fastest = self._evaluator.network = Fastest(self._evaluator.network.eval(), say)
+            self._fastest = self._evaluator.network = Fastest(self._evaluator.network, say)
 
     def __call__(self, case: Case) -> bool:
         """Segment and write one case; what it returns and raises is that of :meth:`write` and :meth:`compute`."""

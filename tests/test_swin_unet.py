@@ -109,10 +109,12 @@ def test_dropped_residuals_are_not_computed_but_expectation_holds():
     assert abs(out.mean().item() - 1) < 0.2
 
 
-def test_dropping_every_residual_leaves_zero_gradients():
+@pytest.mark.parametrize("autocast", [False, True])
+def test_dropping_every_residual_leaves_zero_gradients(autocast):
     block = SwinBlock(8, 2, 4, True, (8, 8), drop_path=1 - 1e-9).train()
     x = torch.randn(2, 8, 8, 8)
-    out = block(x)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = block(x)
     assert torch.equal(out, x)
     out.sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in block.parameters())

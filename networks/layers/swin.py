@@ -59,7 +59,9 @@ class ResidualDrop(nn.Module):
         if not torch.jit.is_scripting() and self.fixed():
             return x + drop_path(branch, self.rate, self.training)
         scale = 1.0 / (1.0 - self.rate)
-        return torch.add(x, branch, alpha=scale) if kept is None else x.index_add(0, kept, branch, alpha=scale)
+        if kept is None:
+            return torch.add(x, branch, alpha=scale)
+        return x.index_add(0, kept, branch.to(x.dtype), alpha=scale)  # which autocast makes two of, on processors
 
 
 class SwinBlock(Tables):

@@ -135,4 +135,7 @@ class WindowAttention(nn.Module):
             bias = bias.expand(batch, windows, self.num_heads, tokens, tokens).flatten(0, 1)
         dropout = self.attn_drop if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
-        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(batch, windows, tokens, -1)))
+        if batch == 0:  # all samples were dropped; distributed training waits for the gradient of every parameter
+            x = x + bias.sum()
+        x = x.transpose(1, 2).reshape(batch, windows, tokens, self.num_heads * self.head_dim)
+        return self.proj_drop(self.proj(x))

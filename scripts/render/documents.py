@@ -16,6 +16,7 @@ from scripts.catalog.recipes import Preset
 from scripts.render.bundle import NO_WEIGHTS, bundle_configs
 from scripts.render.data import Config
 from scripts.report.front import (
+    acdc_table,
     clusters_table,
     compression_table,
     hippocampus_table,
@@ -171,6 +172,7 @@ def with_tables(text: str) -> str:
         "bundles": bundle_table,
         "record": record_table,
         "microstructure": microstructure_table,
+        "acdc": acdc_table,
         "hippocampus": hippocampus_table,
         "clusters": clusters_table,
         "compression": compression_table,

@@ -146,6 +146,13 @@ def test_page_and_markdown(trial: Path, tmp_path: Path, contradicting: None) -> 
     assert not list(output.parent.glob(".*"))
 
 
+def test_tables_elsewhere_name_the_command_of_the_page(trial: Path, tmp_path: Path) -> None:
+    scores, page, text = str(trial / f"{SUITE}.jsonl"), tmp_path / "trial.html", tmp_path / "docs" / "tables.md"
+    command.report(scores, runs_dir=str(tmp_path / "runs"), output=str(page), markdown=str(text))
+    assert f"Curves, box plots and pictures: `python -m scripts.report {scores}`." in text.read_text()
+    assert "trial.html" not in text.read_text() and page.is_file()
+
+
 def test_pictures_are_of_the_best_median_and_worst_case(trial: Path) -> None:
     results = load([trial / f"{SUITE}.jsonl"])
     sources, sentences = panels.find_sources(results, trial / "runs")

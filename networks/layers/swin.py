@@ -61,7 +61,7 @@ class ResidualDrop(nn.Module):
         scale = 1.0 / (1.0 - self.rate)
         if kept is None:
             return torch.add(x, branch, alpha=scale)
-        return x.index_add(0, kept, branch.to(x.dtype), alpha=scale)  # which autocast makes two of, on processors
+        return x.index_add(0, kept, branch.to(x.dtype), alpha=scale)  # under autocast only one may be in bfloat16
 
 
 class SwinBlock(Tables):

@@ -17,7 +17,8 @@ def report(
         *results: files of scores, such as results/SUITE.jsonl; the file of runs beside each is read too.
         runs_dir: folder of the suites' runs, for pictures of their predictions.
         output: page to write; docs/reports/SUITE.html by default.
-        markdown: file of the tables; the page's name with .md by default.
+        markdown: file of the tables; the page's name with .md by default. In another folder it names the command that
+            makes the page instead of linking it.
         drop_pictures: replace a page even if it has pictures of cases that cannot be drawn here, such as without the
             runs or the data sets.
     """

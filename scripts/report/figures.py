@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogLocator, NullLocator
 
 from scripts.experiments.collected import Line
-from scripts.report.results import DataSet, Results, case_means
+from scripts.report.results import VALIDATION, DataSet, Results, case_means
 from scripts.report.sheets import KEY_METRIC, metric_title, number
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart; its yellow is too pale for lines
@@ -37,7 +37,6 @@ STYLE = {
 }
 WIDTH = 5.4  # inches; two side by side on a desktop, one on a phone
 MOST_POINTS = 150
-VALIDATION = "val_mean_dice"
 # matplotlib 3.10 has a new name for it and warns about the old one
 ACROSS = {"orientation": "horizontal"} if matplotlib.__version_info__ >= (3, 10) else {"vert": False}
 

@@ -1,6 +1,5 @@
 """Writing the page of a report and the Markdown file of its tables."""
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -51,8 +50,10 @@ def report(
     html = _environment().get_template("page.html").render(account=account, sections=sections, explained=EXPLAINED)
     if page.is_file() and not drop_pictures:
         _check_pictures(page, html, runs_dir)
-    link = os.path.relpath(page, text.parent).replace(os.sep, "/")
-    for path, content in ((page, html), (text, _markdown(account, sections, link))):
+    # tables may be published where pages of a megabyte are not, such as in a repository of sources
+    together = page.parent.resolve() == text.parent.resolve()
+    drawn = f"[{page.name}]({page.name})" if together else f"`python -m scripts.report {' '.join(map(str, results))}`"
+    for path, content in ((page, html), (text, _markdown(account, sections, drawn))):
         with atomic(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
         print(f"Wrote {path} ({path.stat().st_size / 1e6:.2f} MB).")
@@ -126,10 +127,10 @@ def _section(title: str, blocks: list[Block]) -> Block:
     return {"title": title, "anchor": anchor, "blocks": [block for block in blocks if any(block.values())]}
 
 
-def _markdown(account: ran.Ran, sections: list[Block], page: str) -> str:
-    """The tables and sentences; pictures are on the page."""
+def _markdown(account: ran.Ran, sections: list[Block], drawn: str) -> str:
+    """The tables and sentences; pictures are on the page, which is linked or made by a command."""
     explained = "\n".join(f"- {term}: {text}" for term, text in EXPLAINED.items())
-    parts = [f"# {account.title}", account.description, explained, f"Curves, box plots and pictures: [{page}]({page})."]
+    parts = [f"# {account.title}", account.description, explained, f"Curves, box plots and pictures: {drawn}."]
     for section in sections:
         texts = [
             block["sheet"].markdown() if "sheet" in block else block.get("text", "") for block in section["blocks"]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from scripts.experiments.collected import Line
 from scripts.experiments.suite import SUITES_DIR, Run, load_suite
-from scripts.report.figures import VALIDATION
-from scripts.report.results import Results, training_seconds
+from scripts.report.results import Results, best_validation, training_seconds
 from scripts.report.sheets import MANY, NONE, Cell, Sheet, duration
 
 PARTS = {
@@ -115,11 +114,11 @@ def _sheet(results: Results) -> Sheet | None:
     rows = []
     for (data_set, variant), runs in groups.items():
         epochs = sorted({len(run["curve"]) for run in runs})
-        dice = [float(row[VALIDATION]) for run in runs for row in run["curve"] if row.get(VALIDATION)]
+        dice = best_validation(runs)
         texts = [data_set, runs[0].get("setting") or NONE, variant, runs[0]["recipe"]]
         texts += [", ".join(str(run["seed"]) for run in runs)]
         texts += [str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"]
-        texts += [f"{100 * max(dice):.2f}" if dice else NONE, duration(training_seconds(runs))]
+        texts += [NONE if dice is None else f"{100 * dice:.2f}", duration(training_seconds(runs))]
         rows.append([Cell(text) for text in texts])
     header = ["data set", "setting", "network", "recipe", "seeds", "epochs", "best validation Dice, %", "time per run"]
     note = "The time is the median over the seeds, training and scoring together, of runs that were not interrupted."

@@ -14,6 +14,8 @@ from networks.workflow.statistics import ALL_CLASSES, Summary, Table, nanmean, s
 from scripts.experiments.collected import RUNS_SUFFIX, Line, read_runs
 from scripts.metrics.variants import Variant, find_variants, identity, name_variants
 
+VALIDATION = "val_mean_dice"  # column of the log of epochs
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -108,6 +110,12 @@ def training_seconds(runs: Sequence[Line]) -> float | None:
     """Median time of those runs whose time is known: training and evaluations together."""
     times = [run["seconds"] for run in runs if run.get("seconds")]
     return statistics.median(times) if times else None
+
+
+def best_validation(runs: Sequence[Line]) -> float | None:
+    """The best mean Dice on the validation split that any of the runs reached, if one was validated."""
+    found = [float(epoch[VALIDATION]) for run in runs for epoch in run["curve"] if epoch.get(VALIDATION)]
+    return max(found, default=None)
 
 
 def _data_sets(records: Sequence[Record]) -> list[DataSet]:

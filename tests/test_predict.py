@@ -1,7 +1,10 @@
 """Prediction: what the bundle's own inference gives, for every kind of input, whatever fails beside it."""
 
 import json
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -201,6 +204,23 @@ def test_a_case_is_written_while_the_next_is_computed(
     plain, found = labels_of(tmp_path / "plain"), labels_of(tmp_path / "out")
     assert found == {name: value for name, value in plain.items() if name != "a/two_seg.nii.gz"}
     assert json.loads((tmp_path / "out" / "times.json").read_text()).keys() == {"a/one.nii.gz", "three.nii.gz"}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_memory_of_one_array_serves_the_next() -> None:
+    # in a process of its own, since it would hold for all tests after this one
+    code = """
+import resource, numpy
+from scripts.predict.memory import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    numpy.ones(200_000_000, dtype=numpy.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([faults(), faults(), keep_freed_memory(), faults(), faults()])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    *without, kept, first, again = json.loads(done.stdout.lower())
+    assert kept and min(*without, first) > 100 * max(again, 1)
 
 
 def test_results_of_two_models_never_mix(images: Path, volumes: dict[str, Any], tmp_path: Path) -> None:

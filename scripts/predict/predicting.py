@@ -25,6 +25,7 @@ from scripts.datasets.dicom_seg import require_highdicom
 from scripts.measure.measuring import measure_cases, require_skimage
 from scripts.opened_bundle import LOCATIONS
 from scripts.predict.cases import SUFFIXES, Case, find_cases
+from scripts.predict.memory import keep_freed_memory
 from scripts.predict.models import choose_model
 from scripts.predict.processes import Processes
 from scripts.predict.segmenter import Computed, Segmenter
@@ -121,6 +122,8 @@ def predict(
         try:
             with saying(lambda: _safe(cases, outcome)):
                 if share:
+                    if torch.device(config["device"]).type == "cpu":
+                        keep_freed_memory()
                     say = _say_runtime if processes.rank == 0 else _say_nothing
                     segment = Segmenter(config, names, chosen.network(), size, say=say if chosen.fastest else None)
                     set_determinism(0)

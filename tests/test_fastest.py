@@ -35,7 +35,7 @@ class Rounded(nn.Module):
 
 @pytest.fixture
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor that has it; others compute it as well, slowly."""
+    """A processor that is faster with it; others compute it as well."""
     monkeypatch.setattr(fastest, "has_fast_bfloat16", lambda: True)
     monkeypatch.setattr("networks.workflow.training.has_fast_bfloat16", lambda: True)
 
@@ -175,7 +175,7 @@ def test_predictions_are_measured_from_the_shell(ct_dir: Path, tmp_path: Path) -
     assert record["wall"] == pytest.approx(phases) and record["peak_memory"] > 1e8
 
 
-@pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor is not faster with bfloat16")
 def test_real_bfloat16_is_taken() -> None:
     said: list[str] = []
     Fastest(nn.Identity(), said.append)

@@ -22,6 +22,7 @@ from networks.workflow.files import write_json
 from scripts.catalog.bundles import BY_NAME
 from scripts.export.exporting import export
 from scripts.opened_bundle import InferenceConfig, as_trained
+from scripts.predict import predicting
 from scripts.predict.cases import Case
 from scripts.predict.predicting import predict
 from scripts.predict.segmenter import Computed, Segmenter
@@ -195,7 +196,9 @@ def test_a_case_is_written_while_the_next_is_computed(
             raise OSError("the disk is full")
         return write(self, item)
 
-    call(images, tmp_path / "plain", bundle="unet", **volumes)
+    monkeypatch.setattr(predicting, "cores_of_a_process", lambda: torch.get_num_threads())
+    call(images, tmp_path / "plain", bundle="unet", **volumes)  # in turn, since the network takes all cores
+    monkeypatch.setattr(predicting, "cores_of_a_process", lambda: torch.get_num_threads() + 1)
     monkeypatch.setattr(Segmenter, "compute", computes)
     monkeypatch.setattr(Segmenter, "write", writes)
     call(images, tmp_path / "out", 1, bundle="unet", times=True, **volumes)

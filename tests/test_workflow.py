@@ -180,6 +180,16 @@ def test_bfloat16_where_the_processor_has_it(monkeypatch) -> None:
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
 
 
+@pytest.mark.parametrize(("times", "fast"), [((2.0, 1.0), True), ((1.0, 2.0), False), ((1.0, 0.95), False)])
+def test_bfloat16_only_where_it_is_measured_to_be_faster(times, fast: bool, monkeypatch) -> None:
+    seconds = dict(zip((torch.float32, torch.bfloat16), times, strict=True))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(training_module, "_seconds_of_products", seconds.__getitem__)
+    assert training_module.has_fast_bfloat16.__wrapped__() is fast
+    monkeypatch.undo()
+    assert training_module._seconds_of_products(torch.bfloat16) > 0
+
+
 def test_networks_get_no_metadata() -> None:
     network, seen = torch.nn.Identity(), []
     network.register_forward_hook(lambda module, inputs, output: seen.append(type(inputs[0])))

@@ -238,7 +238,7 @@ IDS = {
         "replace an earlier training in these folders; by default its files are moved to `<ckpt_dir>/earlier`",
     ),
     "seed": Id(whole(0, 2**32 - 1), "seed of initialisation, shuffling and augmentation"),
-    "amp": Id(TRUTH, "mixed precision: float16 on GPUs, in training bfloat16 on processors that have it"),
+    "amp": Id(TRUTH, "mixed precision: float16 on GPUs, in training bfloat16 on processors where that is faster"),
     "num_workers": Id(
         whole(0), "processes that prepare batches; by default with a GPU as many as there are cores, up to 8, else none"
     ),

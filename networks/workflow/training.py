@@ -1,9 +1,11 @@
 """What a training run needs beyond MONAI's and Ignite's handlers."""
 
+import functools
 import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +37,30 @@ LOWERED = "lowered_in_epoch"  # kept in the optimizer's groups
 MAX_WORKERS = 8
 
 
+@functools.cache
 def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware; without it they are far slower than float32."""
+    """Whether this processor multiplies bfloat16 matrices faster than float32 ones, measured once in a process.
+
+    To have the instructions is not enough: AVX512-BF16 beats float32 on AMD's processors, and is slower on
+    Intel's where AMX is missing, as in virtual machines that hide it.
+    """
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+    if not any(getattr(torch.cpu, name, lambda: False)() for name in checks):
+        return False
+    with torch.no_grad():
+        float32, bfloat16 = (_seconds_of_products(dtype) for dtype in (torch.float32, torch.bfloat16))
+    return bfloat16 < 0.9 * float32
+
+
+def _seconds_of_products(dtype: torch.dtype) -> float:
+    """The least time of a few linear layers as large as Swin-T's in the middle, on the CPU."""
+    x, weight = (torch.ones(rows, 384, dtype=dtype, device="cpu") for rows in (784, 1536))
+    times = []
+    for _ in range(8):
+        start = time.perf_counter()
+        nn.functional.linear(x, weight)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def default_workers(device: str | torch.device) -> int:
@@ -46,10 +68,13 @@ def default_workers(device: str | torch.device) -> int:
 
     A processor that computes the network has no core to spare.
     """
-    if torch.device(device).type == "cpu":
-        return 0
+    return 0 if torch.device(device).type == "cpu" else min(MAX_WORKERS, cores_of_a_process())
+
+
+def cores_of_a_process() -> int:
+    """This process's share of the cores, if ``torchrun`` has started several; it may be none."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -62,7 +87,7 @@ def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]
 
 
 class AutocastInferer(Inferer):
-    """The plain forward pass, in bfloat16 autocast where the processor has it.
+    """The plain forward pass, in bfloat16 autocast where the processor is faster with it.
 
     MONAI's engines autocast on CUDA only (their ``amp``), and this leaves CUDA tensors to them.
 

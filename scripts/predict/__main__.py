@@ -38,8 +38,8 @@ def predict(
         bundle: name or folder of a bundle; that of ``model`` by default.
         trained: name of weights that come with the bundles, instead of ``bundle``; ``segbundles list`` names them.
         runtime: torch, torchscript, onnx, torch_export, openvino or tensorrt; that of ``model`` by default, else torch.
-            auto: on a processor bfloat16 where it computes that in hardware, and OpenVINO where it is installed and
-            minutes of computing are left, as long as a batch of every case has 99.9 % of the labels of float32.
+            auto: on a processor bfloat16 where that is faster, and OpenVINO where it is installed and minutes of
+            computing are left, as long as a batch of every case has 99.9 % of the labels of float32.
         model: file that ``scripts.export`` wrote; by default the bundle's own for that runtime.
         format: nifti, png, tiff or dicom_seg; by default NIfTI for volumes, PNG for pictures, DICOM SEG for DICOM.
         preset: data set whose preset of the inference config is used; by default that of ``model``, or of the training.

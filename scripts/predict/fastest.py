@@ -22,7 +22,7 @@ class DifferentLabelsError(Exception):
 
 
 class Fastest(nn.Module):
-    """A network on a processor in bfloat16 where that is computed in hardware, and in OpenVINO where cases are many.
+    """A network on a processor in bfloat16 where that is faster, and in OpenVINO where cases are many.
 
     Both round otherwise than PyTorch in float32. So in every case the labels of the first batch in which there are
     several classes are compared with those of float32; where fewer than 999 of 1000 are the same, that way is not taken
@@ -43,9 +43,9 @@ class Fastest(nn.Module):
         if has_fast_bfloat16():
             inferer = AutocastInferer()
             self._quick = lambda x: inferer(x, network)
-            say("PyTorch in bfloat16, which this processor computes in hardware")
+            say("PyTorch in bfloat16, with which this processor is faster")
         else:
-            say("PyTorch in float32, since this processor has no bfloat16")
+            say("PyTorch in float32, since this processor is not faster with bfloat16")
         self.eval()  # else MONAI would go back to training after a case, and batch norms learn from what is compared
 
     def start_case(self) -> None:

@@ -20,6 +20,7 @@ from networks.workflow.files import file_hash, json_text, locked, write_json
 from networks.workflow.pixel_size import parse_pixel_size
 from networks.workflow.saving import write_label_names
 from networks.workflow.stopping import saying
+from networks.workflow.training import cores_of_a_process
 from scripts import command_line
 from scripts.datasets.dicom_seg import require_highdicom
 from scripts.measure.measuring import measure_cases, require_skimage
@@ -127,7 +128,7 @@ def predict(
                     say = _say_runtime if processes.rank == 0 else _say_nothing
                     segment = Segmenter(config, names, chosen.network(), size, say=say if chosen.fastest else None)
                     set_determinism(0)
-                    _segment_all(share, segment, processes, outcome)
+                    _segment_all(share, segment, processes, outcome, _has_spare_core(config["device"]))
                 results = processes.to_first("outcome", asdict(outcome))
         except (KeyboardInterrupt, SystemExit):
             _report_stop(target, cases, outcome, processes.rank)
@@ -175,8 +176,15 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
     write_json(file, record)
 
 
-def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome) -> None:
-    """Segment one case after the other, and write each while the next is computed."""
+def _has_spare_core(device: torch.device | str) -> bool:
+    """Whether something can be done beside the network: on cores that it uses all, that makes both slower."""
+    return torch.device(device).type != "cpu" or cores_of_a_process() > torch.get_num_threads()
+
+
+def _segment_all(
+    share: Sequence[Case], segment: Segmenter, processes: Processes, outcome: Outcome, overlapped: bool
+) -> None:
+    """Segment one case after the other; ``overlapped`` writes each while the next is computed."""
     name = "Cases" if processes.count == 1 else f"Cases of 1 of {processes.count} processes"
     with tqdm(total=len(share), desc=name, unit="case", disable=processes.rank > 0) as bar:
 
@@ -215,6 +223,9 @@ def _segment_all(share: Sequence[Case], segment: Segmenter, processes: Processes
                 if before is not None:
                     finish(*before)
                 before = None if computed is None else (computed, writer.submit(segment.write, computed))
+                if before is not None and not overlapped:
+                    finish(*before)
+                    before = None
                 if computed is not None:
                     segment.look_ahead(len(share) - number)
             if before is not None:

@@ -70,8 +70,6 @@ def stop_orderly() -> dict[int, Any]:
         # would complain that nothing handles the signal any more
         if hasattr(signal, "SIGCHLD"):  # Windows has none
             signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        # a data loader that the signal finds half made would complain when it is removed
-        sys.unraisablehook = lambda _: None
         if int(os.environ.get("RANK", 0)) == 0:
             what = _says[-1]() if _says else "Nothing was written; start again."
             print(f"\nStopped. {what}", file=sys.stderr, flush=True)

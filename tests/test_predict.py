@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -182,7 +183,7 @@ def test_failed_cases_are_listed_and_the_rest_is_done(
 def test_a_case_is_written_while_the_next_is_computed(
     images: Path, volumes: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    computed, waited = [Event() for _ in range(3)], []
+    computed, waited, at_writing = [Event() for _ in range(3)], [], []
     compute, write = Segmenter.compute, Segmenter.write
 
     def computes(self: Segmenter, case: Case) -> Computed:
@@ -196,11 +197,20 @@ def test_a_case_is_written_while_the_next_is_computed(
             raise OSError("the disk is full")
         return write(self, item)
 
-    monkeypatch.setattr(predicting, "cores_of_a_process", lambda: torch.get_num_threads())
-    call(images, tmp_path / "plain", bundle="unet", **volumes)  # in turn, since the network takes all cores
-    monkeypatch.setattr(predicting, "cores_of_a_process", lambda: torch.get_num_threads() + 1)
+    def writes_in_turn(self: Segmenter, item: Computed) -> bool:
+        time.sleep(0.5)  # in which another thread would compute the next
+        at_writing.append(sum(event.is_set() for event in computed))
+        return write(self, item)
+
     monkeypatch.setattr(Segmenter, "compute", computes)
+    monkeypatch.setattr(Segmenter, "write", writes_in_turn)
+    monkeypatch.setattr(predicting, "cores_of_a_process", lambda: torch.get_num_threads())
+    call(images, tmp_path / "plain", bundle="unet", **volumes)  # the network takes all cores
+    assert at_writing == [1, 2, 3]
+    for event in computed:
+        event.clear()
     monkeypatch.setattr(Segmenter, "write", writes)
+    monkeypatch.setattr(predicting, "cores_of_a_process", lambda: torch.get_num_threads() + 1)
     call(images, tmp_path / "out", 1, bundle="unet", times=True, **volumes)
     assert waited == [True] * 3
     assert failures(tmp_path / "out") == {"a/two.nii.gz": "the disk is full"}

@@ -355,6 +355,28 @@ def test_stopped_training_says_how_to_go_on(
             time.sleep(0.1)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_while_an_object_is_removed_is_not_lost(number: int, code: int) -> None:
+    # Python raises nothing out of a __del__: without a second signal the program would print "Stopped." and go on
+    program = f"""
+import os, time
+from networks.workflow.stopping import stop_orderly
+
+class Loader:
+    def __del__(self):
+        os.kill(os.getpid(), {int(number)})
+        time.sleep(0.1)
+
+stop_orderly()
+loader = Loader()
+del loader
+time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stderr == "\nStopped. Nothing was written; start again.\n"
+
+
 def test_next_commands(monkeypatch) -> None:
     program, config = "/x/monai/bundle/__main__.py", "bundles/swin_unet/configs"
     files = f"['{config}/train.json','{config}/multi_gpu_train.json','{config}/presets/nasa_super.json']"

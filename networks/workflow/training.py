@@ -41,8 +41,8 @@ MAX_WORKERS = 8
 def has_fast_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 matrices faster than float32 ones, measured once in a process.
 
-    To have the instructions is not enough: AVX512-BF16 beats float32 on AMD's processors, and is slower on
-    Intel's where AMX is missing, as in virtual machines that hide it.
+    To have the instructions is not enough: AVX512-BF16 was faster than float32 on an AMD EPYC, and half as fast on an
+    Intel Xeon whose AMX the virtual machine hides.
     """
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     if not any(getattr(torch.cpu, name, lambda: False)() for name in checks):

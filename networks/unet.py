@@ -17,6 +17,7 @@ from torch import Tensor
 from networks.base import SegmentationNetwork
 from networks.errors import UserError
 from networks.layers.conv import quicken_convs
+from networks.layers.eager import channels_last
 
 
 class SmpNetwork(SegmentationNetwork):
@@ -67,6 +68,8 @@ class SmpNetwork(SegmentationNetwork):
         quicken_convs(self)
 
     def logits(self, x: Tensor) -> Tensor:
+        # a processor's convolutions are faster so, separable ones the most; GPUs are left to choose
+        x = channels_last(x) if x.device.type == "cpu" else x
         return self.head(self.decoder(self.encoder(x)))
 
 

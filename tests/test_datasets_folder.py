@@ -194,6 +194,20 @@ def test_pages_are_not_dropped(tmp_path):
         convert_folder(tmp_path / "in", tmp_path / "out", "{case}.tif", "{case}_mask.png", "a,b", test=0, validation=0)
 
 
+def test_fewer_to_train_on(tmp_path, capsys):
+    make(tmp_path / "in", lambda label: label)
+    found = []
+    for number in (None, 4, 1):
+        out = tmp_path / f"out_{number}"
+        convert_folder(tmp_path / "in", out, **PATTERNS, validation=2, test=3, training=number)
+        found.append({name: set(files) for name, files in names(out).items()})
+    every, four, one = found
+    assert [len(each["training"]) for each in found] == [7, 4, 1]
+    assert one["training"] < four["training"] < every["training"]  # so that only the number makes the difference
+    assert all(each[name] == every[name] for each in found for name in ("validation", "test"))
+    assert "6 images are in no list, because of --training 1." in capsys.readouterr().err
+
+
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
     make(tmp_path / "in", lambda label: label)
     base = {"--images": PATTERNS["images"], "--masks": PATTERNS["masks"], "--labels": PATTERNS["labels"]}
@@ -207,6 +221,7 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
         ({"--channels": 2}, "expected 1 or 3"),
         ({"--window": 4095}, "expected two values"),
         ({"--test": 50}, "12 cases to choose from"),
+        ({"--training": 50}, "--training is 50, but the source has 8 cases"),
     ):
         options = [part for pair in (base | change).items() for part in pair]
         message = run(monkeypatch, "folder", tmp_path / "in", tmp_path / "out", *options)

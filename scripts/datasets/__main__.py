@@ -184,6 +184,7 @@ def folder(
     channels: int = 3,
     window: tuple[float, float] | None = None,
     unit: str = "unknown units",
+    training: float | str | None = None,
 ) -> None:
     """Convert pictures (PNG, TIFF, JPEG, BMP; 8 or 16 bit) to 8-bit PNG, or NIfTI volumes as they are.
 
@@ -206,10 +207,14 @@ def folder(
         channels: 3 or 1, of the pictures that are written: grey is repeated, or colours are averaged by luminance.
         window: two values of 16-bit pictures that become 0 and 255; 0 and 65535 by default.
         unit: what the values of NIfTI images are, such as HU.
+        training: how many of those that are left are trained on, or which, to see what fewer labels do: a smaller
+            number's are among a larger one's of the same seed. All by default.
     """
     from scripts.datasets.folder import convert_folder
 
-    convert_folder(source, output_dir, images, masks, labels, colours, validation, test, seed, channels, window, unit)
+    convert_folder(
+        source, output_dir, images, masks, labels, colours, validation, test, seed, channels, window, unit, training
+    )
 
 
 @command_line.when_stopped(UNFINISHED)

@@ -38,6 +38,7 @@ def convert_folder(
     channels: int = 3,
     window: tuple[float, float] | None = None,
     unit: str = "unknown units",
+    training: Choice | None = None,
 ) -> None:
     """Convert pictures (PNG, TIFF, JPEG, BMP; 8 or 16 bit) to 8-bit PNG, or NIfTI volumes as they are.
 
@@ -64,7 +65,7 @@ def convert_folder(
                 f"No image matching {images} in {opened.root} has a mask matching {masks}; the patterns are paths "
                 "below --source."
             )
-        lists = _lists(pairs, validation, test, seed)
+        lists = _lists(pairs, validation, test, training, seed)
         is_volume = any(image.name.lower().endswith(NIFTI_SUFFIXES) for image, _ in pairs.values())
         description = {
             "name": opened.root.resolve().name,
@@ -81,9 +82,12 @@ def convert_folder(
         with dataset_writer(output_dir, opened.root, names, required, *values, **description) as writer:
             for file, reason in rejected:
                 writer.reject(file, reason)
-            for key, paths in tqdm(sorted(pairs.items()), desc="Converting", unit="image"):
+            wanted = sorted((key, paths) for key, paths in pairs.items() if key in lists)
+            for key, paths in tqdm(wanted, desc="Converting", unit="image"):
                 with writer.rejecting(paths[0]), opened.opened(*paths) as local:
                     writer.add(lists[key], _stem(key), *convert(*local), paths)
+            if len(wanted) < len(pairs):
+                writer.warn(f"{len(pairs) - len(wanted)} images are in no list, because of --training {training}.")
             if pictures.hint():
                 writer.warn(pictures.hint())
 
@@ -136,20 +140,28 @@ def _pairs(
     return pairs, sorted(rejected)
 
 
-def _lists(pairs: Mapping[Key, Any], validation: Choice, test: Choice, seed: int) -> dict[Key, str]:
-    """The list of every pair."""
+def _lists(
+    pairs: Mapping[Key, Any], validation: Choice, test: Choice, training: Choice | None, seed: int
+) -> dict[Key, str]:
+    """The list of every pair that is in one."""
     placeholders = {name for name, _ in next(iter(pairs))}
-    if "split" in placeholders:
-        return {key: SPLIT_NAMES.get(dict(key)["split"].lower(), dict(key)["split"].lower()) for key in pairs}
     unit = {key: dict(key)["group"] if "group" in placeholders else _unit(_stem(key)) for key in pairs}
-    names = sorted(set(unit.values()))
-    tested = set(carve(names, test, seed, "test", _unit))
-    left = [name for name in names if name not in tested]
-    validated = set(carve(left, validation, seed, key=_unit, total=len(names)))
-    return {
-        key: "test" if name in tested else "validation" if name in validated else "training"
-        for key, name in unit.items()
-    }
+    if "split" in placeholders:
+        lists = {key: SPLIT_NAMES.get(dict(key)["split"].lower(), dict(key)["split"].lower()) for key in pairs}
+    else:
+        names = sorted(set(unit.values()))
+        tested = set(carve(names, test, seed, "test", _unit))
+        left = [name for name in names if name not in tested]
+        validated = set(carve(left, validation, seed, key=_unit, total=len(names)))
+        lists = {
+            key: "test" if name in tested else "validation" if name in validated else "training"
+            for key, name in unit.items()
+        }
+    if training is None:
+        return lists
+    names = sorted({unit[key] for key, list_ in lists.items() if list_ == "training"})
+    trained = set(carve(names, training, seed, "training", _unit))
+    return {key: list_ for key, list_ in lists.items() if list_ != "training" or unit[key] in trained}
 
 
 def _unit(stem: str) -> str:

@@ -22,8 +22,11 @@ from scripts.experiments import runs
 from scripts.experiments.__main__ import collect, run, show
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, WAITING, RunFolder
 from scripts.experiments.suite import load_suite
+from scripts.zoo.release import release
+from tests import classifying
 from tests.small import SMALL
 from tests.workflows import ROOT
+from tests.workflows import run as run_bundle
 
 EPOCHS = 4
 
@@ -189,6 +192,45 @@ def test_killed_suite_goes_on(tmp_path: Path, micrograph_dir: Path, capsys: pyte
     assert RunFolder(load_suite(changed).runs[0], runs_dir).state() == CHANGED
     with pytest.raises(ValueError, match="was started with other settings"):
         run(str(changed), str(runs_dir))
+
+
+def write_classifier_suite(folder: Path, dataset_dir: Path, **changes) -> Path:
+    """A suite of one classifier of a second."""
+    preset = {"dataset_dir": str(dataset_dir), "preset": "from_scratch"}
+    networks = {"Swin": {"bundle": "swin_classification", "options": classifying.options(folder, dataset_dir)}}
+    recipes = {"short": {}}
+    return write_suite(
+        folder, dataset_dir, data_sets={"Textures": preset}, networks=networks, recipes=recipes, **changes
+    )
+
+
+def test_suite_of_classifiers(tmp_path: Path, texture_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_this_process(children: runs.Children, command: list[str], **options) -> int:
+        what, *pairs = command[command.index("run") + 1 :]
+        given = {
+            key.removeprefix("--"): DefaultParseValue(value) for key, value in zip(pairs[::2], pairs[1::2], strict=True)
+        }
+        run_bundle(given.pop("config_file"), "train", what, **given)
+        return 0
+
+    monkeypatch.setattr(runs.Children, "run", in_this_process)
+    path, runs_dir = write_classifier_suite(tmp_path, texture_dir), tmp_path / "runs"
+    run(str(path), str(runs_dir))
+    folder = RunFolder(load_suite(path).runs[0], runs_dir)
+    assert folder.state() == DONE and folder.epochs() == (2, 2)
+    collect(str(path), str(runs_dir), str(tmp_path / "results"))
+    records = read_records(tmp_path / "results" / "trial.jsonl")
+    assert {record["metric"] for record in records} == {"top1"} and len(records) == 8
+    assert {(record["model"], record["data_set"]) for record in records} == {("Swin", "Textures")}
+
+
+def test_mistakes_in_a_suite_of_classifiers(tmp_path: Path, texture_dir: Path) -> None:
+    with pytest.raises(UserError, match="give the protocol strict alone"):
+        load_suite(write_classifier_suite(tmp_path, texture_dir, protocols=["strict", "paper"]))
+    with pytest.raises(UserError, match="this tool is for bundles that segment"):
+        release(str(write_classifier_suite(tmp_path, texture_dir)), str(tmp_path / "runs"))
+    with pytest.raises(UserError, match="missing, the data set Textures of the suite trial, does not exist"):
+        load_suite(write_classifier_suite(tmp_path, texture_dir.parent / "missing")).check_data()
 
 
 def child_of(folder: Path) -> int:

@@ -86,7 +86,8 @@ class RunFolder:
     def steps(self) -> list[str]:
         """Names of the steps, in order."""
         scores = [f"{split} {protocol}" for split in self.run.splits for protocol in self.run.protocols]
-        return [TRAIN, *scores, PREDICT]
+        # the evaluation of a classifier has written the answer to every picture
+        return [TRAIN, *scores] if self.run.classifies else [TRAIN, *scores, PREDICT]
 
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says, empty before the first step."""

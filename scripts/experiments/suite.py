@@ -28,7 +28,8 @@ A suite is a JSON file:
 Its runs are the cross product of data sets, networks, pretraining, recipes and seeds, without those that have all the
 labels of an item of ``exclude``. A pretraining is null (from scratch) or names the sources for the
 networks that it exists for; others are left out of it. Options are ids of the bundle's configs; a recipe's are applied
-first, then the data set's, then the network's. A bundle without the data set's preset is an error.
+first, then the data set's, then the network's. A bundle without the data set's preset is an error. Networks that
+classify whole pictures have a folder or a table of pictures as their data set, and the strict protocol alone.
 """
 
 import itertools
@@ -40,9 +41,9 @@ from pathlib import Path
 from typing import Any
 
 from networks.errors import UserError
-from networks.workflow import load_datalist
+from networks.workflow import load_datalist, load_pictures, picture_classes
 from networks.workflow.protocols import PROTOCOLS
-from scripts.catalog.classification import segmentation_bundle
+from scripts.catalog.classification import ClassificationBundle, any_bundle
 
 SUITES_DIR = Path(__file__).resolve().parent.parent.parent / "suites"
 DATA_SET_KEYS = {"dataset_dir", "preset", "setting", "splits", "options", "prepare"}
@@ -90,6 +91,11 @@ class Run:
         """Of the run, and of its folder below the suite's."""
         return run_name(vars(self))
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the network tells whole pictures apart, and segments none."""
+        return isinstance(any_bundle(self.bundle), ClassificationBundle)
+
     def spec(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON reads it back."""
         return json.loads(json.dumps(asdict(self)))
@@ -121,15 +127,16 @@ class Suite:
         """Raise UserError with one sentence if a data set of the suite is not there."""
         for run in {run.dataset_dir: run for run in self.runs}.values():
             folder = run.dataset_dir
-            if not (Path(folder) / "dataset.json").is_file():
+            if not (Path(folder) if run.classifies else Path(folder) / "dataset.json").exists():
                 how = self.prepare.get(folder)
                 raise UserError(
                     f"{folder}, the data set {run.data_set} of the suite {self.name}, does not exist; make it"
                     f"{f' by: {how}' if how else ' with scripts.datasets'}."
                 )
-            lacking = [split for split in run.splits if not load_datalist(folder).get(split)]
+            lists = load_pictures(folder, picture_classes(folder)) if run.classifies else load_datalist(folder)
+            lacking = [split for split in run.splits if not lists.get(split)]
             if lacking:
-                raise UserError(f'dataset.json of {folder} has no list "{lacking[0]}", which {self.name} scores.')
+                raise UserError(f'{folder} has no list "{lacking[0]}", which {self.name} scores.')
 
 
 def load_suite(path: str | Path) -> Suite:
@@ -182,7 +189,7 @@ def _runs(path: Path, content: dict[str, Any]) -> Iterator[Run]:
         if sources is not None and label not in sources:
             continue
         try:
-            bundle = segmentation_bundle(network["bundle"])
+            bundle = any_bundle(network["bundle"])
         except UserError as error:
             raise UserError(f"{path}, the network {label}: {error}") from None
         if data["preset"] not in bundle.presets:
@@ -190,6 +197,9 @@ def _runs(path: Path, content: dict[str, Any]) -> Iterator[Run]:
                 f"{path}: the bundle {bundle.name} has no preset {data['preset']!r} for {data_set}; it has "
                 f"{', '.join(bundle.presets)}."
             )
+        protocols = tuple(content.get("protocols", ["strict"]))
+        if isinstance(bundle, ClassificationBundle) and protocols != ("strict",):
+            raise UserError(f"{path}: the bundle {bundle.name} classifies pictures; give the protocol strict alone.")
         weights = {} if sources is None else {"pretrained": sources[label]}
         yield Run(
             suite=content["name"],
@@ -203,7 +213,7 @@ def _runs(path: Path, content: dict[str, Any]) -> Iterator[Run]:
             dataset_dir=data["dataset_dir"],
             setting=data.get("setting", ""),
             splits=tuple(data.get("splits", ["test"])),
-            protocols=tuple(content.get("protocols", ["strict"])),
+            protocols=protocols,
             options={**recipe_options, **data.get("options", {}), **network.get("options", {}), **weights},
         )
 

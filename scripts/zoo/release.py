@@ -6,7 +6,8 @@ from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from scripts.catalog.bundles import BY_NAME, Bundle
+from scripts.catalog.bundles import Bundle
+from scripts.catalog.classification import segmentation_bundle
 from scripts.experiments import commands
 from scripts.experiments.runs import DONE, RunFolder
 from scripts.experiments.suite import load_suite
@@ -31,12 +32,15 @@ def release(
         The zip files.
 
     Raises:
-        UserError: nothing is trained, a training failed, a version is taken, or a bundle does not pass its checks.
+        UserError: a bundle of the suite classifies pictures, nothing is trained, a training failed, a version is taken,
+            or a bundle does not pass its checks.
     """
+    runs = load_suite(suite).runs
+    bundles = {run.bundle: segmentation_bundle(run.bundle) for run in runs}
     if train:
         commands.run(suite, runs_dir, only=only)
     best: dict[str, tuple[Bundle, Weights]] = {}
-    for run in load_suite(suite).runs:
+    for run in runs:
         folder = RunFolder(run, runs_dir)
         if only not in run.name or folder.state() != DONE:
             continue
@@ -44,7 +48,7 @@ def release(
         name = f"{run.bundle}_{re.sub(r'[^a-z0-9]+', '_', run.data_set.lower()).strip('_')}"
         # by the validation, never by the test
         if name not in best or _validated(found) > _validated(best[name][1]):
-            best[name] = BY_NAME[run.bundle], found
+            best[name] = bundles[run.bundle], found
     if not best:
         raise UserError(f"No run of {suite} with {only!r} in its name is done in {runs_dir}; leave out --train false.")
     target = Path(output_dir)

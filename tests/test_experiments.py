@@ -22,6 +22,7 @@ from scripts.experiments import runs
 from scripts.experiments.__main__ import collect, run, show
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, WAITING, RunFolder
 from scripts.experiments.suite import load_suite
+from scripts.report.__main__ import report
 from scripts.zoo.release import release
 from tests import classifying
 from tests.small import SMALL
@@ -222,6 +223,12 @@ def test_suite_of_classifiers(tmp_path: Path, texture_dir: Path, monkeypatch: py
     records = read_records(tmp_path / "results" / "trial.jsonl")
     assert {record["metric"] for record in records} == {"top1"} and len(records) == 8
     assert {(record["model"], record["data_set"]) for record in records} == {("Swin", "Textures")}
+    written = tmp_path / "report.md"
+    page = str(tmp_path / "report.html")
+    report(str(tmp_path / "results" / "trial.jsonl"), runs_dir=str(runs_dir), output=page, markdown=str(written))
+    text = written.read_text()
+    best = max(float(row["val_top1"]) for row in folder.curve())
+    assert "Textures: top1, %" in text and "best validation top-1, %" in text and f"| 2 | {100 * best:.2f} |" in text
 
 
 def test_mistakes_in_a_suite_of_classifiers(tmp_path: Path, texture_dir: Path) -> None:

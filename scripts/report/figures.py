@@ -121,9 +121,10 @@ def box_plots(data_set: DataSet, look: Look) -> list[Figure]:
 
 
 def learning_curves(data_set: str, runs: Sequence[Line], look: Look) -> list[Figure]:
-    """Training loss and validation Dice over the epochs; seeds are averaged as far as all of them go."""
+    """Training loss and validation Dice or top-1 over the epochs; seeds are averaged as far as all of them go."""
     figures = []
-    for column, title in (("loss", "training loss"), (VALIDATION, "mean Dice on the validation split, %")):
+    validations = ((column, f"mean {what} on the validation split, %") for column, what in VALIDATION.items())
+    for column, title in (("loss", "training loss"), *validations):
         curves = {}
         for name in look.variants:
             lines = [_curve(run, column) for run in runs if run["variant"] == name and run["data_set"] == data_set]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts.experiments.collected import Line
 from scripts.experiments.suite import SUITES_DIR, Run, load_suite
-from scripts.report.results import Results, best_validation, training_seconds
+from scripts.report.results import VALIDATION, Results, best_validation, training_seconds
 from scripts.report.sheets import MANY, NONE, Cell, Sheet, duration
 
 PARTS = {
@@ -114,13 +114,16 @@ def _sheet(results: Results) -> Sheet | None:
     rows = []
     for (data_set, variant), runs in groups.items():
         epochs = sorted({len(run["curve"]) for run in runs})
-        dice = best_validation(runs)
+        best = best_validation(runs)
         texts = [data_set, runs[0].get("setting") or NONE, variant, runs[0]["recipe"]]
         texts += [", ".join(str(run["seed"]) for run in runs)]
         texts += [str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"]
-        texts += [NONE if dice is None else f"{100 * dice:.2f}", duration(training_seconds(runs))]
+        texts += [NONE if best is None else f"{100 * best:.2f}", duration(training_seconds(runs))]
         rows.append([Cell(text) for text in texts])
-    header = ["data set", "setting", "network", "recipe", "seeds", "epochs", "best validation Dice, %", "time per run"]
+    logged = {key for run in results.runs for epoch in run["curve"] for key in epoch}
+    measure = " or ".join(what for key, what in VALIDATION.items() if key in logged)
+    header = ["data set", "setting", "network", "recipe", "seeds", "epochs", f"best validation {measure}, %"]
+    header += ["time per run"]
     note = "The time is the median over the seeds, training and scoring together, of runs that were not interrupted."
     return Sheet("The runs", header, rows, [note], names=5, folded=len(rows) > MANY)
 

@@ -14,7 +14,10 @@ from networks.workflow.statistics import ALL_CLASSES, Summary, Table, nanmean, s
 from scripts.experiments.collected import RUNS_SUFFIX, Line, read_runs
 from scripts.metrics.variants import Variant, find_variants, identity, name_variants
 
-VALIDATION = "val_mean_dice"  # column of the log of epochs
+VALIDATION = {
+    "val_mean_dice": "Dice",
+    "val_top1": "top-1",
+}  # columns of the log of epochs: who segments, who classifies
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,8 @@ def training_seconds(runs: Sequence[Line]) -> float | None:
 
 
 def best_validation(runs: Sequence[Line]) -> float | None:
-    """The best mean Dice on the validation split that any of the runs reached, if one was validated."""
-    found = [float(epoch[VALIDATION]) for run in runs for epoch in run["curve"] if epoch.get(VALIDATION)]
+    """The best mean Dice, or top-1, on the validation split that any of the runs reached, if one was validated."""
+    found = [float(epoch[key]) for run in runs for epoch in run["curve"] for key in VALIDATION if epoch.get(key)]
     return max(found, default=None)
 
 

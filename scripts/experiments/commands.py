@@ -5,7 +5,7 @@ import queue
 import statistics
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from networks.errors import UserError
 from networks.workflow.records import write_records
@@ -42,6 +42,9 @@ def run(suite: str, runs_dir: str = RUNS_DIR, gpus: Sequence[int] | int | None =
     with ThreadPoolExecutor(len(devices)) as pool:
         try:
             for worker in [pool.submit(_work, todo, device, failed, children) for device in devices]:
+                # a signal that comes just before a wait is seen only after it, so no wait is long
+                while not worker.done():
+                    wait([worker], timeout=1)
                 worker.result()
         except BaseException:
             children.end()

@@ -147,12 +147,14 @@ def segmentation_bundle(name: str) -> Bundle:
     Raises:
         UserError: there is none of that name, or it classifies.
     """
-    if isinstance(found := any_bundle(name), Bundle):
-        return found
-    raise UserError(
-        f"{name} classifies whole pictures and this tool is for bundles that segment; choose from "
-        f"{', '.join(BY_NAME)}, or run its configs with 'python -m monai.bundle run'."
-    )
+    if name in BY_NAME:
+        return BY_NAME[name]
+    if any(name == classifier.name for classifier in CLASSIFIERS):
+        raise UserError(
+            f"{name} classifies whole pictures and this tool is for bundles that segment; choose from "
+            f"{', '.join(BY_NAME)}, or run its configs with 'python -m monai.bundle run'."
+        )
+    raise UserError(f"There is no bundle {name!r}; choose from {', '.join(BY_NAME)}.")
 
 
 def any_bundle(name: str) -> Bundle | ClassificationBundle:
@@ -161,7 +163,5 @@ def any_bundle(name: str) -> Bundle | ClassificationBundle:
     Raises:
         UserError: there is none of that name.
     """
-    every = BY_NAME | {classifier.name: classifier for classifier in CLASSIFIERS}
-    if name not in every:
-        raise UserError(f"There is no bundle {name!r}; choose from {', '.join(every)}.")
-    return every[name]
+    classifiers = {classifier.name: classifier for classifier in CLASSIFIERS}
+    return classifiers[name] if name in classifiers else segmentation_bundle(name)

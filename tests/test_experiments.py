@@ -228,7 +228,7 @@ def test_suite_of_classifiers(tmp_path: Path, texture_dir: Path, monkeypatch: py
     report(str(tmp_path / "results" / "trial.jsonl"), runs_dir=str(runs_dir), output=page, markdown=str(written))
     text = written.read_text()
     best = max(float(row["val_top1"]) for row in folder.curve())
-    assert "Textures: top1, %" in text and "best validation top-1, %" in text and f"| 2 | {100 * best:.2f} |" in text
+    assert "Textures: top-1, %" in text and "best validation top-1, %" in text and f"| 2 | {100 * best:.2f} |" in text
 
 
 def test_mistakes_in_a_suite_of_classifiers(tmp_path: Path, texture_dir: Path) -> None:

@@ -22,6 +22,7 @@ from scripts.report.front import (
     hippocampus_table,
     measured_table,
     microstructure_table,
+    pollen_table,
 )
 
 DECAY = {
@@ -175,6 +176,7 @@ def with_tables(text: str) -> str:
         "acdc": acdc_table,
         "hippocampus": hippocampus_table,
         "clusters": clusters_table,
+        "pollen": pollen_table,
         "compression": compression_table,
         "architectures": architectures_table,
         "speed": speed_table,

@@ -68,6 +68,21 @@ def clusters_table() -> str:
     return markdown(["features", "clusters", "silhouette", "adjusted Rand index", "purity"], rows)
 
 
+def pollen_table() -> str:
+    """The suite pollen73s: accuracy on the test pictures, and when the training had its best and its last epoch."""
+    results = load([RESULTS / "pollen73s.jsonl"])
+    sheet = score_sheets(results, results.data_sets[0], "strict")[0]
+    runs = {run["variant"]: run for run in results.runs}
+    models = dict.fromkeys(table.model for table, _ in results.data_sets[0].of("strict"))
+    rows = []
+    for row, model in zip(sheet.rows, models, strict=True):
+        curve = runs[model]["curve"]
+        best = max(curve, key=lambda epoch: float(epoch["val_top1"]))
+        rows.append([*row, Cell(str(best["epoch"])), Cell(str(curve[-1]["epoch"]))])
+    header = [*sheet.header, "best epoch", "stopped after"]
+    return Sheet(sheet.caption, header, rows, sheet.notes).markdown()
+
+
 def compression_table() -> str:
     """What compression cost and gained, each network beside the one it was made of, which was measured in its turn."""
     lines = _lines("compression.jsonl")

@@ -13,7 +13,15 @@ from scripts.report.results import DataSet, Results, overall
 KEY_METRIC = "dice"  # of the strict protocol
 SIGNIFICANT = 0.05
 MANY = 12  # rows; longer tables are folded on the page
-METRICS = {"dice": "Dice", "iou": "IoU", "iou_pooled": "pooled IoU", "iou_foreground": "foreground IoU", "hd95": "HD95"}
+METRICS = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "iou_pooled": "pooled IoU",
+    "iou_foreground": "foreground IoU",
+    "hd95": "HD95",
+    "top1": "top-1",
+    "top5": "top-5",
+}
 UNITS = {"pixel": "px", "voxel": "voxels"}
 CONTRADICTED = "†"
 NONE = "\u2013"  # en dash

@@ -23,6 +23,7 @@ from scripts.report.front import (
     measured_table,
     microstructure_table,
     pollen_table,
+    pretraining_table,
 )
 
 DECAY = {
@@ -177,6 +178,7 @@ def with_tables(text: str) -> str:
         "hippocampus": hippocampus_table,
         "clusters": clusters_table,
         "pollen": pollen_table,
+        "pretraining": pretraining_table,
         "compression": compression_table,
         "architectures": architectures_table,
         "speed": speed_table,

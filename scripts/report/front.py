@@ -83,6 +83,11 @@ def pollen_table() -> str:
     return Sheet(sheet.caption, header, rows, sheet.notes).markdown()
 
 
+def pretraining_table() -> str:
+    """The suite pretraining by the strict protocol: a line for each start, a column for each data set."""
+    return overview(load([RESULTS / "pretraining.jsonl"]), "strict").markdown()
+
+
 def compression_table() -> str:
     """What compression cost and gained, each network beside the one it was made of, which was measured in its turn."""
     lines = _lines("compression.jsonl")

@@ -126,6 +126,15 @@ def test_missing_data_says_how_it_is_made(tmp_path: Path) -> None:
         run(str(write_suite(tmp_path, tmp_path, data_sets=data_sets)), runs_dir=str(tmp_path / "runs"))
 
 
+def test_only_the_data_of_the_runs_to_do_is_needed(tmp_path: Path, micrograph_dir: Path) -> None:
+    there = {"dataset_dir": str(micrograph_dir), "preset": "nasa_super"}
+    missing = {"dataset_dir": str(tmp_path / "missing"), "preset": "nasa_super"}
+    suite = load_suite(write_suite(tmp_path, tmp_path, data_sets={"Here": there, "There": missing}))
+    suite.check_data(run for run in suite.runs if run.data_set == "Here")
+    with pytest.raises(UserError, match="missing, the data set There of the suite trial, does not exist"):
+        suite.check_data(suite.runs)
+
+
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 120) -> None:
     """Until the condition holds; fails if the process ends before."""
     end = time.monotonic() + seconds
@@ -237,7 +246,7 @@ def test_mistakes_in_a_suite_of_classifiers(tmp_path: Path, texture_dir: Path) -
     with pytest.raises(UserError, match="this tool is for bundles that segment"):
         release(str(write_classifier_suite(tmp_path, texture_dir)), str(tmp_path / "runs"))
     with pytest.raises(UserError, match="missing, the data set Textures of the suite trial, does not exist"):
-        load_suite(write_classifier_suite(tmp_path, texture_dir.parent / "missing")).check_data()
+        run(str(write_classifier_suite(tmp_path, texture_dir.parent / "missing")), str(tmp_path / "runs"))
 
 
 def child_of(folder: Path) -> int:

@@ -20,10 +20,11 @@ RESULTS_DIR = "results"
 def run(suite: str, runs_dir: str = RUNS_DIR, gpus: Sequence[int] | int | None = None, only: str = "") -> None:
     """Do what the command ``run`` of this tool describes, with the same arguments."""
     read = load_suite(suite)
-    read.check_data()
-    folders = [RunFolder(r, runs_dir) for r in read.runs if only in r.name]
-    if not folders:
+    chosen = [r for r in read.runs if only in r.name]
+    if not chosen:
         raise UserError(f"No run of {suite} has {only!r} in its name; names are such as {read.runs[0].name}.")
+    read.check_data(chosen)
+    folders = [RunFolder(r, runs_dir) for r in chosen]
     changed = [folder for folder in folders if folder.state() == CHANGED]
     if changed:
         raise UserError(

@@ -35,7 +35,7 @@ classify whole pictures have a folder or a table of pictures as their data set, 
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,9 @@ class Suite:
     runs: list[Run]
     prepare: dict[str, str]
 
-    def check_data(self) -> None:
-        """Raise UserError with one sentence if a data set of the suite is not there."""
-        for run in {run.dataset_dir: run for run in self.runs}.values():
+    def check_data(self, runs: Iterable[Run]) -> None:
+        """Raise UserError with one sentence if a data set of some of its runs is not there."""
+        for run in {run.dataset_dir: run for run in runs}.values():
             folder = run.dataset_dir
             if not (Path(folder) if run.classifies else Path(folder) / "dataset.json").exists():
                 how = self.prepare.get(folder)

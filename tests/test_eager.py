@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from networks.layers import conv, expand
+from networks.layers import conv, expand, window_attention
 from networks.layers.eager import eager_cpu, is_plain
 from tests.small import NETWORKS, WIDE, build, image
 
@@ -105,3 +105,39 @@ def test_expanded_features_are_never_held(monkeypatch, name, how):
     with pytest.raises(AssertionError, match="one after another"):
         heads[0].output.register_forward_hook(lambda *_: None)
         network(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_attention_has_the_gradients_of_plain_operators(monkeypatch, dtype):
+    attention = window_attention.WindowAttention(16, 2, 3)
+    index = window_attention.relative_position_index(3, 3, 3, torch.device("cpu"))
+    mask = window_attention.window_mask(6, 6, (3, 3), (1, 1), torch.device("cpu"))
+    x = torch.randn(2, 4, 9, 16)
+
+    def gradients(own: bool) -> list[torch.Tensor]:
+        monkeypatch.setattr(window_attention, "eager_cpu_training", lambda *_: own)
+        attention.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = attention(x, index, mask)
+        assert y.dtype == dtype
+        y.float().square().sum().backward()
+        return [p.grad for p in attention.parameters()]
+
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02  # of the largest: eight bits
+    for own, plain in zip(gradients(True), gradients(False), strict=True):
+        assert (own - plain).abs().max() <= tolerance * plain.abs().max()
+
+
+def test_attention_is_hand_written_under_autocast_too(monkeypatch):
+    used = []
+    forward = window_attention._BiasedAttention.forward
+    monkeypatch.setattr(
+        window_attention._BiasedAttention,
+        "forward",
+        staticmethod(lambda ctx, qkv, *rest: used.append(qkv.dtype) or forward(ctx, qkv, *rest)),
+    )
+    network = build("SwinUnet").train()
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            network(image("SwinUnet"))
+    assert set(used) == {torch.float32, torch.bfloat16}

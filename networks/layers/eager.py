@@ -65,9 +65,14 @@ def eager_cpu(x: Tensor) -> bool:
 
 
 @torch.jit.unused
-def eager_cpu_training(x: Tensor) -> bool:
-    """Whether to use this package's hand-written gradients, which save passes over memory that compilers save too."""
-    return x.requires_grad and eager_cpu(x) and not torch.is_autocast_enabled("cpu")
+def eager_cpu_training(x: Tensor, autocast: bool) -> bool:
+    """Whether to use this package's hand-written gradients, which save passes over memory that compilers save too.
+
+    Args:
+        x: what it is a function of.
+        autocast: whether it may be used under autocast, as one that reads no float32 weights beside ``x``.
+    """
+    return x.requires_grad and eager_cpu(x) and (autocast or not torch.is_autocast_enabled("cpu"))
 
 
 def apply(function: type[torch.autograd.Function], x: Tensor, *args: Tensor | float | None) -> Tensor:

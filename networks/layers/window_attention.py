@@ -49,7 +49,10 @@ class _BiasedAttention(torch.autograd.Function):
 
     The fused CPU kernels give no gradient to a bias. Autograd over plain operators gives one, but spends a third more
     passes over the scores and the packed qkv. Without it a training step of Swin-Unet takes 8 to 14 % longer
-    (float32, 224 x 224, batch 4, one thread of an AMD EPYC with AVX2; not measured where there is bfloat16).
+    (float32, 224 x 224, batch 4, one thread of an AMD EPYC with AVX2), and attention itself 1.4 to 1.7 times as long
+    under autocast (two threads of a Xeon with AVX512-BF16).
+
+    All is computed in qkv's type, which under autocast the linear layer before has chosen; so it runs without autocast.
     """
 
     @staticmethod
@@ -74,7 +77,7 @@ class _BiasedAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = grad_packed.unbind(0)
         torch.bmm(attention.transpose(1, 2), grad, out=grad_v)
         grad_scores = torch.bmm(grad, v.transpose(1, 2))
-        grad_scores.sub_(torch.linalg.vecdot(grad_scores, attention).unsqueeze(-1)).mul_(attention)
+        grad_scores = torch.ops.aten._softmax_backward_data(grad_scores, attention, -1, attention.dtype)
         grad_q.baddbmm_(grad_scores, k, beta=0, alpha=ctx.scale)
         grad_k.baddbmm_(grad_scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
         grad_bias = grad_scores.view(batch, windows, heads, tokens, tokens).sum_to_size(ctx.bias_shape)
@@ -128,8 +131,10 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table.index_select(0, index).t().reshape(-1, tokens, tokens).unsqueeze(0)
         if mask is not None:
             bias = bias + mask.to(bias.dtype).unsqueeze(1)
-        if not torch.jit.is_scripting() and self.attn_drop == 0.0 and eager_cpu_training(qkv):
-            return self.proj_drop(self.proj(apply(_BiasedAttention, qkv, bias, self.scale)))
+        if not torch.jit.is_scripting() and self.attn_drop == 0.0 and eager_cpu_training(qkv, True):
+            with torch.autocast("cpu", enabled=False):
+                x = apply(_BiasedAttention, qkv, bias, self.scale)
+            return self.proj_drop(self.proj(x))
         q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
         if mask is not None:
             bias = bias.expand(batch, windows, self.num_heads, tokens, tokens).flatten(0, 1)

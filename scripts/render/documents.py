@@ -23,7 +23,7 @@ from scripts.report.front import (
     measured_table,
     microstructure_table,
     pollen_table,
-    pretraining_table,
+    strict_table,
 )
 
 DECAY = {
@@ -178,7 +178,8 @@ def with_tables(text: str) -> str:
         "hippocampus": hippocampus_table,
         "clusters": clusters_table,
         "pollen": pollen_table,
-        "pretraining": pretraining_table,
+        "pretraining": partial(strict_table, "pretraining"),
+        "untuned": partial(strict_table, "untuned_pictures"),
         "compression": compression_table,
         "architectures": architectures_table,
         "speed": speed_table,

@@ -83,9 +83,9 @@ def pollen_table() -> str:
     return Sheet(sheet.caption, header, rows, sheet.notes).markdown()
 
 
-def pretraining_table() -> str:
-    """The suite pretraining by the strict protocol: a line for each start, a column for each data set."""
-    return overview(load([RESULTS / "pretraining.jsonl"]), "strict").markdown()
+def strict_table(suite: str) -> str:
+    """A suite by the strict protocol: a line for each network and its start, a column for each data set."""
+    return overview(load([RESULTS / f"{suite}.jsonl"]), "strict").markdown()
 
 
 def compression_table() -> str:

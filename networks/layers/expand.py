@@ -164,7 +164,7 @@ class ExpandHead(nn.Module):
 
     def _squares(self, x: Tensor, expand: Tensor) -> Tensor:
         """Squared lengths of the expanded features, (B, H, W, scale^2)."""
-        if not torch.jit.is_scripting() and eager_cpu_training(x, False):
+        if not torch.jit.is_scripting() and eager_cpu_training(x, autocast=False):
             lengths = apply(_QuadraticForms, x.flatten(0, 2), expand.transpose(1, 2) @ expand)
             return lengths.view(x.shape[0], x.shape[1], x.shape[2], -1)
         return torch.stack([F.linear(x, part).square().sum(-1) for part in expand.unbind(0)], -1)

@@ -49,7 +49,7 @@ class _BiasedAttention(torch.autograd.Function):
 
     The fused CPU kernels give no gradient to a bias. Autograd over plain operators gives one, but spends a third more
     passes over the scores and the packed qkv. Without it a training step of Swin-Unet takes 8 to 14 % longer
-    (float32, 224 x 224, batch 4, one thread of an AMD EPYC with AVX2), and attention itself 1.4 to 1.7 times as long
+    (float32, 224 x 224, batch 4, one thread of an AMD EPYC with AVX2), and attention itself 1.3 to 1.7 times as long
     under autocast (two threads of a Xeon with AVX512-BF16).
 
     All is computed in qkv's type, which under autocast the linear layer before has chosen; so it runs without autocast.
@@ -131,7 +131,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table.index_select(0, index).t().reshape(-1, tokens, tokens).unsqueeze(0)
         if mask is not None:
             bias = bias + mask.to(bias.dtype).unsqueeze(1)
-        if not torch.jit.is_scripting() and self.attn_drop == 0.0 and eager_cpu_training(qkv, True):
+        if not torch.jit.is_scripting() and self.attn_drop == 0.0 and eager_cpu_training(qkv, autocast=True):
             with torch.autocast("cpu", enabled=False):
                 x = apply(_BiasedAttention, qkv, bias, self.scale)
             return self.proj_drop(self.proj(x))

@@ -14,10 +14,10 @@ from scripts.catalog.augmentation import (
     robust_augmentation,
 )
 
-FUSED = {"fused": True}  # one pass over the weights, also on processors, where PyTorch would take ten
-ADAM = {"_target_": "torch.optim.Adam", **FUSED}
-ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.01, **FUSED}
-SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9, "weight_decay": 0.0001, **FUSED}
+# fused: on processors PyTorch's default goes over the weights operator by operator
+ADAM = {"_target_": "torch.optim.Adam", "fused": True}
+ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.01, "fused": True}
+SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9, "weight_decay": 0.0001, "fused": True}
 
 
 @dataclass(frozen=True)

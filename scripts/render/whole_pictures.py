@@ -1,7 +1,7 @@
 """What the configs of bundles for whole pictures share: how pictures are read, batched and trained on."""
 
 from scripts.catalog.classification import ClassificationBundle, PictureRecipe
-from scripts.catalog.recipes import FUSED
+from scripts.catalog.recipes import ADAMW
 from scripts.render.data import IMAGENET_MEAN, IMAGENET_STD, WORKFLOW, Config
 from scripts.render.shared import DEFAULT_WORKERS, PIN, common, picture_reader
 from scripts.render.training import validation_scores
@@ -94,12 +94,10 @@ def flips() -> list[Config]:
 
 def adamw() -> Config:
     """AdamW, without decay of biases, norms and position biases."""
-    return {
-        "_target_": "torch.optim.AdamW",
+    return ADAMW | {
         "params": "$workflow.decay_groups(@network, @weight_decay)",
         "lr": "@learning_rate",
         "weight_decay": 0.0,
-        **FUSED,
     }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from networks.base import SegmentationNetwork
 from networks.errors import UserError
+from networks.layers.cnn import NAMES, UNUSED
 from networks.layers.conv import quicken_convs
 from networks.layers.eager import channels_last
 
@@ -35,7 +36,8 @@ class SmpNetwork(SegmentationNetwork):
         **kwargs: further arguments of the architecture.
 
     Raises:
-        UserError: smp has no such encoder or weights, or a number of channels is below 1.
+        UserError: smp has no such encoder or weights, the architecture cannot be built on it, or a number of channels
+            is below 1.
     """
 
     architecture: ClassVar[type[smp.base.SegmentationModel]]
@@ -56,13 +58,16 @@ class SmpNetwork(SegmentationNetwork):
             network = self.architecture(
                 encoder_name, in_channels=in_channels, classes=out_channels, encoder_weights=encoder_weights, **kwargs
             )
-        except KeyError as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"encoder_name={encoder_name!r} with encoder_weights={encoder_weights!r} is unknown: choose from "
-                "segmentation_models_pytorch.encoders."
+                f"encoder_name={encoder_name!r} with encoder_weights={encoder_weights!r} cannot be used ({error}); "
+                f"choose a name from {NAMES}, or 'tu-' and a name of timm."
             ) from error
         self.multiple = network.encoder.output_stride
         self.encoder = network.encoder
+        for name in (name for names in UNUSED for name in names if hasattr(self.encoder, name)):
+            # several processes wait for the gradients of all that is trained
+            getattr(self.encoder, name).requires_grad_(False)
         self.decoder = network.decoder
         self.head = network.segmentation_head
         quicken_convs(self)

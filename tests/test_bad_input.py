@@ -148,6 +148,11 @@ def test_training_that_would_never_validate(ct_dir: Path, tmp_path: Path) -> Non
     assert "val_interval is 3" in text
 
 
+def test_patience_that_ends_before_the_first_validation(ct_dir: Path, tmp_path: Path) -> None:
+    options = training_overrides(SWIN_UNET, tmp_path, ct_dir, epochs=9, val_interval=4, patience=3)
+    assert "give --patience at least 4, or 0" in sentence_of(TRAIN, **options)
+
+
 def test_nan_in_image(broken: Path, tmp_path: Path) -> None:
     image, _ = first_pair(broken)
 
@@ -221,6 +226,20 @@ def test_one_image_or_a_folder_of_images(tmp_path: Path) -> None:
         Image.new("L", (4, 4)).save(tmp_path / name, format="png")
     assert [Path(item["image"]).name for item in list_images(str(tmp_path))] == ["a.PNG", "b.png"]
     assert list_images(str(tmp_path / "b.png")) == [{"image": str(tmp_path / "b.png")}]
+
+
+def test_results_are_no_input_and_none_is_of_two_images(tmp_path: Path) -> None:
+    for name in ("a.png", "deep/a.png", "out/a_seg.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_images(str(tmp_path), output_dir=str(tmp_path / "out"))
+    assert [Path(item["image"]).relative_to(tmp_path).as_posix() for item in found] == ["a.png", "deep/a.png"]
+    assert (
+        len(list_images(str(tmp_path / "out"), output_dir=str(tmp_path))) == 1
+    )  # what holds the input is no part of it
+    (tmp_path / "deep" / "a.tif").touch()
+    with pytest.raises(UserError, match=r"a\.png and .*a\.tif would have one result"):
+        list_images(str(tmp_path))
 
 
 def test_command_line_prints_the_sentence_and_ends_with_1(tmp_path: Path) -> None:

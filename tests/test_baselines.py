@@ -14,7 +14,9 @@ from tests.small import SIZE, build, image
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("Unet", {"encoder_name": "resnet17"}, r"encoder_name='resnet17' .* is unknown"),
+        ("Unet", {"encoder_name": "resnet17"}, r"encoder_name='resnet17' .* cannot be used"),
+        ("Unet", {"encoder_name": "tu-resnt50"}, r"encoder_name='tu-resnt50' .* cannot be used \(Unknown model"),
+        ("DeepLabV3Plus", {"encoder_name": "densenet121"}, r"encoder_name='densenet121' .* cannot be used"),
         ("Unet", {"out_channels": 0}, r"out_channels=0 .* at least 1"),
         ("AttentionUnet", {"strides": (2,)}, r"strides=\(2,\) do not fit"),
         ("AttentionUnet", {"channels": (8, 12, 0)}, r"channels=\(8, 12, 0\) .* not possible"),
@@ -23,6 +25,14 @@ from tests.small import SIZE, build, image
 def test_baseline_arguments(name, kwargs, message):
     with pytest.raises(ValueError, match=message):
         build(name, **kwargs)
+
+
+def test_everything_that_is_trained_has_a_gradient():
+    """Several processes wait for each other's gradients of all that is trained."""
+    network = build("Unet", encoder_name="efficientnet-b0")
+    network(image()).square().mean().backward()
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    assert all(p.grad is not None for p in trained.values()) and len(trained) > 100
 
 
 def test_single_value_normalisation():

@@ -31,6 +31,11 @@ def test_up_block_is_the_same_whichever_way_it_takes(grid, skip_channels):
     expected = block.conv1(enlarged if skip is None else torch.cat([enlarged, skip], 1))
     torch.testing.assert_close(block.first(x, skip), expected)
     torch.testing.assert_close(torch.jit.script(block)(x, skip), block(x, skip))
+    block.eval()
+    expected = block(x, skip)
+    fused = torch.ao.quantization.fuse_modules(block, [["conv1", "norm1"]])  # gives the convolution a bias
+    torch.testing.assert_close(fused(x, skip), expected)
+    torch.testing.assert_close(torch.jit.script(fused)(x, skip), expected)
 
 
 @pytest.mark.parametrize("block", [1, 2000, 2**21], ids=["rows", "images", "all"])

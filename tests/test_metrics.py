@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -18,12 +19,15 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 from torch.multiprocessing import start_processes
 
+from networks.errors import UserError
 from networks.phantom import write_precipitate_phantom
 from networks.workflow import ZoomedSliceInferer
+from networks.workflow.errors import user_error
 from networks.workflow.records import KEYS, number, read_records
 from networks.workflow.scores import score_case
 from scripts.catalog.bundles import BY_NAME
 from scripts.metrics import __main__ as metrics
+from scripts.metrics.predictions import find_predictions
 from tests.workflows import config_paths, run, tiny_overrides
 
 SWIN_UNET = BY_NAME["swin_unet"]
@@ -291,6 +295,32 @@ def evaluate_in_rank(rank: int, options: dict, port: int) -> None:
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({key: str(value) for key, value in environment.items()})
     run(config_paths(SWIN_UNET, "train", "evaluate", "multi_gpu_train"), "train", **options)
+
+
+def test_one_label_map_is_not_that_of_two_cases(tmp_path: Path) -> None:
+    pairs = [{"image": f"data/{side}/007.png", "label": f"data/{side}/007_mask.png"} for side in ("left", "right")]
+    (tmp_path / "right").mkdir()
+    (tmp_path / "right" / "007_seg.png").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"007_seg\.png is the only label map for data/left/007\.png and for data/right"
+    ):
+        find_predictions(str(tmp_path), pairs, "data")
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "007.png").write_bytes(b"")
+    assert [path.parent.name for path in find_predictions(str(tmp_path), pairs, "data")] == ["left", "right"]
+
+
+def test_a_list_without_labels_has_no_scores(ct_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ct_dir, tmp_path / "data")
+    content = json.loads((folder / "dataset.json").read_text())
+    content["test"] = [item["image"] for item in content["test"]]
+    (folder / "dataset.json").write_text(json.dumps(content))
+    files = config_paths(SWIN_UNET, "train", "evaluate")
+    options = tiny_overrides(SWIN_UNET, tmp_path, folder)
+    save_random_weights(tmp_path, files, options)
+    with pytest.raises(Exception) as caught:
+        run(files, "train", **options)
+    assert 'of the list "test" has no label, so there is nothing to score' in str(user_error(caught.value))
 
 
 def test_scoring_the_truth_is_perfect(ct_dir: Path, tmp_path: Path) -> None:

@@ -170,6 +170,28 @@ def test_inference_sees_what_the_conversion_wrote(tmp_path: Path, monkeypatch) -
         np.testing.assert_array_equal(seen.swapaxes(0, 1), np.asarray(Image.open(path)))
 
 
+def test_originals_are_seen_through_the_window_of_the_training(tmp_path: Path) -> None:
+    """Its record keeps the one of its data set, and an inference on other pictures reads it there."""
+    write_precipitate_phantom(tmp_path / "data", 2, 1, 1, size=(48, 48))
+    content = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({**content, "intensity": {"window": [0, 4095]}}))
+    options = training_overrides(BUNDLE, tmp_path, tmp_path / "data", epochs=1)
+    run_config(config_paths(BUNDLE, "train"), "training", **options)
+    record = json.loads((tmp_path / "models" / "model.json").read_text())
+    assert record["ids"]["window"] == [0, 4095]
+    parser = ConfigParser()
+    parser.read_config(config_paths(BUNDLE, "inference"))
+    parser.update({"dataset_dir": str(tmp_path), "ckpt_path": str(tmp_path / "models" / "model.pt")})
+    assert parser.get_parsed_content("reader").window == [0, 4095]
+
+
+def test_pictures_of_any_size(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for mode, suffix in KINDS:
+        assert read_picture(save(tmp_path / f"{mode[0]}.{suffix}", mode)).shape[:2] == GREY.shape
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
 def test_inference_takes_every_kind(tmp_path: Path) -> None:
     """Grey, 16 bit, palette, alpha and CMYK were refused; the label maps have the sizes of what is displayed."""
     for number, (mode, suffix) in enumerate(KINDS):

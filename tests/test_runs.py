@@ -61,7 +61,7 @@ def rates(
     resume: bool = False,
     learning_rate: float = 0.1,
     steps: int = STEPS,
-    plateau: bool = False,
+    patience: int = 0,
 ) -> list[float]:
     """Train a network of one number; the learning rate of every step."""
     network = nn.Linear(1, 1)
@@ -78,11 +78,9 @@ def rates(
 
     trainer = Engine(step)
     trainer.state.epoch_length, trainer.state.max_epochs = steps, epochs
-    if plateau:
-        Plateau(optimizer, evaluator, patience=1, second_learning_rate=0.01).attach(trainer)
-    LastCheckpoint(str(path), network, evaluator, resume, {"optimizer": optimizer, "schedule": scheduler}).attach(
-        trainer
-    )
+    Plateau(optimizer, scheduler, evaluator, patience, second_learning_rate=0.01).attach(trainer)
+    parts = {"optimizer": optimizer, "schedule": scheduler}
+    LastCheckpoint(str(path), network, evaluator, resume, parts, patience).attach(trainer)
     trainer.run(range(steps), max_epochs=epochs)
     return found
 
@@ -115,11 +113,8 @@ def test_another_rate_counts_from_the_resumed_epoch_and_is_said(tmp_path: Path, 
 
 def test_rates_that_the_validation_lowered_stay_lowered(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    assert rates(path, SCHEDULES["constant"], 2, plateau=True)[-1] == 0.01
-    (tmp_path / "other.pt").write_bytes(path.read_bytes())
-    progress = read_weights(path)
-    progress["progress"]["stopped"] = False
-    save_atomically(progress, path)
+    assert rates(path, SCHEDULES["constant"], 2, patience=1)[-1] == 0.01
+    assert rates(path, SCHEDULES["constant"], 4, resume=True, learning_rate=0.2, patience=1) == []  # it was stopped
     assert set(rates(path, SCHEDULES["constant"], 4, resume=True, learning_rate=0.2)) == {0.02}
 
     def by_metric(optimizer: SGD, steps: int) -> lr_scheduler.ReduceLROnPlateau:
@@ -196,6 +191,13 @@ def test_a_second_training_keeps_the_first(ct_dir: Path, tmp_path: Path, caplog)
     assert kept(tmp_path)["models/model.pt"] == first["models/model.pt"]
     assert "best mean Dice on the validation split" in caplog.text
     assert "resuming from iteration" not in caplog.text
+    # without last.pt nothing is resumed, so that the best weights, of a download say, are another training's
+    (tmp_path / "models" / "last.pt").unlink()
+    best = kept(tmp_path)["models/model.pt"]
+    run(TRAIN, **options, resume="true", seed=1)
+    assert len(list(earlier.parent.iterdir())) == 2 and best in {
+        kept(folder).get("model.pt") for folder in earlier.parent.iterdir()
+    }
 
 
 def test_rounds_of_one_trainer_are_one_training(tmp_path: Path) -> None:

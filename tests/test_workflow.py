@@ -9,6 +9,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, MetaTensor
+from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import CastToTyped, Compose, EnsureChannelFirstd, LoadImaged, RandShiftIntensityd, SaveImaged
 from PIL import Image
 
@@ -134,10 +135,15 @@ def test_plateau_lowers_the_rate_then_stops() -> None:
     def validate(engine: Engine) -> None:
         evaluator.state.best_metric_epoch = min(engine.state.epoch, 2)
 
-    Plateau(optimizer, evaluator, patience=3, second_learning_rate=0.01).attach(trainer)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    Plateau(optimizer, constant, evaluator, patience=3, second_learning_rate=0.01).attach(trainer)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: rates.append(optimizer.param_groups[0]["lr"]))
     trainer.run([0], max_epochs=20)
     assert rates == [0.1] * 4 + [0.01] * 4
+    cosine = WarmupCosineSchedule(optimizer, warmup_steps=1, t_total=9)
+    with pytest.raises(UserError, match=r"WarmupCosineSchedule sets the .*second_learning_rate=0\.01 would be undone"):
+        Plateau(optimizer, cosine, evaluator, patience=3, second_learning_rate=0.01)
+    Plateau(optimizer, cosine, evaluator, patience=3)
 
 
 def test_balanced_weights(tmp_path: Path) -> None:

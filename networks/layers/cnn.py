@@ -15,6 +15,7 @@ from networks.errors import UserError
 from networks.layers.conv import quicken_convs
 
 NAMES = "https://smp.readthedocs.io/en/latest/encoders.html"
+UNUSED = (("_conv_head", "_bn1"), ("conv_head", "bn2"))  # layers of the EfficientNets' classifiers
 
 
 def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> nn.Module:
@@ -48,7 +49,7 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
     if len(encoder.out_channels) != 6:
         raise UserError(f"encoder_name={name!r} has no features at strides 4, 8, 16 and 32: choose another.")
 
-    for stem, norm in (("_conv_head", "_bn1"), ("conv_head", "bn2")):  # of the EfficientNets' classifiers
+    for stem, norm in UNUSED:
         if hasattr(encoder, stem):
             delattr(encoder, stem)
             delattr(encoder, norm)

@@ -283,9 +283,10 @@ class UpBlock(nn.Module):
     def first(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """`conv1` of the enlarged map and the skip."""
         if torch.jit.is_scripting():
-            plain, taps = True, taps_pay(x)
+            plain = self.conv1.bias is None
+            taps = plain and taps_pay(x)
         else:
-            plain = is_plain(self.conv1)
+            plain = is_plain(self.conv1) and self.conv1.bias is None  # it has one where the norm was fused into it
             # An exported graph may be for all sizes, which a question about the size would restrict.
             taps = plain and not torch.compiler.is_exporting() and taps_pay(x)
         if not taps:

@@ -53,6 +53,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "evaluate": "runs",
     "flipped": "flips",
     "infer": "runs",
+    "labelled_list": "data",
     "list_images": "data",
     "load_datalist": "data",
     "load_pictures": "labelled_pictures",

@@ -115,13 +115,20 @@ class LastCheckpoint:
         evaluator: the validation's evaluator, whose best score is kept.
         resume: continue from ``path``; a fresh start if there is no such file. A truth value or a text of one.
         others: more objects with a ``state_dict``: optimizer, scheduler. The trainer's AMP scaler is added.
+        patience: of this run; a training that an earlier patience has stopped goes on with another one.
     """
 
     def __init__(
-        self, path: str, network: nn.Module, evaluator: Engine, resume: bool | str = False, others: dict | None = None
+        self,
+        path: str,
+        network: nn.Module,
+        evaluator: Engine,
+        resume: bool | str = False,
+        others: dict | None = None,
+        patience: int = 0,
     ) -> None:
         self.path, self.network, self.evaluator = path, network, evaluator
-        self.resume, self.others = truth(resume), others or {}
+        self.resume, self.others, self.patience = truth(resume), others or {}, patience
         self._settings = {name: settings(part) for name, part in self.others.items()}
 
     def attach(self, engine: Engine) -> None:
@@ -140,6 +147,7 @@ class LastCheckpoint:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "stopped": bool(engine.should_terminate),
+            "patience": self.patience,
             "best_metric": float(best.best_metric),
             "best_metric_epoch": int(best.best_metric_epoch),
         }
@@ -165,7 +173,8 @@ class LastCheckpoint:
             check_training_state(name, content[name], self.path)
         fill(unwrap(self.network), content["network"], self.path)
         progress = content["progress"]
-        is_over = progress["epoch"] >= engine.state.max_epochs or progress["stopped"]
+        is_done = progress["epoch"] >= engine.state.max_epochs
+        is_over = is_done or (progress["stopped"] and progress.get("patience", self.patience) == self.patience)
         stateful = self._stateful(engine)
         try:
             if is_over or content.get("settings") == self._settings_of(engine):
@@ -182,7 +191,8 @@ class LastCheckpoint:
         best = state_of(self.evaluator)
         best.best_metric, best.best_metric_epoch = progress["best_metric"], progress["best_metric_epoch"]
         if is_over:
-            logger.info("%s is at the end of its %d epochs: nothing is left to train.", self.path, progress["epoch"])
+            why = "" if is_done else " for want of improvement (with another --patience it would go on)"
+            logger.info("%s has ended after %d epochs%s: nothing is left to train.", self.path, progress["epoch"], why)
             engine.terminate()
         else:
             logger.info("Resumed %s after epoch %d.", self.path, progress["epoch"])

@@ -159,12 +159,17 @@ def check_cases(
         read(pair)
 
 
-def check_intervals(epochs: int, val_interval: int) -> None:
+def check_intervals(epochs: int, val_interval: int, patience: int = 0) -> None:
     """Refuse a training that would never validate and so never keep a best checkpoint.
 
     Raises:
-        UserError: the interval is longer than the training.
+        UserError: the interval is longer than the training, or than the patience that ends it.
     """
+    if 0 < patience < val_interval:
+        raise UserError(
+            f"patience is {patience}, which is over before the first validation after {val_interval} epochs; give "
+            f"--patience at least {val_interval}, or 0."
+        )
     if not 1 <= val_interval <= epochs:
         raise UserError(
             f"val_interval is {val_interval}, which never comes within {epochs} epochs; "

@@ -87,6 +87,19 @@ def case_list(datalist: Mapping[str, Sequence[Pair]], name: str) -> list[Pair]:
     )
 
 
+def labelled_list(datalist: Mapping[str, Sequence[Pair]], name: str) -> list[Pair]:
+    """One list of the data set, all of whose cases have labels.
+
+    Raises:
+        UserError: it is empty, or a case has no label.
+    """
+    cases = case_list(datalist, name)
+    missing = [case["image"] for case in cases if "label" not in case]
+    if missing:
+        raise UserError(f'{missing[0]} of the list "{name}" has no label, so there is nothing to score it against.')
+    return cases
+
+
 def class_names(dataset_dir: str, out_channels: int | None = None) -> list[str]:
     """Names of the classes, background first, from ``dataset.json``.
 
@@ -190,31 +203,53 @@ def patient(image: str, dataset_dir: str) -> str | None:
     return match["patient"].lower() if match else None
 
 
-def list_images(dataset_dir: str, phantom: str | None = None) -> list[Pair]:
+def list_images(dataset_dir: str, phantom: str | None = None, output_dir: str | Path | None = None) -> list[Pair]:
     """The images to segment: ``dataset.json``'s test list, else every image below a folder, else one image file.
 
     Args:
         dataset_dir: folder of the data contract, any folder with images (searched recursively), or one image file.
         phantom: see :func:`load_datalist`.
+        output_dir: folder of the results; what lies in it is no input.
 
     Returns:
         Sorted items ``{"image": path}``.
 
     Raises:
-        UserError: the folder or file does not exist or holds no image in a known format, or ``dataset.json`` is
-            malformed or its test list is empty.
+        UserError: the folder or file does not exist or holds no image in a known format, two images differ in nothing
+            but their suffixes, as their results would not, or ``dataset.json`` is malformed or its test list is empty.
     """
     root = Path(dataset_dir)
     if phantom is not None or (root / "dataset.json").is_file():
-        return [{"image": item["image"]} for item in case_list(_listed(dataset_dir, phantom), "test")]
-    if root.is_file():
-        return [{"image": str(root)}]
-    if not root.is_dir():
+        images = [item["image"] for item in case_list(_listed(dataset_dir, phantom), "test")]
+    elif root.is_file():
+        images = [str(root)]
+    elif not root.is_dir():
         raise UserError(f"{root} does not exist; give --dataset_dir a folder with images or a data set.")
-    files = sorted(p for p in root.rglob("*") if p.is_file() and _is_image(p))
-    if not files:
+    else:
+        images = [str(p) for p in files_below(root, output_dir) if p.name.lower().endswith(IMAGE_SUFFIXES)]
+    if not images:
         raise UserError(f"{root} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
-    return [{"image": str(p)} for p in files]
+    first: dict[str, str] = {}
+    for image in images:
+        other = first.setdefault(stem(image), image)
+        if other is not image:
+            raise UserError(f"{other} and {image} would have one result; rename one, or keep them in two folders.")
+    return [{"image": image} for image in images]
+
+
+def files_below(folder: Path, without: str | Path | None = None) -> list[Path]:
+    """The files below a folder that are not hidden, in order, but not those of a folder of results inside it."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    results = None if without is None else Path(without).resolve()
+    if results is None or folder.resolve() not in results.parents:
+        return files
+    return [p for p in files if not p.parent.resolve().is_relative_to(results)]
+
+
+def stem(name: str) -> str:
+    """A file's name, with or without folders, without the ending of an image."""
+    suffix = next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)]
 
 
 def read_dataset_json(dataset_dir: str) -> dict[str, Any]:
@@ -271,10 +306,6 @@ def _listed(dataset_dir: str, phantom: str | None) -> dict[str, list[Pair]]:
             '{"image": ..., "label": ...} in "training".'
         )
     return {**{name: [] for name in LISTS}, **datalist}
-
-
-def _is_image(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def json_path(dataset_dir: str) -> Path:

@@ -3,7 +3,9 @@
 Grey, palette, one bit, alpha, CMYK, 8 or 16 bit all become 8-bit grey or RGB, upright as a viewer shows them.
 """
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ _CONVERTED = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", 
 # So is what ITK reads wrongly: TIFF with alpha beside grey, or not stored upright, and grey BMP, which becomes RGB.
 _PLAIN = {"L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "RGB": "RGB", "RGBA": "RGB"}
 _ORIENTATION, _BITS = 0x0112, 258  # tags of EXIF and TIFF
+_UNLIMITED = threading.RLock()  # Pillow's limit is one for all threads
 # Left-right and up-down flips and an exchange of the axes, in this order, that turn what is stored upright.
 _UPRIGHT = {
     2: (True, False, False),
@@ -98,7 +101,7 @@ def read_pixels(path: str | Path, numbers: bool = False) -> np.ndarray:
     try:
         about = _about(path)
         if about.as_mode:
-            with Image.open(path) as image:
+            with opened_picture(path) as image:
                 kept = numbers and image.mode in ("1", "P")
                 pixels = np.asarray(image if kept else image.convert(about.as_mode))
             pixels = pixels.astype(np.uint16 if pixels.dtype.itemsize == 2 else np.uint8)
@@ -109,7 +112,7 @@ def read_pixels(path: str | Path, numbers: bool = False) -> np.ndarray:
         return pixels if about.format == "TIFF" else _upright(pixels, about.orientation)
     except UserError:
         raise
-    except (OSError, EOFError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, SyntaxError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         reason = lines[-1].strip()[:200].rstrip(".")  # ITK puts the place in its source first
         raise UserError(f"{path} cannot be read ({reason}); it may be damaged.") from error
@@ -179,6 +182,18 @@ class PictureReader(ImageReader):
         return _stack_images(arrays, meta), meta
 
 
+@contextlib.contextmanager
+def opened_picture(path: str | Path) -> Iterator[Image.Image]:
+    """Pillow's image of a file, however many pixels it has: who cannot trust a file looks at its size first."""
+    with _UNLIMITED:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with Image.open(path) as image:
+                yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 class _About(NamedTuple):
     format: str = ""  # Pillow's; empty if it does not know
     orientation: int = 1
@@ -188,7 +203,7 @@ class _About(NamedTuple):
 def _about(path: Path) -> _About:
     """How to read a file, from its header. Pillow knows fewer kinds than ITK, so that it does not know is no error."""
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             # more frames of a JPEG are thumbnails or depth; pages of a TIFF are counted by ITK, which knows thumbnails
             frames = getattr(image, "n_frames", 1)
             if image.format == "PNG" and frames > 1:
@@ -209,7 +224,13 @@ def _about(path: Path) -> _About:
         return _About()
 
 
-def _image_io(path: Path) -> "itk.ImageIOBase":
+def image_io(path: Path) -> "itk.ImageIOBase":
+    """ITK's reader of a file, which has read its header.
+
+    Raises:
+        UserError: no format that ITK knows.
+        RuntimeError: the header is damaged.
+    """
     io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if io is None:
         raise UserError(f"{path} is not an image in a known format, or it is damaged.")
@@ -219,7 +240,7 @@ def _image_io(path: Path) -> "itk.ImageIOBase":
 
 
 def _require_one_page(path: Path) -> "itk.ImageIOBase":
-    io = _image_io(path)
+    io = image_io(path)
     if io.GetNumberOfDimensions() > 2 and io.GetDimensions(2) > 1:
         raise UserError(f"{path} has {io.GetDimensions(2)} pages; expected one picture.")
     return io

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from networks.errors import UserError
+from networks.workflow.pictures import opened_picture
 
 METRES = {
     "pm": 1e-12,
@@ -77,7 +78,7 @@ def read_pixel_size(path: str | Path) -> tuple[PixelSize | None, str]:
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             found, why = _of_image(image, path)
             orientation = image.getexif().get(_ORIENTATION, 1)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, KeyError):

@@ -1,7 +1,7 @@
 """Where weights come from: a small JSON file that the training itself writes beside them.
 
 ``models/model.json`` says what ``models/model.pt`` was trained on and with which options. It names the weights by
-SHA-256, as the records of an evaluation do, so that neither is ever taken for those of other weights.
+SHA-256, as the records of an evaluation do; what packs, ships or compresses weights refuses a record of other ones.
 """
 
 import os

@@ -43,27 +43,24 @@ class KeepEarlier:
 
     Args:
         ckpt_dir, output_dir, log_dir: the training's folders.
-        resume: this training goes on with the earlier one, whose files stay.
         overwrite: the earlier files are removed instead.
     """
 
-    def __init__(
-        self, ckpt_dir: str, output_dir: str, log_dir: str, resume: bool | str = False, overwrite: bool | str = False
-    ) -> None:
+    def __init__(self, ckpt_dir: str, output_dir: str, log_dir: str, overwrite: bool | str = False) -> None:
         self.ckpt_dir, self.output_dir, self.log_dir = Path(ckpt_dir), Path(output_dir), Path(log_dir)
-        self.resume, self.overwrite = truth(resume), truth(overwrite)
+        self.overwrite = truth(overwrite)
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Move or remove the files, unless the trainer goes on with what it has done.
+        """Move or remove the files, unless the trainer has resumed the earlier training.
 
         Raises:
             UserError: the folders cannot be written to.
         """
-        if self.resume or engine.state.epoch > 0:
+        if engine.state.epoch > 0:
             return
         idist.barrier()  # another process may be loading the earlier weights
         if idist.get_rank() > 0:
@@ -83,7 +80,8 @@ class KeepEarlier:
                 shutil.move(path, target / path.name)
         except OSError as error:
             raise not_written(target, error) from error
-        logger.info("Moved the earlier training's files to %s; --resume true would have continued it.", target)
+        could = "; --resume true would have continued it" if self.ckpt_dir / LAST in found else ""
+        logger.info("Moved the earlier training's files to %s%s.", target, could)
 
     def _files(self) -> list[Path]:
         checkpoints = [self.ckpt_dir / name for name in (BEST, LAST, FINAL, RECORD)]

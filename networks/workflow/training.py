@@ -22,6 +22,7 @@ from monai.utils import set_determinism
 from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 
 from networks.errors import UserError
@@ -204,14 +205,28 @@ class Plateau:
 
     Args:
         optimizer: whose rate is lowered.
+        lr_scheduler: the rate's schedule; one that sets it anew at every step has no second rate.
         evaluator: the validation's evaluator, which knows the best epoch.
         patience: epochs without a better key metric; 0 switches all of this off.
         second_learning_rate: the lower rate; 0 stops at once instead.
+
+    Raises:
+        UserError: a second rate under a schedule that would undo it.
     """
 
     def __init__(
-        self, optimizer: Optimizer, evaluator: Engine, patience: int = 0, second_learning_rate: float = 0.0
+        self,
+        optimizer: Optimizer,
+        lr_scheduler: LRScheduler,
+        evaluator: Engine,
+        patience: int = 0,
+        second_learning_rate: float = 0.0,
     ) -> None:
+        if patience > 0 and second_learning_rate > 0 and isinstance(lr_scheduler, LambdaLR):
+            raise UserError(
+                f"{type(lr_scheduler).__name__} sets the learning rate anew at every step, so that "
+                f"second_learning_rate={second_learning_rate:g} would be undone; leave it at 0, which stops at once."
+            )
         self.optimizer, self.evaluator = optimizer, evaluator
         self.patience, self.second_learning_rate = patience, second_learning_rate
 

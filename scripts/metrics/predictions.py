@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from networks.errors import UserError
-from networks.workflow.data import IMAGE_SUFFIXES, Pair, case_name
+from networks.workflow.data import IMAGE_SUFFIXES, Pair, case_name, files_below, stem
 
 POSTFIX = "_seg"  # of this project's inference
 REMEDY = "run the inference config on this data set first, or sort the files"
@@ -22,16 +22,22 @@ def find_predictions(folder: str, pairs: Sequence[Pair], dataset_dir: str, remed
         remedy: what to do about a missing file, as the end of a sentence.
 
     Raises:
-        UserError: no such folder, or a case has no file or several in it.
+        UserError: no such folder, or a case has no file or several in it, or shares its file with another.
     """
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"The folder {root} does not exist; give a folder of saved label maps.")
     by_stem: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith("."):
+    for path in files_below(root):
+        if path.name.lower().endswith(IMAGE_SUFFIXES):
             by_stem.setdefault(stem(path.name), []).append(path)
-    return [_one(root, by_stem, pair, dataset_dir, remedy) for pair in pairs]
+    found = [_one(root, by_stem, pair, dataset_dir, remedy) for pair in pairs]
+    of: dict[Path, str] = {}
+    for pair, path in zip(pairs, found, strict=True):
+        if path in of:
+            raise UserError(f"{path} is the only label map for {of[path]} and for {pair['image']}: {remedy}.")
+        of[path] = pair["image"]
+    return found
 
 
 def _one(root: Path, by_stem: dict[str, list[Path]], pair: Pair, dataset_dir: str, remedy: str) -> Path:
@@ -47,9 +53,3 @@ def _one(root: Path, by_stem: dict[str, list[Path]], pair: Pair, dataset_dir: st
             f"{image}{POSTFIX}: {remedy}."
         )
     return found[0]
-
-
-def stem(name: str) -> str:
-    """A file's name without the ending of an image."""
-    suffix = next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
-    return name[: len(name) - len(suffix)]

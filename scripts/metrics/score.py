@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.checks import count_classes, loader, read_image, reader_of
-from networks.workflow.data import Pair, case_list, case_name, class_names, dataset_name, load_datalist
+from networks.workflow.data import case_name, class_names, dataset_name, labelled_list, load_datalist
 from networks.workflow.evaluation import score_records
 from networks.workflow.geometry import brought_onto
 from networks.workflow.protocols import TOLERANCE, check_protocol
@@ -29,7 +29,7 @@ def score(
     """Do what the command ``score`` of this tool describes, with the same arguments."""
     check_protocol(protocol)
     folder, dataset_dir = str(predictions), str(dataset_dir)
-    pairs = _labelled(case_list(load_datalist(dataset_dir), split), split)
+    pairs = labelled_list(load_datalist(dataset_dir), split)
     files = find_predictions(folder, pairs, dataset_dir)
     names = class_names(dataset_dir)
     if len(names) < 2:
@@ -49,13 +49,6 @@ def score(
     path = Path(output or Path(folder) / f"results_{protocol}.jsonl")
     write_records(path, sorted(records, key=lambda record: record["case"]))
     print(f"Wrote {path}.\n\n{markdown(tables(records))}")
-
-
-def _labelled(pairs: list[Pair], split: str) -> list[Pair]:
-    missing = [pair["image"] for pair in pairs if "label" not in pair]
-    if missing:
-        raise UserError(f'{missing[0]} of the list "{split}" has no label, so there is nothing to score it against.')
-    return pairs
 
 
 def _read(prediction: Path, label: str, num_classes: int) -> tuple[MetaTensor, MetaTensor]:

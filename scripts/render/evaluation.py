@@ -24,7 +24,7 @@ def evaluate(bundle: Bundle) -> Config:
         "tta": False,
         "validate::dataset": {
             "_target_": "Dataset",
-            "data": "$workflow.case_list(@datalist, @split)",
+            "data": "$workflow.labelled_list(@datalist, @split)",
             "transform": "@validate::preprocessing",
         },
         "validate::postprocessing": data.compose(*data.label_map("@validate::preprocessing")),

@@ -45,7 +45,7 @@ def inference(bundle: Bundle) -> Config:
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",
-        "datalist": f"$workflow.list_images(@dataset_dir, {phantom(preset)})",
+        "datalist": f"$workflow.list_images(@dataset_dir, {phantom(preset)}, output_dir=@output_dir)",
         "preprocessing": data.compose(*data.load_image(), *data.image_only(preset)),
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {

@@ -1,5 +1,6 @@
 """What the configs of a bundle share: ids with their defaults, the network, the check of the data."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from networks.workflow.ids import IDS
@@ -22,6 +23,7 @@ CHANNELS = {"ct": 1, "mr": 1, "volume": 1, "micrograph": 3, "picture": 3}
 # of the data set that is trained on, and of the training whose weights are used, where a preset has no classes
 COUNTED = "$workflow.count_classes(@dataset_dir)"
 TRAINED = "$workflow.trained_classes(@ckpt_path)"
+WINDOW = "$@window or workflow.stored_window(@dataset_dir)"
 
 
 def network(bundle: Bundle) -> Config:
@@ -58,16 +60,18 @@ def data_ids(preset: Preset, classes: str = COUNTED) -> Config:
         intensity = {"ct": {"intensity_range": [-125, 275]}, "mr": {"intensity_percentiles": [0, 100]}}
         return {**ids, "spatial_dims": 3, "reader": None, **intensity.get(preset.kind, by_itself)}
     more = by_itself if preset.recipe.robust else {}
-    return {**ids, "spatial_dims": 2, "window": None, "reader": picture_reader(), **more}
+    return {**ids, "spatial_dims": 2, "window": None, "reader": picture_reader(classes == TRAINED), **more}
 
 
-def picture_reader() -> Config:
-    """What reads pictures as 8 bit with the network's channels."""
-    return {
-        "_target_": f"{WORKFLOW}.PictureReader",
-        "channels": "@in_channels",
-        "window": "$@window or workflow.stored_window(@dataset_dir)",
-    }
+def picture_reader(trained: bool = False) -> Config:
+    """What reads pictures as 8 bit with the network's channels; ``trained`` knows the window of a training."""
+    more = " or workflow.trained_id(@ckpt_path, 'window', None)" if trained else ""
+    return {"_target_": f"{WORKFLOW}.PictureReader", "channels": "@in_channels", "window": WINDOW + more}
+
+
+def recorded(ids: Sequence[str]) -> Config:
+    """The ids that the record of a training keeps: of the window the one that the data set has, if none was given."""
+    return {key: WINDOW if key == "window" else f"@{key}" for key in ids}
 
 
 def trained_ids(preset: Preset) -> list[str]:
@@ -91,7 +95,7 @@ def recipe_ids(recipe: Recipe) -> Config:
 
 
 def preset_ids(bundle: Bundle, preset: Preset, classes: str = COUNTED) -> Config:
-    default = data_ids(bundle.default)
+    default = data_ids(bundle.default, classes)
     data = {key: value for key, value in data_ids(preset, classes).items() if default.get(key, ...) != value}
     recipe = recipe_ids(preset.recipe)
     return {**data, **{key: value for key, value in recipe.items() if key != "sw_batch_size"}}

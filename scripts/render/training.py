@@ -18,6 +18,7 @@ from scripts.render.shared import (
     phantom,
     preset_ids,
     recipe_ids,
+    recorded,
     trained_ids,
 )
 
@@ -114,7 +115,7 @@ def train(bundle: Bundle) -> Config:
             "$workflow.report_errors()",
             "$@options",
             "$monai.utils.set_determinism(@seed)",
-            "$workflow.check_intervals(@epochs, @val_interval)",
+            "$workflow.check_intervals(@epochs, @val_interval, @patience)",
             "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
         ],
         # not in initialize, which MONAI runs as well to load the weights only
@@ -216,6 +217,7 @@ def train_handlers(log: Config, robust: bool = False, clipped: bool = False) -> 
         {
             "_target_": f"{WORKFLOW}.Plateau",
             "optimizer": "@optimizer",
+            "lr_scheduler": "@lr_scheduler",
             "evaluator": "@validate::evaluator",
             "patience": "@patience",
             "second_learning_rate": "@second_learning_rate",
@@ -239,6 +241,7 @@ def train_handlers(log: Config, robust: bool = False, clipped: bool = False) -> 
                 "lr_scheduler": "@lr_scheduler",
                 **({"average": "@average"} if robust else {}),
             },
+            "patience": "@patience",
         },
         {
             "_target_": f"{WORKFLOW}.FinalCheckpoint",
@@ -250,7 +253,6 @@ def train_handlers(log: Config, robust: bool = False, clipped: bool = False) -> 
             "ckpt_dir": "@ckpt_dir",
             "output_dir": "@output_dir",
             "log_dir": "@log_dir",
-            "resume": "@resume",
             "overwrite": "@overwrite",
         },
     ]
@@ -267,7 +269,7 @@ def validation_handlers(bundle: Bundle, preset: Preset) -> list[Config]:
             "network": kept(preset.recipe.robust),
             "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
             "validation=@validate::dataset::data)",
-            "ids": {key: f"@{key}" for key in ("preset", *trained_ids(preset), "img_size", *bundle.options)},
+            "ids": recorded(["preset", *trained_ids(preset), "img_size", *bundle.options]),
         },
     ]
 

@@ -3,7 +3,7 @@
 from scripts.catalog.classification import ClassificationBundle, PictureRecipe
 from scripts.catalog.recipes import ADAMW
 from scripts.render.data import IMAGENET_MEAN, IMAGENET_STD, WORKFLOW, Config
-from scripts.render.shared import DEFAULT_WORKERS, PIN, common, picture_reader
+from scripts.render.shared import DEFAULT_WORKERS, PIN, common, picture_reader, recorded
 from scripts.render.training import validation_scores
 
 PHANTOM = "data/texture_phantom"
@@ -134,7 +134,7 @@ def validation_handlers(kept: list[str], class_names: str = "@class_names") -> l
             "network": "@network",
             "data_set": f"$workflow.describe_pictures(@dataset_dir, {class_names}, "
             "training=@train::dataset::data, validation=@validate::dataset::data)",
-            "ids": {key: f"@{key}" for key in ("preset", *kept)},
+            "ids": recorded(["preset", *kept]),
         },
     ]
 
@@ -145,7 +145,7 @@ def initialize() -> list[str]:
         "$workflow.report_errors()",
         "$@options",
         "$monai.utils.set_determinism(@seed)",
-        "$workflow.check_intervals(@epochs, @val_interval)",
+        "$workflow.check_intervals(@epochs, @val_interval, @patience)",
         "$workflow.check_crops(@img_size, @short_side)",
         "$weights.load_all(@network_def, @pretrained) if @pretrained else None",
     ]

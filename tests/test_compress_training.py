@@ -77,14 +77,15 @@ def test_pruning_trains_between_its_steps_and_goes_on(source: dict, ct_dir: Path
     assert state.keys() == full.keys()
     zeros = [(state[f"{name}.weight"] == 0).sum().item() for name in step["layer_sparsity"]]
     assert sum(zeros) == pytest.approx(0.5 * sum(state[f"{n}.weight"].numel() for n in step["layer_sparsity"]), abs=2)
-    log = tmp_path / "pruned_training" / "step_2_0.5" / "eval" / "metrics.csv"
+    log = tmp_path / "pruned_training" / "step_0.3_0.5" / "eval" / "metrics.csv"
     trained = log.stat().st_mtime_ns
     shutil.rmtree(output)
     prune(str(output), **options)  # what was trained is kept
     assert log.stat().st_mtime_ns == trained and step_of(output) == step
     shutil.rmtree(output)
-    with pytest.raises(UserError, match="trained with other options"):
-        prune(str(output), **{**options, "learning_rate": 1e-5})
+    for name, other in {"learning_rate": 1e-5, "method": "random", "scope": "layer", "rewind": None}.items():
+        with pytest.raises(UserError, match=f"is of a training with another {name}; remove it"):
+            prune(str(output), **{**options, name: other})
     for message, wrong in {
         "no schedule": {"sparsity": [0.5, 0.3]},
         "option of the training": {"epochs": 0, "rewind": None},
@@ -144,6 +145,10 @@ def test_a_student_is_a_bundle(source: dict, ct_dir: Path, tmp_path: Path) -> No
     assert step["teacher"]["bundle"] == NAME and step["temperature"] == 2.0
     network = find_variant(str(output)).network()
     assert sum(p.numel() for p in network.parameters()) < 3000
+    shutil.rmtree(output)
+    with pytest.raises(UserError, match="is of a training with another temperature; remove it"):
+        options = {**source, "dataset_dir": str(ct_dir), "channels": [2, 4, 4, 4, 4], **QUICK}
+        distill(str(output), NAME, temperature=4.0, **options)
 
 
 @pytest.mark.parametrize("name", ["SwinUnet", "LevitUnet", "TransUnet"])

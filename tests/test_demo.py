@@ -186,6 +186,8 @@ def test_what_is_uploaded_stays_in_its_folder_and_bounds(bench, micrograph, volu
     (tmp_path / "other.zip").write_bytes(b"PK no zip")
     (tmp_path / "mean.mhd").write_text("ObjectType = Image\nElementDataFile = /etc/passwd\n")
     (tmp_path / "mean.nrrd").write_text("NRRD0004\ntype: uchar\ndata file: /etc/passwd\n")
+    (tmp_path / "colon.mha").write_text("ObjectType = Image\nElementDataFile : /etc/passwd\n")
+    (tmp_path / "long.nrrd").write_text(f"NRRD0004\n{'# remark' * 9000}\ntype: uchar\ndata file: /etc/passwd\n\n")
     for file, sentence in (
         (bomb, "bomb.zip has 120 MB, but this page takes 100 MB"),
         (zipped("up.zip", {"../up.png": b""}), "would be written outside of its folder"),
@@ -195,6 +197,8 @@ def test_what_is_uploaded_stays_in_its_folder_and_bounds(bench, micrograph, volu
         (tmp_path / "other.zip", r"other\.zip cannot be unpacked"),
         (tmp_path / "mean.mhd", r"mean\.mhd keeps its voxels in another file"),
         (tmp_path / "mean.nrrd", r"mean\.nrrd keeps its voxels in another file"),
+        (tmp_path / "colon.mha", r"colon\.mha keeps its voxels in another file"),
+        (tmp_path / "long.nrrd", r"long\.nrrd keeps its voxels in another file, or may"),
     ):
         files = upload(tmp_path / "upload", file)
         with pytest.raises(UserError, match=sentence):
@@ -207,8 +211,11 @@ def test_what_is_uploaded_stays_in_its_folder_and_bounds(bench, micrograph, volu
     huge = nib.load(volume).header.copy()
     huge.set_data_shape((2000, 2000, 2000))
     (tmp_path / "huge.nii").write_bytes(huge.binaryblock + bytes(4))
+    header = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 3000 3000 3000\nencoding: gzip\n\n"
+    (tmp_path / "huge.nrrd").write_text(header)
     for files, sentence in (
         ([micrograph, volume], "holds 2 images"),
+        ([tmp_path / "huge.nrrd"], r"huge\.nrrd has 108000 MB in memory"),
         ([tmp_path / "huge.nii"], r"huge\.nii has 32000 MB in memory"),
     ):
         bench.receive("one", upload(tmp_path / "upload", *files))

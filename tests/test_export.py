@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 import networks
 from networks.errors import UserError
 from networks.workflow.checkpoints import save_atomically
-from networks.workflow.files import file_hash
+from networks.workflow.files import file_hash, write_json
 from scripts import command_line
 from scripts.catalog.bundles import BUNDLES, BY_NAME
 from scripts.export import exporting as tool
@@ -196,6 +197,21 @@ def test_changed_model_is_noticed(ct_dir: Path, tmp_path: Path) -> None:
     manifest_path(tmp_path / "model.ts").write_text("{}")
     with pytest.raises(ValueError, match=r"not a manifest"):
         read_manifest(tmp_path / "model.ts")
+
+
+def test_what_the_training_recorded_need_not_be_said(checkpoint: Path, ct_dir: Path, tmp_path: Path) -> None:
+    """Its intensities are those of the exported model, and of what predicts with it."""
+    shutil.copy(checkpoint, tmp_path / "model.pt")
+    ids = {"preset": None, "out_channels": 9, "intensity_range": [0, 1500], "img_size": [48, 48]}
+    write_json(tmp_path / "model.json", {"ids": ids})
+    options = {**tiny_network(UNET), "dataset_dir": str(ct_dir), "ckpt_path": str(tmp_path / "model.pt")}
+    export("unet", "torchscript", output_dir=tmp_path, cases=1, **options)
+    manifest = read_manifest(tmp_path / "model.ts")
+    assert manifest["options"]["intensity_range"] == [0, 1500]
+    (scaling,) = (t for t in manifest["preprocessing"] if t["_target_"] == "ScaleIntensityRanged")
+    assert (scaling["a_min"], scaling["a_max"]) == (0, 1500)
+    export("unet", "torchscript", output_dir=tmp_path / "said", cases=1, **options, intensity_range=[0, 9])
+    assert read_manifest(tmp_path / "said" / "model.ts")["options"]["intensity_range"] == [0, 9]
 
 
 def test_command_line(ct_dir: Path, tmp_path: Path, monkeypatch) -> None:

@@ -245,6 +245,13 @@ def test_numbers_of_the_truth_beside_them(folders: tuple[Path, Path], tmp_path: 
     assert not (out / "bland_altman.png").exists() and "truth" not in (out / "images.csv").read_text()
 
 
+def test_measurements_below_the_label_maps_are_none(folders: tuple[Path, Path]) -> None:
+    truth = folders[1]
+    for _ in range(2):
+        measure(str(truth), str(truth / "measured"), overwrite=True)
+        assert len(rows_of(truth / "measured" / "images.csv")) == 3
+
+
 def test_label_maps_of_other_origins(tmp_path: Path) -> None:
     disc = ellipse(20, 20, 0, (80, 90), (1, 1), (40, 45))
     colours = np.zeros((80, 90, 3), np.uint8)

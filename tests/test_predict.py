@@ -134,6 +134,16 @@ def test_one_file_to_one_file(images: Path, volumes: dict[str, Any], tmp_path: P
     call(images / "three.nii.gz", tmp_path / "folder", bundle="unet", **volumes)
     assert set(files_of(tmp_path / "new")) == {"label.nii.gz"}
     assert (tmp_path / "new" / "label.nii.gz").read_bytes() == (tmp_path / "folder" / "three_seg.nii.gz").read_bytes()
+    # it may be of another image or model, which nothing beside it tells
+    before = files_of(images)
+    for source, target, message in (
+        (images / "a" / "one.nii.gz", tmp_path / "new" / "label.nii.gz", "label.nii.gz exists; give another name"),
+        (images / "three.nii.gz", images / "three.nii.gz", "is input and output"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict(str(source), str(target), bundle="unet", overwrite="is input" in message, **volumes)
+    assert files_of(images) == before
+    call(images / "a" / "one.nii.gz", tmp_path / "new" / "label.nii.gz", bundle="unet", overwrite=True, **volumes)
 
 
 def test_exported_model_in_its_runtime(images: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
@@ -216,7 +226,11 @@ def test_a_case_is_written_while_the_next_is_computed(
     assert failures(tmp_path / "out") == {"a/two.nii.gz": "the disk is full"}
     plain, found = labels_of(tmp_path / "plain"), labels_of(tmp_path / "out")
     assert found == {name: value for name, value in plain.items() if name != "a/two_seg.nii.gz"}
-    assert json.loads((tmp_path / "out" / "times.json").read_text()).keys() == {"a/one.nii.gz", "three.nii.gz"}
+    measured = json.loads((tmp_path / "out" / "times.json").read_text())
+    assert measured.keys() == {"a/one.nii.gz", "three.nii.gz"}
+    monkeypatch.undo()
+    call(images, tmp_path / "out", bundle="unet", times=True, **volumes)
+    assert measured.items() < json.loads((tmp_path / "out" / "times.json").read_text()).items()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
@@ -294,6 +308,8 @@ def test_results_inside_the_input_are_no_input(images: Path, volumes: dict[str, 
     call(images, images / "out", bundle="unet", **volumes)
     call(images, images / "out", bundle="unet", **volumes)
     assert set(labels_of(images / "out")) == {"a/one_seg.nii.gz", "a/two_seg.nii.gz"}
+    call(images / "a", images, bundle="unet", **volumes)  # what holds the input is no result
+    assert {"one_seg.nii.gz", "two_seg.nii.gz"} < set(labels_of(images))
 
 
 @pytest.mark.skipif(not SERIES.is_dir(), reason="needs the DICOM series of shared/data")

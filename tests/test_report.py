@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
             run = root / "runs" / SUITE / f"{data_set}__{network}__{pretraining}"
             records += _predict(run / "predictions", folder, shift, spec)
-            (run / "run.json").write_text(json.dumps({"spec": spec}))
+            (run / "run.json").write_text(json.dumps({"spec": spec, "done": {"predict": 1.0}}))
             curve = [
                 {"epoch": str(e), "loss": f"{1 / e:.3f}", "val_mean_dice": f"{0.9 - 0.1 / e:.4f}"} for e in (1, 2, 3)
             ]
@@ -187,6 +188,17 @@ def test_without_runs(trial: Path, tmp_path: Path) -> None:
     assert "Pictures of cases are left out: the folder of the runs" in page
     assert "There is no file of runs beside these scores" in page
     assert "image/jpeg" not in page
+
+
+def test_a_run_that_is_predicting_has_no_pictures(trial: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(trial / "runs", tmp_path / "runs")
+    for path in runs.glob("*/*/run.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "done": {}} if record["spec"]["network"] == "U-Net++" else record))
+        if record["spec"]["network"] == "U-Net++":
+            next((path.parent / "predictions").iterdir()).unlink()
+    command.report(str(trial / f"{SUITE}.jsonl"), runs_dir=str(runs), output=str(tmp_path / "page.html"))
+    assert 0 < (tmp_path / "page.html").read_text().count("image/jpeg") < 36
 
 
 def test_pictures_that_cannot_be_drawn_again_are_not_lost(trial: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from networks.errors import UserError
 from scripts.benchmark.cases import Case
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -146,7 +147,7 @@ def measure(case: Case, settings: Settings) -> dict[str, Any]:
 
 
 def in_fresh_process(function: Callable[..., dict], *arguments: Any) -> dict[str, Any]:
-    """Result of a function that runs in a process of its own, or an `error` if that process was killed."""
+    """Result of a function that runs in a process of its own, or an `error`: it failed, or the process was killed."""
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, function, *arguments), daemon=True)
@@ -161,20 +162,15 @@ def in_fresh_process(function: Callable[..., dict], *arguments: Any) -> dict[str
 
 
 def _send(sender: Connection, function: Callable[..., dict], *arguments: Any) -> None:
-    result = function(*arguments)
-    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
-        sender.send(result)
-
-
-def attempt(case: Case, settings: Settings) -> dict[str, Any]:
-    """`measure`, or an `error`: whatever goes wrong in one network must not keep the others from being measured."""
     try:
-        return measure(case, settings)
+        result = function(*arguments)
     except Exception as error:
         if os.environ.get("NETWORKS_TRACEBACK"):
             traceback.print_exc()
         lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-        return {"error": f"{type(error).__name__}: {lines[0]}"}
+        result = {"error": lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"}
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        sender.send(result)
 
 
 def interleaved(calls: Sequence[Callable[[], Any]], repeats: int, device: str) -> tuple[list[float], ...]:

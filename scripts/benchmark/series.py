@@ -11,7 +11,7 @@ import torch
 
 from networks.errors import UserError
 from scripts.benchmark.cases import CASES, Case
-from scripts.benchmark.measure import DTYPES, PASSES, Settings, attempt, in_fresh_process, machine
+from scripts.benchmark.measure import DTYPES, PASSES, Settings, in_fresh_process, machine, measure
 from scripts.benchmark.records import Record, default_path, read_records, store
 
 
@@ -43,7 +43,7 @@ def benchmark(
             continue
         print(f"{progress} ...", flush=True)
         record = {"case": case.name, **facts, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-        record |= in_fresh_process(attempt, case, settings)
+        record |= in_fresh_process(measure, case, settings)
         store(path, record)
         if "error" in record:
             failed.append(case.name)

@@ -4,6 +4,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,15 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """As it is called in results: without folders, an exported model by the one that it lies in."""
+        """As it is called in results: without folders, an exported model by the one that it lies in.
+
+        Where that is the folder for weights of a bundle, it is called like the bundle, with its runtime.
+        """
         path = Path(self.name)
-        return path.name if self.runtime == "torch" else path.resolve().parent.name
+        if self.runtime == "torch":
+            return path.name
+        folder = path.resolve().parent
+        return f"{folder.parent.name} {self.runtime}" if folder.name == "models" else folder.name
 
     def config(self) -> InferenceConfig:
         return InferenceConfig(self.bundle, self.preset, {**self.options, "device": "cpu"})
@@ -90,11 +97,17 @@ def compare(
     """Do what the command line of this tool describes, with the same arguments.
 
     Raises:
-        UserError: no data set or variants, or a variant is none.
+        UserError: no data set or variants, a variant is none, two would have one name in the results, or one cannot
+            be measured.
     """
     if len(variants) < 2 or dataset_dir is None:
         raise UserError("Give the network before compression and at least one after it, and --dataset_dir.")
     found = [find_variant(str(variant)) for variant in variants]
+    labels = Counter(variant.label for variant in found)
+    for variant in found:
+        if labels[variant.label] > 1:
+            same = " and ".join(other.name for other in found if other.label == variant.label)
+            raise UserError(f"{same} would both be called {variant.label}; put them into folders of different names.")
     pairs = load_datalist(dataset_dir).get(split)
     if not pairs:
         raise UserError(f'dataset.json of {dataset_dir} has no list "{split}".')
@@ -134,7 +147,10 @@ def find_variant(name: str) -> Variant:
     path = Path(name)
     if path.is_file() and manifest_path(path).is_file():
         manifest = read_manifest(path)
-        return Variant(name, manifest["bundle"], manifest["preset"], manifest["options"], path, manifest["format"])
+        above = path.resolve().parent.parent  # a bundle's, where the model lies among its weights
+        is_above = above.name == manifest["bundle"] and (above / "configs" / "inference.json").is_file()
+        bundle = str(bundle_folder(str(above) if is_above else manifest["bundle"]))
+        return Variant(name, bundle, manifest["preset"], manifest["options"], path, manifest["format"])
     if path.is_dir():
         folder, weights = bundle_folder(name), path / "models" / "model.pt"
         if not weights.is_file():
@@ -210,7 +226,7 @@ def measure(
 
 
 def score(variant: Variant, network: nn.Module, dataset_dir: str, split: str, cases: int) -> tuple[dict[str, Any], str]:
-    """Dice of the bundle's own evaluation, with the network in its runtime; a bundle's folder keeps whole results."""
+    """Dice of the bundle's own evaluation, with the network in its runtime; a bundle keeps that of its whole test."""
     configs = bundle_folder(variant.bundle) / "configs"
     files = [configs / "train.json", configs / "evaluate.json"]
     if variant.preset and (preset := configs / "presets" / f"{variant.preset}.json").is_file():
@@ -243,7 +259,7 @@ def score(variant: Variant, network: nn.Module, dataset_dir: str, split: str, ca
         records = [record for record in read_records(scores) if record["metric"] == "dice"]
         (table,) = tables(records)
         total = summarise(table)[-1]
-        whole = len(load_datalist(dataset_dir)[split]) == cases
+        whole = split == "test" and len(load_datalist(dataset_dir)[split]) == cases
         own = variant.runtime == "torch" and Path(variant.bundle, "manifest.json").is_file()
         if whole and own:
             _keep_scores(variant, scores)

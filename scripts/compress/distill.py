@@ -98,7 +98,8 @@ def distill(
     size = list(config["img_size"]) != list(teacher.config["img_size"])
     resized = list(teacher.config["img_size"]) if size and config["spatial_dims"] == 3 else None
     work = folder.with_name(f"{folder.name}_training")
-    training = Training(student, preset, ids, dataset_dir, work, options)
+    how = {"teacher": teacher.record["checkpoint"], "temperature": temperature, "weight": weight, "student": student}
+    training = Training(student, preset, ids, dataset_dir, work, options, how)
     network = config["network_def"]
 
     def lesson(inferer: Any, loss: Any) -> dict[str, Any]:

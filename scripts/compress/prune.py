@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 from networks.errors import UserError
 from networks.layers.packed import packed_layers
 from networks.state_dicts import fill, read_weights, unwrap_state
+from networks.workflow.files import file_hash
 from scripts.compress.bundles import check_output, halved, open_source, write_bundle
 from scripts.compress.quantize import is_edge, weighted_layers
 from scripts.compress.training import trained_for, training_of
@@ -64,7 +65,8 @@ def prune(
     network = source.network
     if packed_layers(network):
         raise UserError("Packed weights cannot be pruned: prune first, and quantize what comes of it.")
-    training = training_of(source, folder, epochs, dataset_dir, options)
+    how = {"compression": "prune", "scope": scope, "method": method, "rewind": rewind and file_hash(rewind)}
+    training = training_of(source, folder, epochs, dataset_dir, options, how)
     start = unwrap_state(read_weights(rewind)) if rewind else None
     if start is not None:
         fill(source.build(), start, rewind)  # only to see that it fits
@@ -77,7 +79,7 @@ def prune(
             _rewind(network, start)
         step: dict[str, Any] = {"sparsity": share}
         if training is not None:
-            record = training.run(f"step_{number}_{share:g}", network)
+            record = training.run("_".join(["step", *(f"{s:g}" for s in schedule[:number])]), network)
             step |= {"epochs": epochs, "val_mean_dice": record.get("val_mean_dice")}
         print(f"Step {number} of {len(schedule)}: {share:.1%} of the weights are zero.", flush=True)
         steps.append(step)

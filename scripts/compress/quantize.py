@@ -40,7 +40,8 @@ def quantize(
     folder = check_output(output)
     source = open_source(bundle, trained, ckpt_path)
     chosen = plan(source.network, bits, layers, edge_bits)
-    training = training_of(source, folder, epochs, dataset_dir, options)
+    how = {"compression": "quantize", "bits": bits, "group_size": group_size, "layers": layers, "edge_bits": edge_bits}
+    training = training_of(source, folder, epochs, dataset_dir, options, how)
     found, record = None, {}
     if training is not None:
         qat.prepare(source.network, chosen, group_size, quantise_weight)

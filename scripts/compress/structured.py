@@ -46,7 +46,8 @@ def slim(
     source = open_source(bundle, trained, ckpt_path)
     if packed_layers(source.network):
         raise UserError("Packed weights cannot be pruned: prune first, and quantize what comes of it.")
-    training = training_of(source, folder, epochs, dataset_dir, options)
+    how = {"compression": "slim", "parts": parts, "share": share}
+    training = training_of(source, folder, epochs, dataset_dir, options, how)
     network, before = source.network, source.build().state_dict()
     heads = REMOVERS[parts](source, share)
     shapes = {n: list(t.shape) for n, t in network.state_dict().items() if t.shape != before[n].shape}

@@ -17,7 +17,7 @@ from scripts.compress.bundles import Source
 from scripts.opened_bundle import bundle_folder
 
 OWN = ("bundle_root", "ckpt_dir", "output_dir", "log_dir", "dataset_dir", "network_def", "network", "resume", "preset")
-DONE = "done.json"
+SETTINGS, DONE = "settings.json", "done"
 Lesson = Callable[[Any, Any], dict[str, Any]]
 
 
@@ -27,9 +27,22 @@ def trained_for(epochs: int) -> str:
 
 
 def training_of(
-    source: Source, output: Path, epochs: int, dataset_dir: str | None, options: Mapping[str, Any]
+    source: Source,
+    output: Path,
+    epochs: int,
+    dataset_dir: str | None,
+    options: Mapping[str, Any],
+    compression: Mapping[str, Any],
 ) -> "Training | None":
     """The training of a compression, in a folder beside its output; None where none is asked for.
+
+    Args:
+        source: what is compressed.
+        output: folder of the compressed bundle.
+        epochs: of the training.
+        dataset_dir: the data set.
+        options: further ids of the training's config.
+        compression: how the network is compressed.
 
     Raises:
         UserError: as :class:`Training`, or options of a training without epochs.
@@ -40,7 +53,8 @@ def training_of(
         return None
     folder = output.with_name(f"{output.name}_training")
     ids = source.record["ids"]
-    return Training(source.bundle, source.preset, ids, dataset_dir, folder, {**options, "epochs": epochs})
+    about = {**compression, "checkpoint": source.record["checkpoint"]}
+    return Training(source.bundle, source.preset, ids, dataset_dir, folder, {**options, "epochs": epochs}, about)
 
 
 class Training:
@@ -53,6 +67,7 @@ class Training:
         dataset_dir: the data set.
         folder: where the trainings have their folders.
         options: further ids of the training's config, such as epochs and learning_rate.
+        compression: what else decides about the weights that come out: how and from what the network is compressed.
 
     Raises:
         UserError: no data set, or an option is no id of the config.
@@ -66,6 +81,7 @@ class Training:
         dataset_dir: str | None,
         folder: Path,
         options: Mapping[str, Any],
+        compression: Mapping[str, Any],
     ) -> None:
         if dataset_dir is None or not (Path(dataset_dir) / "dataset.json").is_file():
             raise UserError("Give --dataset_dir, a folder with dataset.json: the data to train on.")
@@ -76,7 +92,7 @@ class Training:
         taken = [name for name in options if name in OWN]
         if taken:
             raise UserError(f"--{taken[0]} is given by the compression itself; leave it out.")
-        self.folder = folder
+        self.folder, self.compression = folder, compression
         self.options = {
             **{key: value for key, value in ids.items() if key in known and key != "preset"},
             "dataset_dir": str(Path(dataset_dir).resolve()),
@@ -99,16 +115,23 @@ class Training:
             The training's record.
 
         Raises:
-            UserError: the folder is of a training with other options.
+            UserError: the folder is of a training with other options, or of another compression.
         """
         folder = self.folder / name
-        best, done = folder / "models" / "model.pt", folder / DONE
-        settings = {key: str(value) for key, value in self.options.items()}
-        if done.is_file() and parse_json(done.read_text(encoding="utf-8"), done) != settings:
-            raise UserError(f"{folder} was trained with other options; remove it, or give another OUTPUT.")
+        best, done, file = folder / "models" / "model.pt", folder / DONE, folder / SETTINGS
+        settings = {key: str(value) for key, value in {**self.options, **self.compression}.items()}
+        if file.is_file() or best.parent.is_dir():
+            earlier = parse_json(file.read_text(encoding="utf-8"), file) if file.is_file() else {}
+            changed = sorted(key for key in settings.keys() | earlier.keys() if settings.get(key) != earlier.get(key))
+            if changed:
+                raise UserError(
+                    f"{folder} is of a training with another {', '.join(changed)}; remove it, or give another OUTPUT."
+                )
+        else:
+            write_json(file, settings)
         if not done.is_file():
             self._train(folder, network, lesson)
-            write_json(done, settings)
+            done.touch()
         load_weights(network, best)
         network.to("cpu").eval()
         record = best.with_suffix(".json")

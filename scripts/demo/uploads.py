@@ -1,5 +1,6 @@
 """Taking over what was uploaded: bounded, without a way out of its folder, and only what stands for itself."""
 
+import math
 import re
 import shutil
 import zipfile
@@ -8,18 +9,20 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from PIL import Image
 
 from networks.errors import UserError
 from networks.workflow.data import NIFTI_SUFFIXES, PICTURE_SUFFIXES, VOLUME_SUFFIXES
+from networks.workflow.pictures import image_io, opened_picture
 from scripts.datasets.dicom import series_geometry
 from scripts.predict.cases import Case
-from scripts.zoo.archive import UnsafeError, check_places
+from scripts.zoo.archive import check_places
 
 MAX_FILES = 20_000
 MB = 10**6
-# MetaImage and NRRD may name other files of this computer that hold their voxels
-_DETACHED = re.compile(rb"^\s*(ElementDataFile\s*=\s*(?!LOCAL\s*$)|data ?file\s*:)", re.IGNORECASE | re.MULTILINE)
+# MetaImage and NRRD may name other files of this computer that hold their voxels; how their headers end
+_META_END = re.compile(rb"^\s*ElementDataFile\b[\s=:]*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+_NRRD_END = re.compile(rb"\r?\n\r?\n")
+_NRRD_DETACHED = re.compile(rb"^\s*data ?file\s*:", re.IGNORECASE | re.MULTILINE)
 _HEADER = 1 << 16
 
 
@@ -54,11 +57,23 @@ def receive(files: Sequence[str], folder: Path, limit: int) -> Path:
     for path in received:
         if path.name == "dataset.json":  # a data set's lists may name any file of this computer
             path.unlink()
-        elif path.name.lower().endswith(VOLUME_SUFFIXES) and not path.name.lower().endswith(NIFTI_SUFFIXES):
-            with path.open("rb") as file:
-                if _DETACHED.search(file.read(_HEADER)):
-                    raise UserError(f"{path.name} keeps its voxels in another file; convert it to NIfTI.")
+        elif not _stands_alone(path):
+            raise UserError(f"{path.name} keeps its voxels in another file, or may; convert it to NIfTI.")
     return received[0] if len(received) == 1 and received[0].is_file() else folder
+
+
+def _stands_alone(path: Path) -> bool:
+    """Whether a file holds its own voxels; of a MetaImage or NRRD its header has to say so within its first bytes."""
+    name = path.name.lower()
+    if not name.endswith(VOLUME_SUFFIXES) or name.endswith(NIFTI_SUFFIXES):
+        return True
+    with path.open("rb") as file:
+        head = file.read(_HEADER)
+    if name.endswith(".nrrd"):
+        end = _NRRD_END.search(head)
+        return end is not None and _NRRD_DETACHED.search(head, 0, end.end()) is None
+    first = _META_END.search(head)
+    return first is not None and first[1].upper() == b"LOCAL"
 
 
 def check_image(case: Case, limit: int) -> None:
@@ -78,10 +93,16 @@ def check_image(case: Case, limit: int) -> None:
             return
     elif name.endswith(PICTURE_SUFFIXES):
         try:
-            with Image.open(case.files[0]) as image:
+            with opened_picture(case.files[0]) as image:
                 values = image.width * image.height * 3
         except Exception:
             return
+    elif name.endswith(VOLUME_SUFFIXES):
+        try:
+            io = image_io(Path(case.files[0]))
+        except (UserError, RuntimeError):
+            return
+        values = math.prod(io.GetDimensions(i) for i in range(io.GetNumberOfDimensions())) * io.GetNumberOfComponents()
     if values * 4 > limit:
         raise UserError(
             f"{case.name} has {values * 4 / MB:.0f} MB in memory, but this page takes {limit / MB:.0f} MB; segment it "
@@ -97,8 +118,6 @@ def _unpack(path: Path, target: Path, limit: int) -> None:
             # no more than what a member says of its size is ever unpacked
             _check_total(sum(member.file_size for member in members), len(members), limit, path.name)
             archive.extractall(target)
-    except UnsafeError as error:
-        raise UserError(str(error)) from error
     # zipfile raises NotImplementedError for ways of compression that it does not know, RuntimeError for a password
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         shutil.rmtree(target, ignore_errors=True)

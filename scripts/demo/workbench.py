@@ -43,7 +43,7 @@ class Choice:
 
     def __init__(self, model: Model, labels: str | None = None) -> None:
         self.model = model
-        self.names = model.config.labels(labels)
+        self.names = model.labels(labels)
         self.is_volumes = model.config["spatial_dims"] == 3
         self.about = _about(model)
         self._segmenter: Segmenter | None = None

@@ -18,7 +18,7 @@ from networks.layers.packed import unpack_layers
 from networks.workflow import check_cases, load_weights
 from networks.workflow.files import file_hash, put_in_place, write_json
 from scripts.export.runtimes import INPUT, OUTPUT, Format, check_format, has_free_size, load_model
-from scripts.opened_bundle import LOCATIONS, InferenceConfig
+from scripts.opened_bundle import LOCATIONS, InferenceConfig, as_trained
 
 TOLERANCE = 1e-4
 PACKAGES = ("torch", "monai", "timm", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt")
@@ -82,6 +82,8 @@ def export(
         UserError: no such bundle, checkpoint or data set, a mistake in the options, a format that this machine cannot
             write, or a model that differs.
     """
+    if not untrained:
+        preset, options = as_trained(name, preset, options)
     write_model(name, format, options, output_dir, preset, labels, untrained, tolerance, cases)
 
 
@@ -97,7 +99,10 @@ def write_model(
     cases: int = 2,
     convert: Conversion | None = None,
 ) -> None:
-    """:func:`export`, with ``convert`` done to the model that is written before it is compared."""
+    """:func:`export` by preset and options as they are, whatever the training's record says.
+
+    ``convert`` is done to the model that is written before it is compared.
+    """
     runtime = check_format(str(format))
     config = InferenceConfig(name, preset, {**options, "device": "cpu"})
     names = config.labels(labels)

@@ -18,14 +18,16 @@ from networks.workflow.data import (
     Pair,
     case_list,
     case_name,
+    files_below,
     load_datalist,
+    stem,
 )
 from networks.workflow.geometry import brought_onto
 from networks.workflow.pictures import read_index_map
 from networks.workflow.pixel_size import PixelSize, read_pixel_size
 from scripts.datasets.colours import Colour, class_numbers
 from scripts.datasets.writer import CaseError
-from scripts.metrics.predictions import POSTFIX, find_predictions, stem
+from scripts.metrics.predictions import POSTFIX, find_predictions
 
 LOSSY = (".jpg", ".jpeg")
 MAX_CLASSES = 64  # more distinct values are numbers of objects
@@ -50,7 +52,7 @@ class Item:
 
 
 def find_items(
-    predictions: Path, dataset_dir: str | None, split: str, truth: Path | None, images: Path | None
+    predictions: Path, dataset_dir: str | None, split: str, truth: Path | None, images: Path | None, results: Path
 ) -> list[Item]:
     """Label maps and what belongs to them, by the names of the files.
 
@@ -60,6 +62,7 @@ def find_items(
         split: its list.
         truth: folder with true label maps, or the one of a single file.
         images: folder with the images, or the one of a single file.
+        results: folder of measurements, whose pictures are no label maps.
 
     Raises:
         UserError: nothing is there, or files that do not go together.
@@ -78,8 +81,7 @@ def find_items(
         return [Item(predictions.name, predictions, *beside)]
     if not predictions.is_dir():
         raise UserError(f"{predictions} does not exist; give a label map, or a folder of label maps.")
-    files = [p for p in sorted(predictions.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    files = [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
+    files = [p for p in files_below(predictions, results) if p.name.lower().endswith(IMAGE_SUFFIXES)]
     ours = [p for p in files if stem(p.name).endswith(POSTFIX)]
     found = ours or files
     if not found:

@@ -51,7 +51,7 @@ def measure(
     source, target = Path(str(predictions)), Path(str(output))
     others = [None if path is None else Path(str(path)) for path in (truth, images)]
     dataset_dir = None if dataset_dir is None else str(dataset_dir)
-    items = find_items(source, dataset_dir, split, *others)
+    items = find_items(source, dataset_dir, split, *others, results=target)
     folder = source if source.is_dir() else source.parent
     names = None
     if labels is not None or (dataset_dir is None and (folder / LABEL_NAMES).is_file()):

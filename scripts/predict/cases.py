@@ -7,7 +7,7 @@ from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow import list_images
-from networks.workflow.data import IMAGE_SUFFIXES
+from networks.workflow.data import IMAGE_SUFFIXES, files_below, stem
 from scripts.datasets.dicom import find_series
 
 SUFFIXES = {"nifti": ".nii.gz", "png": ".png", "tiff": ".tif", "dicom_seg": ".dcm"}
@@ -52,19 +52,29 @@ def find_cases(source: Path, output: Path, format: str | None, is_volumes: bool,
         overlays: whether pictures are wanted.
 
     Raises:
-        UserError: there is nothing to segment, the format does not fit the input, or two cases would have the same
-            result.
+        UserError: there is nothing to segment, the format does not fit the input, a result would take the place of an
+            input, or two cases would have the same result.
     """
     if output.name.lower().endswith(tuple(ENDINGS)) and not output.is_dir():
-        return _single_file(_find(source, None), output, format, is_volumes, overlays)
+        cases = _single_file(_find(source, None), output, format, is_volumes, overlays)
+    else:
+        cases = _in_folder(source, output, format, is_volumes, overlays)
+    inputs = {Path(file).resolve() for case in cases for file in case.files}
+    for path in (path for case in cases for path in case.outputs):
+        if path.resolve() in inputs:
+            raise UserError(f"{path} is input and output; give another name for the result.")
+    return cases
+
+
+def _in_folder(source: Path, output: Path, format: str | None, is_volumes: bool, overlays: bool) -> list[Case]:
     if output.resolve() == source.resolve():
         raise UserError(f"{output} is input and output; give another folder for the results.")
     cases = []
     for name, files, is_series in _find(source, output):
         chosen = format or _default_format(is_series, is_volumes)
         _check_format(chosen, name, is_series, is_volumes)
-        overlay = str(output / f"{_stem(name)}_overlay.png") if overlays else ""
-        label = str(output / f"{_stem(name)}_seg{SUFFIXES[chosen]}")
+        overlay = str(output / f"{stem(name)}_overlay.png") if overlays else ""
+        label = str(output / f"{stem(name)}_seg{SUFFIXES[chosen]}")
         cases.append(Case(name, files, is_series, label, overlay))
     twice = [label for label, count in Counter(case.label for case in cases).items() if count > 1]
     if twice:
@@ -87,7 +97,7 @@ def _single_file(
         raise UserError(f"{output} is no name for the format {format}; give it the suffix {SUFFIXES[format]}.")
     name, files, is_series = found[0]
     _check_format(chosen, name, is_series, is_volumes)
-    overlay = str(output.with_name(f"{_stem(output.name)}_overlay.png")) if overlays else ""
+    overlay = str(output.with_name(f"{stem(output.name)}_overlay.png")) if overlays else ""
     return [Case(name, files, is_series, str(output), overlay)]
 
 
@@ -98,14 +108,12 @@ def _find(source: Path, output: Path | None) -> list[tuple[str, tuple[str, ...],
     if source.is_file() or not source.is_dir() or (source / "dataset.json").is_file():
         root = source.parent if source.is_file() else source
         return [(_name(Path(item["image"]), root), (item["image"],), False) for item in list_images(str(source))]
-    inside = [] if output is None else [output.resolve()]
     found = []
-    files = [path for path in sorted(source.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    files = [path for path in files if not any(folder in path.resolve().parents for folder in inside)]
+    files = files_below(source, output)
     images = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
     found += [(_name(path, source), (str(path),), False) for path in images]
     if any(_is_dicom(path) for path in files if path not in set(images)):
-        found += _series(source)
+        found += _series(source, [series for series in find_series(source)[0] if series[0] in set(files)])
     if not found:
         raise UserError(
             f"{source} holds neither images ({', '.join(IMAGE_SUFFIXES)}) nor DICOM series; give another folder."
@@ -113,8 +121,7 @@ def _find(source: Path, output: Path | None) -> list[tuple[str, tuple[str, ...],
     return found
 
 
-def _series(source: Path) -> list[tuple[str, tuple[str, ...], bool]]:
-    series = find_series(source)[0]
+def _series(source: Path, series: Sequence[tuple[Path, ...]]) -> list[tuple[str, tuple[str, ...], bool]]:
     folders = Counter(files[0].parent for files in series)
     numbers: Counter[Path] = Counter()
     found = []
@@ -134,13 +141,6 @@ def _is_dicom(path: Path) -> bool:
 
 def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
-def _stem(name: str) -> str:
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def _default_format(is_series: bool, is_volumes: bool) -> str:

@@ -43,6 +43,16 @@ class Model:
                 f"The checkpoint {self.weights} does not exist; train first or give --ckpt_path another file."
             )
 
+    def labels(self, file: str | Path | None) -> dict[int, str]:
+        """Names of the classes by number: those of the file, if there is one, else those that the model was made with.
+
+        Raises:
+            UserError: as :meth:`scripts.opened_bundle.InferenceConfig.labels`.
+        """
+        if file is None and self.manifest is not None:
+            return {int(number): name for number, name in self.manifest["output"]["labels"].items()}
+        return self.config.labels(file)
+
     def network(self) -> nn.Module | None:
         """What to call instead of the bundle's network; None for that with the weights as its checkpoint."""
         return load_model(self.manifest["format"], self.weights, self.config["device"]) if self.manifest else None
@@ -70,7 +80,8 @@ def choose_model(
     path, manifest = _exported(bundle, runtime, model)
     if manifest is not None:
         bundle, preset = bundle or manifest["bundle"], preset or manifest["preset"]
-        options = {**manifest["options"], **options}
+        # what a training says beside its weights is said of this model only where it lies beside it
+        options = {"ckpt_path": str(path), **manifest["options"], **options}
     if bundle is None:
         raise UserError("Give --bundle NAME, --trained NAME, or --model FILE with a model that scripts.export wrote.")
     if manifest is None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
-from networks.workflow.files import file_hash, json_text, locked, write_json
+from networks.workflow.files import file_hash, json_text, locked, parse_json, write_json
 from networks.workflow.pixel_size import parse_pixel_size
 from networks.workflow.saving import write_label_names
 from networks.workflow.stopping import saying
@@ -67,8 +67,8 @@ def predict(
     """Do what the command line of this tool describes, with the same arguments.
 
     Raises:
-        UserError: no such input, bundle, checkpoint or model, a mistake in the options, or results of another model in
-            the output folder.
+        UserError: no such input, bundle, checkpoint or model, a mistake in the options, results of another model in
+            the output folder, or an output file that exists.
         SystemExit: always, with code 1 if a case failed.
     """
     for name in ("dataset_dir", "output_dir"):
@@ -85,7 +85,7 @@ def predict(
     is_volumes = config["spatial_dims"] == 3
     if is_volumes and size is not None:
         raise UserError("--pixel_size is of pictures; a volume has its voxels' size in its file.")
-    names = config.labels(labels)
+    names = chosen.labels(labels)
     target = Path(str(output))
 
     with contextlib.ExitStack() as lock:
@@ -137,9 +137,10 @@ def predict(
         def finish() -> int:
             code = _report(target, cases, pending, results)
             if times:
-                write_json(
-                    target / TIMES, {name: value for result in results for name, value in result["times"].items()}
-                )
+                file = target / TIMES
+                earlier = parse_json(file.read_text(encoding="utf-8"), file) if file.is_file() else {}
+                found = {name: value for result in results for name, value in result["times"].items()}
+                write_json(file, {**earlier, **found})
             if measure:
                 measure_cases(Path(str(input)), target, [case for case in cases if case.is_done], names, pixel_size)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -163,6 +164,8 @@ def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwr
         for path in (path for case in cases for path in case.outputs):
             path.unlink(missing_ok=True)
     if _is_one_file(output, cases):
+        if output.exists():  # nothing beside it says of which image and model it is
+            raise UserError(f"{output} exists; give another name, or --overwrite true to replace it.")
         return
     file = output / RECORD
     text = json_text(record)

@@ -104,7 +104,7 @@ def compression_table() -> str:
                 f"{100 * dice['mean']:.2f} [{100 * dice['low']:.2f}, {100 * dice['high']:.2f}]",
                 lost,
                 f"{line['bytes'] / 1e6:.2f}",
-                f"{line['float32_bytes'] / line['bytes']:.1f}",
+                f"{line['float32_bytes'] / line['bytes']:.1f}" if line["float32_bytes"] else "",
                 "1" if line is first else f"{line['forward']['speedup']:.2f}",
             ]
         )

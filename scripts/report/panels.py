@@ -17,6 +17,7 @@ from networks.workflow import class_names, load_datalist
 from networks.workflow.data import Pair, case_name, read_dataset_json
 from networks.workflow.evaluation import overlay
 from networks.workflow.statistics import class_mean, nanmean
+from scripts.experiments.runs import PREDICT
 from scripts.metrics.predictions import find_predictions
 from scripts.report.drawing import read_case
 from scripts.report.results import DataSet, Results, case_means
@@ -104,9 +105,10 @@ def find_sources(results: Results, runs_dir: str | Path) -> tuple[dict[str, Sour
     folders: dict[tuple, Path] = {}
     dataset_dirs: dict[str, str] = {}
     for path in sorted(p for suite in results.suites for p in (root / suite).glob("*/run.json")):
-        spec = json.loads(path.read_text(encoding="utf-8"))["spec"]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        spec = record["spec"]
         key = spec["data_set"], spec["network"], spec["pretraining"], spec["recipe"]
-        if (path.parent / "predictions").is_dir():
+        if PREDICT in record["done"] and (path.parent / "predictions").is_dir():
             folders.setdefault(key, path.parent / "predictions")
             dataset_dirs.setdefault(spec["data_set"], spec["dataset_dir"])
     names = {

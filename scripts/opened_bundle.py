@@ -218,13 +218,19 @@ def read_labels(path: Path) -> dict[int, str]:
     """Names of classes by number from a ``dataset.json``, ``labels.json`` or ``metadata.json``.
 
     Raises:
-        UserError: there is no such file, or it names none.
+        UserError: there is no such file, it names none, or as :func:`networks.workflow.data.parse_labels`.
     """
     if not path.is_file():
         raise UserError(f"The file with class names {path} does not exist.")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"))
         names = content.get("labels") or content["network_data_format"]["outputs"]["pred"]["channel_def"]
-        return {int(number): str(name) for number, name in names.items()}
+        if not all(number.isdecimal() for number in names):
+            from networks.workflow.data import parse_labels  # here, as MONAI above
+
+            return dict(enumerate(parse_labels(names, path)))
+        return {0: "background", **{int(number): str(name) for number, name in names.items()}}
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no class names; expected a dataset.json or a bundle's metadata.json.") from error

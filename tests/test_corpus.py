@@ -138,6 +138,10 @@ def test_from_folder_to_training_table(corpus: Path, tmp_path: Path) -> None:
         )
     with pytest.raises(UserError, match=r"was made by tile .*give another folder"):
         tile(str(tmp_path / "split"), str(tmp_path / "tiles"), size=32)
+    with (tmp_path / "split" / "labels.csv").open("a") as file:
+        file.write("\n")
+    with pytest.raises(UserError, match=r"split/labels\.csv was edited since split wrote it"):
+        split(str(corpus), str(tmp_path / "split"), validation=0.2, test=0.2)
     with pytest.raises(UserError, match="split already"):
         split(str(tmp_path / "tiles"), str(tmp_path / "again"))
     with pytest.raises(UserError, match="lies in"):

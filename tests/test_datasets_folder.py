@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from networks.errors import UserError
 from networks.workflow.checks import check_dataset
 from scripts.datasets.folder import convert_folder
 from tests.converters import ODD_AFFINE, content, lists, names, report, run, save_nifti, save_tiff, voxels
@@ -125,6 +126,32 @@ def test_sub_folders_are_the_lists(tmp_path):
     convert_folder(tmp_path / "in", tmp_path / "out", "{split}/**/img/{case}.png", "{split}/gt/{case}.*", ["a", "b"])
     counts = {name: len(files) for name, files in names(tmp_path / "out").items()}
     assert counts == {"training": 3, "validation": 2, "test": 1, "other_lab": 2}
+
+
+def test_a_group_in_two_sub_folders_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, group in (("train", "a"), ("train", "b"), ("test", "c"), ("test", "b")):
+        for kind, array in (("img", picture(rng)), ("gt", np.zeros((9, 7), np.uint8))):
+            save(tmp_path / "in" / split / kind / f"{group}_{split}.png", array)
+    patterns = ("{split}/img/{group}_{case}.png", "{split}/gt/{group}_{case}.png")
+    with pytest.raises(UserError, match="The group b is in the lists test and training"):
+        convert_folder(tmp_path / "in", tmp_path / "out", *patterns, ["x", "y"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_named_for_validation_is_not_drawn_for_the_test(tmp_path):
+    rng = np.random.default_rng(0)
+    for patient in range(7):
+        save(tmp_path / "in" / f"Patient0{patient}_0.png", picture(rng))
+        save(tmp_path / "in" / f"Patient0{patient}_0_mask.png", np.zeros((9, 7), np.uint8))
+    where = (tmp_path / "in", tmp_path / "out", "{group}_{case}.png", "{group}_{case}_mask.png", ["x", "y"])
+    named = "Patient00,Patient01,Patient02,Patient03"
+    convert_folder(*where, validation=named, test=2)
+    assert [len(files) for files in names(tmp_path / "out").values()] == [1, 4, 2]
+    with pytest.raises(UserError, match="Patient03 is named by --validation and by --test"):
+        convert_folder(*where, validation=named, test="Patient03")
+    with pytest.raises(UserError, match="--test names Patient9, which cannot be chosen here; Patient00"):
+        convert_folder(*where, test="Patient9")
 
 
 def test_groups_stay_together(tmp_path):

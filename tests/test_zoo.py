@@ -11,6 +11,7 @@ import venv
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import nibabel as nib
@@ -302,10 +303,14 @@ def test_push_needs_a_token_and_a_hub(zoo: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")
     calls = []
     cards = []
+    tags = ["0.1.0"]
 
     class Hub:
         def create_repo(self, repo: str, **arguments) -> None:
             calls.append(("repo", repo, arguments))
+
+        def list_repo_refs(self, repo: str) -> SimpleNamespace:
+            return SimpleNamespace(tags=[SimpleNamespace(name=name) for name in tags])
 
         def upload_file(self, path_or_fileobj: bytes, path_in_repo: str, repo_id: str) -> None:
             calls.append(("card", repo_id, path_in_repo))
@@ -322,8 +327,21 @@ def test_push_needs_a_token_and_a_hub(zoo: Path, monkeypatch) -> None:
     assert calls == [
         ("repo", "group/unet", {"private": True, "exist_ok": True}),
         ("card", "group/unet", "README.md"),
-        ("bundle", "group/unet", {"private": True, "version": "0.2.0", "ignore_patterns": ["README.md"]}),
+        (
+            "bundle",
+            "group/unet",
+            {
+                "private": True,
+                "version": "0.2.0",
+                "ignore_patterns": ["README.md"],
+                "delete_patterns": ["*/*", "large_files.yml"],
+            },
+        ),
     ]
+    tags.append("0.2.0")
+    with pytest.raises(ValueError, match=r"has the version 0\.2\.0 already; pack a newer one"):
+        push(NAME, "group/unet", output_dir=str(zoo), load=False)
+    assert len(calls) == 4
     assert huggingface_hub.ModelCard(cards[0]).data.library_name == "monai"
     monkeypatch.undo()
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")

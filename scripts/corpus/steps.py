@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
-from networks.workflow.files import atomic, json_text, locked, parse_json, write_json
-from scripts.corpus.index import Micrograph, from_row, write_index
+from networks.workflow.files import atomic, file_hash, json_text, locked, parse_json, write_json
+from scripts.corpus.index import TABLE, Micrograph, from_row, write_index
 
 RECORD, JOURNAL, FAILED, IMAGES = "step.json", ".journal.jsonl", "failed.csv", "images"
-GOES_ON = "What is done is kept; the same command goes on."
+WRITTEN = ".labels.sha256"  # of the index as the step wrote it, to tell whether somebody has edited it
 Done = tuple[list[Micrograph], dict[str, Any]]
 
 
@@ -90,6 +90,7 @@ class Step:
         if not micrographs:
             raise UserError(f"No picture could be used; {self.folder / FAILED} says why.")
         path = write_index(self.folder, micrographs)
+        (self.folder / WRITTEN).write_text(file_hash(path), encoding="utf-8")
         print(f"Wrote {path} with {len(micrographs)} pictures.")
         if self.failed:
             print(f"{len(self.failed)} pictures could not be used; {self.folder / FAILED} says why.")
@@ -125,7 +126,7 @@ def step(output_dir: str, name: str, settings: Mapping[str, Any]) -> Iterator[St
         settings: what its results depend on, beside its pictures; must fit JSON.
 
     Raises:
-        UserError: the folder holds something else, or another process writes to it.
+        UserError: the folder holds something else, its index was edited by hand, or another process writes to it.
     """
     folder = Path(str(output_dir))
     record = folder / RECORD
@@ -135,6 +136,12 @@ def step(output_dir: str, name: str, settings: Mapping[str, Any]) -> Iterator[St
         if json_text(earlier) != json_text(given):
             raise UserError(
                 f"{folder} was made by {_told(earlier)}, not by {_told(given)}; give another folder or remove it."
+            )
+        table, written = folder / TABLE, folder / WRITTEN
+        if table.is_file() and written.is_file() and file_hash(table) != written.read_text(encoding="utf-8"):
+            raise UserError(
+                f"{table} was edited since {name} wrote it, and would be written anew; move it elsewhere and take from "
+                "it what you want to keep, or give another folder."
             )
     elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; give another one.")

@@ -18,7 +18,7 @@ from networks.workflow.data import NIFTI_SUFFIXES, PICTURE_SUFFIXES, patient
 from networks.workflow.pictures import as_picture, read_index_map, read_pixels
 from scripts.datasets.colours import Colour, class_numbers, colour_map
 from scripts.datasets.source import open_source
-from scripts.datasets.splits import Choice, carve
+from scripts.datasets.splits import Choice, carve, carve_both
 from scripts.datasets.volumes import mapped, read_nifti, turned_like
 from scripts.datasets.writer import Savable, dataset_writer, reading
 
@@ -143,16 +143,23 @@ def _pairs(
 def _lists(
     pairs: Mapping[Key, Any], validation: Choice, test: Choice, training: Choice | None, seed: int
 ) -> dict[Key, str]:
-    """The list of every pair that is in one."""
+    """The list of every pair that is in one; raises UserError where a group's pairs are in several."""
     placeholders = {name for name, _ in next(iter(pairs))}
-    unit = {key: dict(key)["group"] if "group" in placeholders else _unit(_stem(key)) for key in pairs}
+    grouped = "group" in placeholders
+    unit = {key: dict(key)["group"] if grouped else _unit(_stem(key)) for key in pairs}
+    named = str if grouped else _unit
     if "split" in placeholders:
         lists = {key: SPLIT_NAMES.get(dict(key)["split"].lower(), dict(key)["split"].lower()) for key in pairs}
+        first: dict[str, str] = {}
+        for key, list_ in lists.items() if grouped else ():
+            other = first.setdefault(unit[key], list_)
+            if other != list_:
+                raise UserError(
+                    f"The group {unit[key]} is in the lists {other} and {list_}, and what it stands for has to be in "
+                    "one; sort the files anew, or leave {split} out of the patterns."
+                )
     else:
-        names = sorted(set(unit.values()))
-        tested = set(carve(names, test, seed, "test", _unit))
-        left = [name for name in names if name not in tested]
-        validated = set(carve(left, validation, seed, key=_unit, total=len(names)))
+        validated, tested = map(set, carve_both(sorted(set(unit.values())), validation, test, seed, named))
         lists = {
             key: "test" if name in tested else "validation" if name in validated else "training"
             for key, name in unit.items()
@@ -160,7 +167,7 @@ def _lists(
     if training is None:
         return lists
     names = sorted({unit[key] for key, list_ in lists.items() if list_ == "training"})
-    trained = set(carve(names, training, seed, "training", _unit))
+    trained = set(carve(names, training, seed, "training", named))
     return {key: list_ for key, list_ in lists.items() if list_ != "training" or unit[key] in trained}
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from networks.errors import UserError
 from networks.workflow.data import parse_labels
 from scripts.datasets.source import Source, open_source
-from scripts.datasets.splits import Choice, carve
+from scripts.datasets.splits import Choice, carve_both
 from scripts.datasets.volumes import nifti_stem, read_nifti, turned_like
 from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, reading
 
@@ -51,9 +51,7 @@ def convert_msd(
         kept = None if channel is None else _channel(channel, modality)
         names = parse_labels(task["labels"], root / "dataset.json")
         cases = {nifti_stem(Path(item["image"])): item for item in task["training"]}
-        tested = carve(list(cases), test, seed, "test", key=_stem)
-        left = [name for name in cases if name not in tested]
-        validated = carve(left, validation, seed, key=_stem, total=len(cases))
+        validated, tested = carve_both(list(cases), validation, test, seed, key=_stem)
         lists = dict.fromkeys(tested, "test") | dict.fromkeys(validated, "validation")
         used = modality if kept is None else {0: modality[kept]}
         description = {

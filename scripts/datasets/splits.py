@@ -38,11 +38,12 @@ def carve(
         UserError: more names are wanted than there are, or a name is unknown.
     """
     names = sorted(names)
-    if isinstance(choice, bool) or not isinstance(choice, int | float):
+    if not _is_number(choice):
         chosen = {key(name) for name in name_list(choice)}
         unknown = sorted(str(name) for name in chosen - set(names))
         if unknown:
-            raise UserError(f"--{option} names {', '.join(unknown[:5])}, which the source does not have.")
+            some = ", ".join(names[:3])
+            raise UserError(f"--{option} names {', '.join(unknown[:5])}, which cannot be chosen here; {some} can, say.")
         return sorted(chosen)
     count = round(choice * (total or len(names))) if isinstance(choice, float) and 0 < choice < 1 else choice
     if count != int(count) or not 0 <= count <= len(names):
@@ -52,6 +53,29 @@ def carve(
         )
     count = max(int(count), 1) if choice else 0  # a share of a few cases is at least one
     return sorted(np.random.default_rng(seed).permutation(names)[:count].tolist())
+
+
+def carve_both(
+    names: Sequence[str], validation: Choice, test: Choice, seed: int, key: Callable[[str], str] = str
+) -> tuple[list[str], list[str]]:
+    """Choose names for validation and test as :func:`carve`, the test first; what is named for one is drawn for none.
+
+    Raises:
+        UserError: as :func:`carve`, or a name is wanted in both.
+    """
+    wanted: list[set[str]] = [
+        set() if _is_number(choice) else {key(name) for name in name_list(choice)} for choice in (validation, test)
+    ]
+    if both := sorted(wanted[0] & wanted[1]):
+        raise UserError(f"{', '.join(both[:5])} is named by --validation and by --test; leave it in one of them.")
+    free = [name for name in names if name not in wanted[0]] if _is_number(test) else names
+    tested = carve(free, test, seed, "test", key, total=len(names))
+    left = [name for name in names if name not in set(tested)]
+    return carve(left, validation, seed, key=key, total=len(names)), tested
+
+
+def _is_number(choice: Choice) -> bool:
+    return isinstance(choice, int | float) and not isinstance(choice, bool)
 
 
 def name_list(choice: str | Sequence[str | int]) -> list[str]:

@@ -151,6 +151,8 @@ class _Converter:
                 continue
             with self.writer.rejecting(slices[number]), self.source.opened(slices[number]) as (local,):
                 pair = _read_npz(local)
+                if pair[0].shape != pair[1].shape:
+                    raise CaseError(f"The label has shape {pair[1].shape}, the image {pair[0].shape}.")
                 if found and pair[0].shape != found[0][0].shape:
                     raise CaseError(f"The slice has shape {pair[0].shape}; the first has {found[0][0].shape}.")
                 found.append(pair)

@@ -18,7 +18,7 @@ URL = re.compile(r"https?://", re.IGNORECASE)
 NAME = re.compile(r"(?P<name>\w+)_v(?P<version>[\w.]+)\.zip")
 
 
-class UnsafeError(ValueError):
+class UnsafeError(UserError):
     """An archive that must not be unpacked, or whose content is not what was published."""
 
 

@@ -40,6 +40,7 @@ class Packed:
         files: content by path in that folder, a path for the weights.
         aside: weights that are hosted beside the zip, or None.
         notes: for people.
+        bundle: the catalog's entry as the training ran it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Packed:
     files: dict[str, bytes | Path]
     aside: Path | None
     notes: tuple[str, ...]
+    bundle: Bundle
 
     @property
     def stem(self) -> str:
@@ -140,7 +142,7 @@ def assemble(
         else:
             files[MODEL] = found.path
     files[MANIFEST] = _json(make_manifest(bundle.name, bundle.version, code, files))
-    return Packed(bundle.name, bundle.version, files, aside, found.notes if found else ())
+    return Packed(bundle.name, bundle.version, files, aside, found.notes if found else (), bundle)
 
 
 def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = False) -> Path:

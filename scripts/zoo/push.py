@@ -1,6 +1,7 @@
 """Handing a packed bundle, with a model card, to MONAI's upload to the Hugging Face Hub."""
 
 import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -13,18 +14,21 @@ from scripts.zoo.card import model_card
 from scripts.zoo.pack import MODEL_INFO
 from scripts.zoo.verify import check
 
+OLD = ["*/*", "large_files.yml"]  # files of an earlier version, which would be none of the manifest's
+
 
 def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = True, load: bool = True) -> None:
     """Do what the command ``push`` of this tool describes, with the same arguments.
 
     Raises:
-        UserError: an unpacked bundle, one that does not pass, no token, or the hub does not answer.
+        UserError: an unpacked bundle, one that does not pass, no token, a version that the repository has, or the hub
+            does not answer.
     """
     if str(repo).count("/") != 1:
         raise UserError(f"--repo is {repo!r}; expected the owner's name and the repository's, such as my-group/{name}.")
     index = Path(str(output_dir)) / MODEL_INFO
     listed = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
-    versions = [stem.removeprefix(f"{name}_v") for stem in listed if stem.startswith(f"{name}_v")]
+    versions = [match[1] for stem in listed if (match := re.fullmatch(rf"{re.escape(name)}_v(\d[\d.]*)", stem))]
     if not versions:
         raise UserError(f"{index} does not list {name}; run 'python -m scripts.zoo pack {name}' first.")
     version = max(versions)  # MONAI compares them as texts, too
@@ -44,9 +48,16 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
         try:
             hub = huggingface_hub.HfApi()
             hub.create_repo(repo, private=private, exist_ok=True)
+            # a tag stays where it is, so what is pushed under it again would not be what it gives
+            if version in [tag.name for tag in hub.list_repo_refs(repo).tags]:
+                raise UserError(f"{repo} has the version {version} already; pack a newer one, or delete its tag there.")
             # before the version's tag; MONAI's own card, the documentation under a few fixed words, is left out
             hub.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repo)
-            url = push_to_hf_hub(repo, name, folder, private=private, version=version, ignore_patterns=["README.md"])
+            url = push_to_hf_hub(
+                repo, name, folder, private=private, version=version, ignore_patterns=["README.md"], delete_patterns=OLD
+            )
+        except UserError:
+            raise
         except (
             Exception
         ) as error:  # of the HTTP library that the hub's client uses, another one in each of its versions

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 
 from networks.errors import UserError
@@ -55,13 +56,15 @@ def release(
     paths = []
     for name, (bundle, found) in best.items():
         packed = assemble(bundle, found=found, name=name)
+        with tempfile.TemporaryDirectory(prefix="zoo-") as folder:  # what does not pass is listed nowhere
+            path = write(packed, Path(folder))
+            failed = [f"{what}: {detail}" for what, passed, detail in check(str(path)) if passed is False]
+        if failed:
+            raise UserError(f"{path.name} does not pass the zoo's checks: {' '.join(failed)}")
         path = write(packed, target, base_url, overwrite)
         metadata, document = (packed.files[file] for file in ("configs/metadata.json", "docs/README.md"))
         with atomic(path.with_name(f"{path.stem}_README.md")) as temporary:
             temporary.write_text(model_card(name, json.loads(metadata), document.decode()), encoding="utf-8")
-        failed = [f"{what}: {detail}" for what, passed, detail in check(str(path)) if passed is False]
-        if failed:
-            raise UserError(f"{path} does not pass the zoo's checks: {' '.join(failed)}")
         print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB), its checks passed.", flush=True)
         paths.append(path)
     return paths

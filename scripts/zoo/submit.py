@@ -58,7 +58,7 @@ def lay_out(bundle: Bundle, zoo: Path, weights_url: str = "", root: Path = ROOT)
                 temporary.write_bytes(content)
     test = zoo / "ci" / "unit_tests" / f"test_{bundle.name}.py"
     with atomic(test) as temporary:
-        temporary.write_text(unit_test(bundle), encoding="utf-8")
+        temporary.write_text(unit_test(packed.bundle), encoding="utf-8")
     print(f"Wrote {target} and {test}.")
     if bundle.not_scriptable:
         _exclude(bundle.name, zoo / CUSTOM)

@@ -77,7 +77,7 @@ class Test{title}(unittest.TestCase):
         )
 
     def test_train_eval_config(self):
-        override = self.override(epochs=1, batch_size=2, cache_rate=0.0)
+        override = self.override(epochs=1, val_interval=1, batch_size=2, cache_rate=0.0)
         check_workflow(self.workflow("train", ["train.json"], **override), check_properties=True)
         # override train.json, thus set the workflow to "train" rather than "eval"
         check_workflow(self.workflow("train", ["train.json", "evaluate.json"], **override), check_properties=True)
@@ -96,7 +96,11 @@ if __name__ == "__main__":
 
 
 def unit_test(bundle: Bundle) -> str:
-    """``ci/unit_tests/test_<name>.py``: trains, evaluates and infers, and checks the properties of the configs."""
+    """``ci/unit_tests/test_<name>.py``: trains, evaluates and infers, and checks the properties of the configs.
+
+    Args:
+        bundle: as it is packed, with preset and classes of its training.
+    """
     preset = bundle.default
     channels = CHANNELS[preset.kind]
     path = "os.path.join(self.dataset_dir, {})"

@@ -176,7 +176,10 @@ def test_volumes(tmp_path):
         nib.save(nib.as_closest_canonical(nifti) if i % 2 else nifti, tmp_path / "in" / f"{i}" / "seg.nii.gz")
         arrays[f"{i}.nii.gz"] = image, label
     options = {"colours": {"255": 1}, "validation": 1, "test": 1, "unit": "T1 signal"}
-    convert_folder(tmp_path / "in", tmp_path / "out", "{case}/t1.nii.gz", "{case}/seg.nii.gz", "no,yes", **options)
+    where = (tmp_path / "in", tmp_path / "out", "{case}/t1.nii.gz", "{case}/seg.nii.gz", "no,yes")
+    with pytest.raises(UserError, match="--colours of volumes are single values"):
+        convert_folder(*where, **{**options, "colours": {"255,0,0": 1}})
+    convert_folder(*where, **options)
     for item in (item for items in lists(tmp_path / "out").values() for item in items):
         image, label = arrays[item["image"].rsplit("/", 1)[1]]
         np.testing.assert_array_equal(voxels(item["image"]), image)

@@ -90,7 +90,7 @@ class EpochLog:
     def _rows_before(self, epoch: int) -> list[dict[str, str]]:
         if epoch == 1 or not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             return [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
 
 

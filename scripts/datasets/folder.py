@@ -67,6 +67,8 @@ def convert_folder(
             )
         lists = _lists(pairs, validation, test, training, seed)
         is_volume = any(image.name.lower().endswith(NIFTI_SUFFIXES) for image, _ in pairs.values())
+        if is_volume and classes is not None and len(next(iter(classes))) > 1:
+            raise UserError('--colours of volumes are single values, such as {"255": 1}; these have three.')
         description = {
             "name": opened.root.resolve().name,
             "description": f"Images {images} and masks {masks}."

@@ -119,7 +119,7 @@ class RunFolder:
         path = self.path / "eval" / "metrics.csv"
         if not path.is_file():
             return []
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def seconds(self) -> float | None:

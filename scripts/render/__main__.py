@@ -13,6 +13,7 @@ def render(check: bool = False, configs: bool = False) -> None:
         check: write nothing, name what differs or is left over, and exit with 1 if anything does.
         configs: only the bundles' configs and licences, not the documents, whose tables take longer.
     """
+    from networks.workflow.files import atomic
     from scripts.render.files import ROOT, existing_configs, rendered_files
 
     files = rendered_files(configs)
@@ -25,8 +26,8 @@ def render(check: bool = False, configs: bool = False) -> None:
             raise SystemExit("Run 'python -m scripts.render' and commit what it changes.")
         return
     for path in drift:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[path], encoding="utf-8")
+        with atomic(path) as temporary:
+            temporary.write_text(files[path], encoding="utf-8")
         print(f"Wrote {path.relative_to(ROOT)}.")
     for path in left_over:
         path.unlink()

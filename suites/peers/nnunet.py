@@ -1,8 +1,10 @@
 """nnU-Net v2 on a data set of this project's form, in its 2D configuration, for a given time on a processor.
 
 Planner, preprocessing, augmentation, network, loss, optimiser and inference are nnU-Net's own; only the length of the
-training is not: it is cut to the given time, the learning rate's decay included. Needs ``pip install nnunetv2``:
-python suites/peers/nnunet.py DATASET_DIR OUTPUT_DIR --seconds 900
+training is not: it is cut to the given time, the learning rate's decay included. The planner fills the memory that it is
+told of, by default that of a graphics card, with so many images at once that a processor does few steps in the time;
+``--planner_gb 1`` is its own option for less. Needs ``pip install nnunetv2``:
+python suites/peers/nnunet.py DATASET_DIR OUTPUT_DIR --seconds 900 --planner_gb 1
 """
 
 import json
@@ -39,7 +41,9 @@ def raw_data(root: Path, folder: Path) -> dict[str, list[str]]:
     return names
 
 
-def main(dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str = "", seed: int = 0) -> None:
+def main(
+    dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str = "", seed: int = 0, planner_gb: float = 8
+) -> None:
     root, output = Path(dataset_dir), Path(output_dir)
     work = Path(work_dir or f"{output}_work").resolve()
     os.environ |= {f"nnUNet_{part}": str(work / part) for part in ("raw", "preprocessed", "results")}
@@ -50,7 +54,7 @@ def main(dataset_dir: str, output_dir: str, seconds: float = 900, work_dir: str 
 
     names = raw_data(root, work / "raw" / NAME)
     api.extract_fingerprints([ID], num_processes=1)
-    _, identifier = api.plan_experiment_dataset(ID)
+    _, identifier = api.plan_experiment_dataset(ID, gpu_memory_target_in_gb=planner_gb)
     api.preprocess([ID], identifier, configurations=("2d",), num_processes=(1,))
     preprocessed = work / "preprocessed" / NAME
     (preprocessed / "splits_final.json").write_text(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from networks.base import SegmentationNetwork
 from networks.errors import UserError
-from networks.layers.cnn import NAMES, UNUSED
+from networks.layers.cnn import check_encoder, unused_layers
 from networks.layers.conv import quicken_convs
 from networks.layers.eager import channels_last
 
@@ -54,19 +54,18 @@ class SmpNetwork(SegmentationNetwork):
         **kwargs,
     ) -> None:
         super().__init__(in_channels, out_channels)
+        check_encoder(encoder_name, encoder_weights)
         try:
             network = self.architecture(
                 encoder_name, in_channels=in_channels, classes=out_channels, encoder_weights=encoder_weights, **kwargs
             )
         except (KeyError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"encoder_name={encoder_name!r} with encoder_weights={encoder_weights!r} cannot be used ({error}); "
-                f"choose a name from {NAMES}, or 'tu-' and a name of timm."
-            ) from error
+            more = "".join(f", {key}={value!r}" for key, value in kwargs.items())
+            name = type(self).__name__
+            raise UserError(f"{name} cannot be built with encoder_name={encoder_name!r}{more}: {error}") from error
         self.multiple = network.encoder.output_stride
         self.encoder = network.encoder
-        for name in (name for names in UNUSED for name in names if hasattr(self.encoder, name)):
-            # several processes wait for the gradients of all that is trained
+        for name in unused_layers(self.encoder):  # several processes wait for the gradients of all that is trained
             getattr(self.encoder, name).requires_grad_(False)
         self.decoder = network.decoder
         self.head = network.segmentation_head

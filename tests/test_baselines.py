@@ -14,9 +14,19 @@ from tests.small import SIZE, build, image
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("Unet", {"encoder_name": "resnet17"}, r"encoder_name='resnet17' .* cannot be used"),
-        ("Unet", {"encoder_name": "tu-resnt50"}, r"encoder_name='tu-resnt50' .* cannot be used \(Unknown model"),
-        ("DeepLabV3Plus", {"encoder_name": "densenet121"}, r"encoder_name='densenet121' .* cannot be used"),
+        ("Unet", {"encoder_name": "resnet17"}, r"encoder_name='resnet17' is unknown"),
+        ("Unet", {"encoder_weights": "micronet"}, r"encoder_weights='micronet' do not exist for resnet18"),
+        (
+            "Unet",
+            {"encoder_name": "tu-resnt50"},
+            r"Unet cannot be built with encoder_name='tu-resnt50'.*: Unknown model",
+        ),
+        (
+            "Unet",
+            {"decoder_channels": (9, 9)},
+            r"Unet cannot be built with .*decoder_channels=\(9, 9\): Model depth is",
+        ),
+        ("DeepLabV3Plus", {"encoder_name": "densenet121"}, r"DeepLabV3Plus cannot be built with .*densenet121"),
         ("Unet", {"out_channels": 0}, r"out_channels=0 .* at least 1"),
         ("AttentionUnet", {"strides": (2,)}, r"strides=\(2,\) do not fit"),
         ("AttentionUnet", {"channels": (8, 12, 0)}, r"channels=\(8, 12, 0\) .* not possible"),
@@ -27,12 +37,14 @@ def test_baseline_arguments(name, kwargs, message):
         build(name, **kwargs)
 
 
-def test_everything_that_is_trained_has_a_gradient():
+@pytest.mark.parametrize("encoder", ["efficientnet-b0", "timm-efficientnet-b0", "xception"])
+def test_everything_that_is_trained_has_a_gradient(encoder):
     """Several processes wait for each other's gradients of all that is trained."""
-    network = build("Unet", encoder_name="efficientnet-b0")
+    network = build("Unet", encoder_name=encoder)
     network(image()).square().mean().backward()
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    assert all(p.grad is not None for p in trained.values()) and len(trained) > 100
+    assert all(p.grad is not None for p in trained.values())
+    assert ("encoder.bn2.weight" in trained) == (encoder == "xception") and len(trained) > 100
 
 
 def test_single_value_normalisation():

@@ -87,7 +87,7 @@ def test_mistakes_are_told(source: dict, ct_dir: Path, tmp_path: Path) -> None:
         compare("hippocampus", dataset_dir=str(ct_dir))
     with pytest.raises(UserError, match="No weights called"):
         find_variant("nothing")
-    with pytest.raises(UserError, match="hippocampus and hippocampus would both be called hippocampus"):
+    with pytest.raises(UserError, match="hippocampus is given twice"):
         compare("hippocampus", "hippocampus", dataset_dir=str(ct_dir))
     (tmp_path / "lines.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="Line 1"):

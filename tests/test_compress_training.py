@@ -92,6 +92,7 @@ def test_pruning_trains_between_its_steps_and_goes_on(source: dict, ct_dir: Path
         "give --epochs": {"epochs": 0},
         "not an id": {"nothing": 1},
         "dataset.json": {"dataset_dir": None},
+        "nowhere.pt does not exist": {"rewind": "nowhere.pt"},
     }.items():
         with pytest.raises(UserError, match=message):
             prune(str(tmp_path / "new"), **{**options, **wrong})

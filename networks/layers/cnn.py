@@ -15,7 +15,6 @@ from networks.errors import UserError
 from networks.layers.conv import quicken_convs
 
 NAMES = "https://smp.readthedocs.io/en/latest/encoders.html"
-UNUSED = (("_conv_head", "_bn1"), ("conv_head", "bn2"))  # layers of the EfficientNets' classifiers
 
 
 def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> nn.Module:
@@ -33,15 +32,9 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
     Raises:
         UserError: there are no such encoder or weights, or the encoder lacks one of the features.
     """
-    source: str | bool | None = weights
-    if name in encoders:
-        choices = [*encoders[name]["pretrained_settings"], None]
-        if weights not in choices:
-            raise UserError(f"encoder_weights={weights!r} do not exist for {name}: choose one of {choices}.")
-    elif not name.startswith(("tu-", "timm-")):
-        raise UserError(f"encoder_name={name!r} is unknown: choose a name from {NAMES}, or 'tu-' and a name of timm.")
-    elif weights is not None:
-        source = True  # timm's names include those of the weights
+    check_encoder(name, weights)
+    # timm's names include those of the weights
+    source = weights if name in encoders or weights is None else True
     try:
         encoder = get_encoder(name, in_channels, depth=5, weights=source)
     except (KeyError, RuntimeError, ValueError) as error:
@@ -49,10 +42,8 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
     if len(encoder.out_channels) != 6:
         raise UserError(f"encoder_name={name!r} has no features at strides 4, 8, 16 and 32: choose another.")
 
-    for stem, norm in UNUSED:
-        if hasattr(encoder, stem):
-            delattr(encoder, stem)
-            delattr(encoder, norm)
+    for name in unused_layers(encoder):
+        delattr(encoder, name)
     for module in encoder.modules():
         if hasattr(module, "static_padding"):
             total = module.kernel_size[0] - module.stride[0]  # for an even size
@@ -63,6 +54,22 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
                 module.padding = (total // 2, total // 2)
     quicken_convs(encoder)
     return encoder
+
+
+def unused_layers(encoder: nn.Module) -> list[str]:
+    """Names of what smp leaves of an EfficientNet's classifier in its encoder, though no feature depends on it."""
+    pairs = (("_conv_head", "_bn1"), ("conv_head", "bn2"))
+    return [name for pair in pairs if hasattr(encoder, pair[0]) for name in pair]
+
+
+def check_encoder(name: str, weights: str | None) -> None:
+    """Raise UserError where smp has no encoder of a name, or not these weights of it."""
+    if name in encoders:
+        choices = [*encoders[name]["pretrained_settings"], None]
+        if weights not in choices:
+            raise UserError(f"encoder_weights={weights!r} do not exist for {name}: choose one of {choices}.")
+    elif not name.startswith(("tu-", "timm-")):
+        raise UserError(f"encoder_name={name!r} is unknown: choose a name from {NAMES}, or 'tu-' and a name of timm.")
 
 
 def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str]:

@@ -174,7 +174,8 @@ class LastCheckpoint:
         fill(unwrap(self.network), content["network"], self.path)
         progress = content["progress"]
         is_done = progress["epoch"] >= engine.state.max_epochs
-        is_over = is_done or (progress["stopped"] and progress.get("patience", self.patience) == self.patience)
+        is_stopped = progress["stopped"] and self.patience > 0  # an earlier version did not keep the patience
+        is_over = is_done or (is_stopped and progress.get("patience", self.patience) == self.patience)
         stateful = self._stateful(engine)
         try:
             if is_over or content.get("settings") == self._settings_of(engine):

@@ -232,9 +232,9 @@ def list_images(dataset_dir: str, phantom: str | None = None, output_dir: str | 
     first: dict[str, str] = {}
     for image in images:
         other = first.setdefault(stem(image), image)
-        if other is not image:
+        if other != image:
             raise UserError(f"{other} and {image} would have one result; rename one, or keep them in two folders.")
-    return [{"image": image} for image in images]
+    return [{"image": image} for image in first.values()]
 
 
 def files_below(folder: Path, without: str | Path | None = None) -> list[Path]:

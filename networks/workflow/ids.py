@@ -177,7 +177,7 @@ IDS = {
     "window": Id(
         increasing(),
         "values of 16-bit pictures that become 0 and 255; null takes those that `dataset.json` keeps in `intensity`, "
-        "else 0 and 65535",
+        "in an inference else those of the training, else 0 and 65535",
         optional=True,
     ),
     "intensity_range": Id(
@@ -198,7 +198,9 @@ IDS = {
         whole(0),
         "epochs without a better validation after which the rate falls, then training stops; 0 for never",
     ),
-    "second_learning_rate": Id(number(0), "the rate after the first such time; 0 stops at once"),
+    "second_learning_rate": Id(
+        number(0), "the rate after the first such time; 0 stops at once, as a cosine schedule has to"
+    ),
     "val_interval": Id(whole(1), "epochs between validations"),
     "sw_batch_size": Id(whole(1), "slices or windows at once in validation and inference"),
     "crops_per_image": Id(whole(1), "random crops of every picture per epoch"),

@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from networks.errors import UserError
+from networks.workflow.errors import user_error
 from scripts.benchmark.cases import Case
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -165,10 +165,11 @@ def _send(sender: Connection, function: Callable[..., dict], *arguments: Any) ->
     try:
         result = function(*arguments)
     except Exception as error:
-        if os.environ.get("NETWORKS_TRACEBACK"):
+        mistake = user_error(error)
+        if mistake is None or os.environ.get("NETWORKS_TRACEBACK"):
             traceback.print_exc()
-        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-        result = {"error": lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"}
+        lines = [line for line in str(mistake or error).splitlines() if line.strip()] or [""]
+        result = {"error": lines[0] if mistake else f"{type(error).__name__}: {lines[0]}"}
     with contextlib.suppress(BrokenPipeError):  # nobody waits any more
         sender.send(result)
 

@@ -106,8 +106,13 @@ def compare(
     labels = Counter(variant.label for variant in found)
     for variant in found:
         if labels[variant.label] > 1:
-            same = " and ".join(other.name for other in found if other.label == variant.label)
-            raise UserError(f"{same} would both be called {variant.label}; put them into folders of different names.")
+            same = [other.name for other in found if other.label == variant.label]
+            if len(set(same)) == 1:
+                raise UserError(f"{variant.name} is given twice.")
+            raise UserError(
+                f"{' and '.join(same)} would have one name in the results, {variant.label}; put them into folders of "
+                "different names."
+            )
     pairs = load_datalist(dataset_dir).get(split)
     if not pairs:
         raise UserError(f'dataset.json of {dataset_dir} has no list "{split}".')

@@ -65,9 +65,9 @@ def prune(
     network = source.network
     if packed_layers(network):
         raise UserError("Packed weights cannot be pruned: prune first, and quantize what comes of it.")
+    start = unwrap_state(read_weights(rewind)) if rewind else None
     how = {"compression": "prune", "scope": scope, "method": method, "rewind": rewind and file_hash(rewind)}
     training = training_of(source, folder, epochs, dataset_dir, options, how)
-    start = unwrap_state(read_weights(rewind)) if rewind else None
     if start is not None:
         fill(source.build(), start, rewind)  # only to see that it fits
     layers = [name for name in weighted_layers(network) if not is_edge(network, name)]

@@ -121,7 +121,9 @@ class Training:
         best, done, file = folder / "models" / "model.pt", folder / DONE, folder / SETTINGS
         settings = {key: str(value) for key, value in {**self.options, **self.compression}.items()}
         if file.is_file() or best.parent.is_dir():
-            earlier = parse_json(file.read_text(encoding="utf-8"), file) if file.is_file() else {}
+            if not file.is_file():
+                raise UserError(f"{folder} does not say how it was trained; remove it, or give another OUTPUT.")
+            earlier = parse_json(file.read_text(encoding="utf-8"), file)
             changed = sorted(key for key in settings.keys() | earlier.keys() if settings.get(key) != earlier.get(key))
             if changed:
                 raise UserError(

@@ -89,8 +89,10 @@ class Step:
             (self.folder / FAILED).unlink(missing_ok=True)
         if not micrographs:
             raise UserError(f"No picture could be used; {self.folder / FAILED} says why.")
+        (self.folder / WRITTEN).unlink(missing_ok=True)
         path = write_index(self.folder, micrographs)
-        (self.folder / WRITTEN).write_text(file_hash(path), encoding="utf-8")
+        with atomic(self.folder / WRITTEN) as temporary:
+            temporary.write_text(file_hash(path), encoding="utf-8")
         print(f"Wrote {path} with {len(micrographs)} pictures.")
         if self.failed:
             print(f"{len(self.failed)} pictures could not be used; {self.folder / FAILED} says why.")
@@ -137,15 +139,15 @@ def step(output_dir: str, name: str, settings: Mapping[str, Any]) -> Iterator[St
             raise UserError(
                 f"{folder} was made by {_told(earlier)}, not by {_told(given)}; give another folder or remove it."
             )
+    elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; give another one.")
+    with locked(folder, "corpus"):
         table, written = folder / TABLE, folder / WRITTEN
         if table.is_file() and written.is_file() and file_hash(table) != written.read_text(encoding="utf-8"):
             raise UserError(
                 f"{table} was edited since {name} wrote it, and would be written anew; move it elsewhere and take from "
                 "it what you want to keep, or give another folder."
             )
-    elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; give another one.")
-    with locked(folder, "corpus"):
         write_json(record, given)
         yield Step(folder)
 

@@ -145,8 +145,17 @@ def _split(
     rest = [name for name in patients if name not in official]
     by_rule = _by_rule([patients[name] for name in rest])
     about = []
+    lists = {"training": training, "validation": validation, "test": None if test == OFFICIAL else test}
+    # who is named for one list is drawn for no other
+    named = {
+        option: {_patient_name(name) for name in name_list(choice)}
+        for option, choice in lists.items()
+        if choice is not None and not isinstance(choice, int | float)
+    }
 
     def choose(option: str, choice: Choice | None, names: Sequence[str]) -> list[str]:
+        elsewhere = {name for other, listed in named.items() if other != option for name in listed}
+        names = [name for name in names if name not in elsewhere]
         if choice is None:
             about.append(f"{option} by the rule of ten")
             return [name for name in by_rule[option] if name in names]
@@ -166,12 +175,12 @@ def _split(
     chosen_validation = choose("validation", validation, left)
     left = [name for name in left if name not in chosen_validation]
     chosen_training = sorted(left) if training is None else choose("training", training, left)
-    lists = {"training": chosen_training, "validation": chosen_validation, "test": chosen_test}
+    chosen = {"training": chosen_training, "validation": chosen_validation, "test": chosen_test}
     for a, b in (("training", "validation"), ("training", "test"), ("validation", "test")):
-        common = sorted({*lists[a]} & {*lists[b]})
+        common = sorted({*chosen[a]} & {*chosen[b]})
         if common:
             raise UserError(f"{', '.join(common[:5])} would be in {a} and {b}; a patient belongs to one list.")
-    return lists, f"Split by patient: {'; '.join(about)}."
+    return chosen, f"Split by patient: {'; '.join(about)}."
 
 
 def _by_rule(patients: Sequence[Patient]) -> dict[str, list[str]]:

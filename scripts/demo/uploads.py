@@ -72,8 +72,7 @@ def _stands_alone(path: Path) -> bool:
     if name.endswith(".nrrd"):
         end = _NRRD_END.search(head)
         return end is not None and _NRRD_DETACHED.search(head, 0, end.end()) is None
-    first = _META_END.search(head)
-    return first is not None and first[1].upper() == b"LOCAL"
+    return {end[1].upper() for end in _META_END.finditer(head)} == {b"LOCAL"}
 
 
 def check_image(case: Case, limit: int) -> None:

@@ -1,8 +1,8 @@
 """nnU-Net v2 on a data set of this project's form, in its 2D configuration, for a given time on a processor.
 
 Planner, preprocessing, augmentation, network, loss, optimiser and inference are nnU-Net's own; only the length of the
-training is not: it is cut to the given time, the learning rate's decay included. The planner fills the memory that it is
-told of, by default that of a graphics card, with so many images at once that a processor does few steps in the time;
+training is not: it is cut to the given time, the learning rate's decay included. The planner fills the memory that it
+is told of, by default that of a graphics card, with so many images at once that a processor does few steps in the time;
 ``--planner_gb 1`` is its own option for less. Needs ``pip install nnunetv2``:
 python suites/peers/nnunet.py DATASET_DIR OUTPUT_DIR --seconds 900 --planner_gb 1
 """

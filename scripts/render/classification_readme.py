@@ -10,7 +10,7 @@ MEANINGS = {
     "dataset_dir": "folder of pictures in classes, or a CSV file; for inference any folder of pictures, or one picture",
     "split": "pictures to evaluate: training, validation or test",
     "allow_overlap": "accept one and the same picture in two of training, validation and test",
-    "window": "values of 16-bit pictures that become 0 and 255; null for those of the data set or the training, else 0 and 65535",
+    "window": "values of 16-bit pictures that become 0 and 255; null for those of data set or training, else 0, 65535",
     "img_size": "height and width of the crops that the network sees",
     "batch_size": "pictures per step",
     "warm_up": "share of the steps in which the learning rate rises before it falls as a cosine; 5 of 30 epochs",

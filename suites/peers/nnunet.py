@@ -3,8 +3,8 @@
 Planner, preprocessing, augmentation, network, loss, optimiser and inference are nnU-Net's own; only the length of the
 training is not: it is cut to the given time, the learning rate's decay included. The planner fills the memory that it
 is told of, by default that of a graphics card, with so many images at once that a processor does few steps in the time;
-``--planner_gb 1`` is its own option for less. Needs ``pip install nnunetv2``:
-python suites/peers/nnunet.py DATASET_DIR OUTPUT_DIR --seconds 900 --planner_gb 1
+``--planner_gb 0.1`` is its own option for less. Needs ``pip install nnunetv2``:
+python suites/peers/nnunet.py DATASET_DIR OUTPUT_DIR --seconds 900 --planner_gb 0.1
 """
 
 import json

@@ -6,7 +6,6 @@ held while a step runs: whatever is killed, nobody else starts the same step as 
 
 import contextlib
 import csv
-import fcntl
 import json
 import os
 import subprocess
@@ -243,6 +242,8 @@ class RunFolder:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """While no other process looks at the lock or takes it: a lock of the folder itself, held for a moment only."""
+        import fcntl  # here, as Windows has none, where what reads the runs of other machines needs none
+
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -260,6 +261,8 @@ class RunFolder:
 
 
 def _take(descriptor: int) -> bool:
+    import fcntl  # see above
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

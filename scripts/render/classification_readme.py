@@ -17,7 +17,6 @@ MEANINGS = {
     "patience": "epochs without a better validation after which training stops; 0 for never",
     "second_learning_rate": "0, which stops: the schedule sets the rate at every step, and would undo another",
     "pretrained": "file, or timm model name, with weights to start the encoder from",
-    "amp": "mixed precision: float16 on GPUs, in training bfloat16 on processors that have it",
     "cache_rate": "share of the pictures, in 8 bit at `short_side`, that is kept in memory",
 }
 

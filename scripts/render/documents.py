@@ -113,7 +113,8 @@ that data set's published numbers (the two protocols: `docs/scores.md` of the re
 
 ## Ids
 
-Every id below is an option: `--epochs 3`, `--img_size "[224,224]"`. A key that no config file has is refused.
+Every id below is an option of the configs that have it: `--epochs 3`, `--img_size "[224,224]"`. Those without a default
+are of presets; `split`, `model` and `tolerance` are of `evaluate.json`. A key that no given config file has is refused.
 
 {id_table(contents or bundle_configs(bundle), bundle.options)}
 """

@@ -3,6 +3,7 @@
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +18,7 @@ from networks.state_dicts import read_weights
 from networks.workflow.data import read_dataset_json
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
+from networks.workflow.training import shared_statistics
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.catalog.classification import CLASSIFIERS
 from scripts.render.bundle import bundle_configs
@@ -108,24 +110,34 @@ def test_multi_gpu_train(bundle: Bundle, data_dirs: dict[str, Path], tmp_path: P
     build_network(bundle).load_state_dict(read_weights(tmp_path / "models" / "model.pt"))
 
 
-@every_bundle
+LIGHT = {"encoder_name": "tu-tf_efficientnet_lite0"}  # its norms bring their activations
+
+
+@pytest.mark.parametrize(
+    ("bundle", "options"),
+    [*((bundle, {}) for bundle in BUNDLES), (BY_NAME["unet"], LIGHT), (BY_NAME["cs_unet"], LIGHT)],
+    ids=lambda part: part.name if isinstance(part, Bundle) else ",".join(part.values()),
+)
 @torch.no_grad()
-def test_batch_statistics_are_shared_by_gpus(bundle: Bundle) -> None:
+def test_batch_statistics_are_shared_by_gpus(bundle: Bundle, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are any; PyTorch shares them on GPUs only, so that here is what the conversion leaves as it was."""
-    network = build_network(bundle).eval()
-    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(build_network(bundle)).eval()
+    network = build_network(bundle, **options).eval()
+    assert shared_statistics(network) is network  # on processors each process takes its own
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(idist, "get_world_size", lambda: 2)
+    converted = shared_statistics(build_network(bundle, **options)).eval()
     assert bundle.batch_norm == any(isinstance(m, torch.nn.SyncBatchNorm) for m in converted.modules())
-    assert bundle.batch_norm == ("SyncBatchNorm" in str(bundle_configs(bundle)["multi_gpu_train"]["network"]))
+    assert bundle.batch_norm == ("shared_statistics" in str(bundle_configs(bundle)["multi_gpu_train"]["network"]))
     converted.load_state_dict(network.state_dict())
     x = torch.randn(2, network.in_channels, 48, 48)
     torch.testing.assert_close(converted(x), network(x))
 
 
-def build_network(bundle: Bundle) -> torch.nn.Module:
+def build_network(bundle: Bundle, **options: Any) -> torch.nn.Module:
     """The bundle's network with the small sizes."""
     parser = ConfigParser()
     parser.read_config(config_paths(bundle, "inference"))
-    parser.update(tiny_network(bundle) | {"img_size": [48, 48]})
+    parser.update(tiny_network(bundle) | {"img_size": [48, 48]} | {f"network_def::{k}": v for k, v in options.items()})
     return parser.get_parsed_content("network_def")
 
 

@@ -281,6 +281,18 @@ def test_ten_at_once(server: Server) -> None:
 
 
 @pytest.mark.label
+def test_processes_of_a_training_that_fail_are_a_failure() -> None:
+    """As those of several GPUs are started, with the choices that the server offers."""
+    from scripts.label.monailabel_app import BundleTrain
+
+    check = "import sys; sys.exit(int('--tracking' in sys.argv))"
+    options = ["--tracking", "None", "--tracking_uri", "sqlite://"]
+    BundleTrain.run_multi_gpu(None, {}, [sys.executable, "-c", check, "run", *options], None)
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        BundleTrain.run_multi_gpu(None, {}, [sys.executable, "-c", check, "--tracking", "mlflow"], None)
+
+
+@pytest.mark.label
 def test_many_images_with_one_that_is_cut(server: Server) -> None:
     """With the server's own defaults, which ask for every GPU there is."""
     defaults = server.get("/openapi.json")["paths"]["/batch/infer/{model}"]["post"]["requestBody"]["content"]

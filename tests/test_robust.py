@@ -266,6 +266,8 @@ def test_flips_are_the_mean_by_hand() -> None:
         torch.testing.assert_close(flipped(SimpleInferer(), "horizontal")(x, network), left_right)
         torch.testing.assert_close(flipped(SimpleInferer(), "true")(x, network), by_hand)
         torch.testing.assert_close(flipped(SimpleInferer(), False)(x, network), network(x))
+        memory = torch.empty(2, 3, 8, 6)  # all logits come in it, as from a TensorRT engine
+        torch.testing.assert_close(FlipInferer(SimpleInferer())(x, lambda x: memory.copy_(network(x))), by_hand)
         volume = torch.randn(1, 2, 8, 6, 3)
         slices = FlipInferer(SliceInferer(spatial_dim=2, roi_size=(8, 6), sw_batch_size=2))(volume, network)
         alone = [FlipInferer(SimpleInferer())(volume[..., z], network) for z in range(3)]

@@ -64,6 +64,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "picture_list": "labelled_pictures",
     "pictures_to_classify": "labelled_pictures",
     "report_errors": "errors",
+    "shared_statistics": "training",
     "stored_window": "data",
     "train": "runs",
     "trained_classes": "classes",

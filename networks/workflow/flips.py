@@ -34,7 +34,8 @@ class FlipInferer(Inferer):
         """What the inferer makes of ``inputs`` with the mean in the network's place."""
 
         def mean(x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-            logits = network(x, *args, **kwargs).float()  # in float16 a sum would lose digits
+            # in float16 a sum would lose digits; a TensorRT engine gives all its logits in one and the same memory
+            logits = network(x, *args, **kwargs).float().clone()
             for axes in self.flips:
                 logits = logits + network(x.flip(axes), *args, **kwargs).float().flip(axes)
             return logits / (1 + len(self.flips))

@@ -136,16 +136,18 @@ def train(trainer: Engine, evaluator: Engine, ckpt_dir: str, output_dir: str) ->
     )
 
 
-def evaluate(evaluator: Engine, output_dir: str) -> None:
+def evaluate(evaluator: Engine, output_dir: str, postprocessing: Any = None) -> None:
     """Run an evaluation: alone in the folder, with an orderly end, and a summary.
 
     Args:
         evaluator: the engine, whose handlers load the weights and write the scores.
         output_dir: where the scores go.
+        postprocessing: the transforms that it was made with; those that take the largest class do with less memory.
 
     Raises:
         UserError: another evaluation writes to the folder, or the weights do not fit.
     """
+    label_by_class(postprocessing)
     _apply(evaluator, output_dir, "evaluation", "Scores are written at the end")
     if idist.get_rank() == 0:
         weights = getattr(evaluator.state, "checkpoint", "the network without loading weights")

@@ -19,6 +19,7 @@ from monai.engines import IterationEvents
 from monai.handlers import from_engine
 from monai.inferers import Inferer
 from monai.utils import set_determinism
+from timm.layers import convert_sync_batchnorm
 from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
@@ -76,6 +77,16 @@ def cores_of_a_process() -> int:
     """This process's share of the cores, if ``torchrun`` has started several; it may be none."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def shared_statistics(network: nn.Module) -> nn.Module:
+    """The network with batch statistics over the images of all GPUs, where there are several; PyTorch has none else.
+
+    Converted by timm, whose norms bring activations that PyTorch's own conversion drops.
+    """
+    if not torch.cuda.is_available() or idist.get_world_size() < 2:
+        return network
+    return convert_sync_batchnorm(network)
 
 
 def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,7 @@ def has_free_size(name: str, network: nn.Module) -> bool:
     return name == "torchscript" and network.scriptable and not network.fixed_img_size
 
 
-def load_model(name: str, path: Path, device: torch.device) -> RuntimeNetwork:
+def load_model(name: str, path: Path, device: torch.device | str) -> RuntimeNetwork:
     """Open an exported model in its own runtime.
 
     Raises:
@@ -92,7 +93,7 @@ def load_model(name: str, path: Path, device: torch.device) -> RuntimeNetwork:
     """
     runtime = check_format(name)
     try:
-        return RuntimeNetwork(runtime.load(path, device))
+        return RuntimeNetwork(runtime.load(path, torch.device(device)))
     except Exception as error:
         raise UserError(f"{path} cannot be opened as {name} ({type(error).__name__}); export it again.") from error
 
@@ -153,9 +154,10 @@ def _load_onnx(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    providers = ["CUDAExecutionProvider"] if device.type == "cuda" else []
-    known = onnxruntime.get_available_providers()
-    wanted = [provider for provider in providers if provider in known] + ["CPUExecutionProvider"]
+    wanted: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        number = torch.cuda.current_device() if device.index is None else device.index
+        wanted.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
     session = onnxruntime.InferenceSession(path, options, providers=wanted)
     return lambda x: torch.from_numpy(session.run([OUTPUT], {INPUT: x.cpu().numpy()})[0])
 
@@ -198,14 +200,16 @@ def _load_tensorrt(path: Path, device: torch.device) -> Callable[[Tensor], Tenso
     from polygraphy.backend.common import bytes_from_path
     from polygraphy.backend.trt import TrtRunner, engine_from_bytes
 
-    engine = engine_from_bytes(bytes_from_path(str(path)))
-    largest = engine.get_tensor_profile_shape(INPUT, 0)[2][0]
-    runner = TrtRunner(engine)
-    runner.activate()  # for as long as the process lives
+    with torch.cuda.device(device):  # an engine computes on the GPU on which it was opened
+        engine = engine_from_bytes(bytes_from_path(str(path)))
+        largest = engine.get_tensor_profile_shape(INPUT, 0)[2][0]
+        runner = TrtRunner(engine)
+        runner.activate()  # for as long as the process lives
 
     def run(x: Tensor) -> Tensor:
-        parts = [runner.infer({INPUT: part.cpu().numpy()})[OUTPUT] for part in x.split(largest)]
-        return torch.cat([torch.from_numpy(part.copy()) for part in parts])
+        with torch.cuda.device(device):
+            parts = [runner.infer({INPUT: part.cpu().numpy()})[OUTPUT].copy() for part in x.split(largest)]
+        return torch.cat([torch.from_numpy(part) for part in parts])
 
     return run
 

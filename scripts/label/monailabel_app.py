@@ -8,6 +8,7 @@ own transforms, mistakes are answered by an HTTP status and a sentence, and unce
 import csv
 import json
 import logging
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,15 @@ class BundleApp(MONAILabelApp):
         split = max(float(request.get("val_split", 0.2)), 1 / labelled)
         models = self.bundles[name] / "models"
         start = _weights(models) or models / MODEL
-        settings = {"model_filename": str(start.relative_to(models)), **request, "val_split": split}
+        # each of several processes needs images of its own, to train and to validate on
+        validated = labelled - int((1 - split) * labelled + 0.5)  # as MONAI's partition_dataset counts
+        several = min(validated, labelled - validated) >= torch.cuda.device_count()
+        settings = {
+            "model_filename": str(start.relative_to(models)),
+            **request,
+            "val_split": split,
+            "multi_gpu": several and request.get("multi_gpu", True),
+        }
         return _answered(lambda: super(BundleApp, self).train(settings), f"The training of {name} failed")
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -283,6 +292,20 @@ class BundleTrain(BundleTrainTask):
         if record.is_file():
             return _stats([json.loads(record.read_text(encoding="utf-8"))], None)
         return {}
+
+    def run_multi_gpu(self, request: dict[str, Any], cmd: list[str], env: dict[str, str]) -> None:
+        """In a process per GPU, as MONAI Label does, which says that training is done also where it failed.
+
+        Raises:
+            RuntimeError: a process has failed.
+        """
+        if (
+            "--tracking" in cmd and cmd[cmd.index("--tracking") + 1] == "None"
+        ):  # the first of the choices that it offers
+            cmd = cmd[: cmd.index("--tracking")]
+        done = subprocess.run(cmd, env=env, check=False)
+        if done.returncode:
+            raise RuntimeError(f"The training's processes ended with code {done.returncode}; the log says why.")
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
         metadata = json.loads(Path(self.bundle_metadata_path).read_text(encoding="utf-8"))

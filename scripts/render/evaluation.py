@@ -49,7 +49,7 @@ def evaluate(bundle: Bundle) -> Config:
             "$monai.utils.set_determinism(@seed)",
             check("@validate::dataset::data"),
         ],
-        "run": ["$workflow.evaluate(@validate::evaluator, @output_dir)"],
+        "run": ["$workflow.evaluate(@validate::evaluator, @output_dir, @validate::postprocessing)"],
         "training": "%run",
     }
     return {**content, **more_options(content, train(bundle))}

@@ -94,6 +94,8 @@ def inference_trt(bundle: Bundle) -> Config:
             "dynamic_batchsize": "$[1, @sw_batch_size, @sw_batch_size]",
             "export_args": {"dynamo": False},
         },
+        # which MONAI takes memory and streams of, whatever the network's is
+        "+initialize": ["$torch.cuda.set_device(torch.device(@device)) if torch.device(@device).index else None"],
         "network": "$trt_compile(@network_def.to(@device), @ckpt_path, args=@trt_args)",
     }
 

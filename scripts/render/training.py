@@ -296,12 +296,7 @@ def distributed(initialize: list[str], batch_norm: bool) -> Config:
         initialize: what precedes the training in one process.
         batch_norm: whether the network may have batch normalisation.
     """
-    module = "@network_def"
-    if batch_norm:  # PyTorch has synchronised batch normalisation for GPUs only
-        module = (
-            "(torch.nn.SyncBatchNorm.convert_sync_batchnorm(@network_def) "
-            "if torch.cuda.is_available() and torch.distributed.get_world_size() > 1 else @network_def)"
-        )
+    module = "workflow.shared_statistics(@network_def)" if batch_norm else "@network_def"
     return {
         "device": "$torch.device('cuda', int(os.environ['LOCAL_RANK'])) if torch.cuda.is_available() "
         "else torch.device('cpu')",

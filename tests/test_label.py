@@ -283,6 +283,7 @@ def test_ten_at_once(server: Server) -> None:
 @pytest.mark.label
 def test_processes_of_a_training_that_fail_are_a_failure() -> None:
     """As those of several GPUs are started, with the choices that the server offers."""
+    pytest.importorskip("monailabel", reason="the extra 'label' lives in an environment of its own")
     from scripts.label.monailabel_app import BundleTrain
 
     check = "import sys; sys.exit(int('--tracking' in sys.argv))"

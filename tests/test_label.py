@@ -59,7 +59,8 @@ def test_app_has_all_it_needs(app_dir: Path, trained: Path) -> None:
     assert (bundle / MODEL).read_bytes() == (trained / "bundles" / NAME / MODEL).read_bytes()
     assert not (app_dir / "model" / UNTRAINED / MODEL).exists()
     assert list(bundle.glob(f"{NAME}_v*/__init__.py"))
-    assert "scripts." not in (app_dir / "main.py").read_text().split('"""')[2]
+    for name in ("main.py", "monailabel_tasks.py"):
+        assert "scripts." not in (app_dir / name).read_text().split('"""')[2]
     assert not list(app_dir.glob(".*"))
 
 
@@ -284,7 +285,7 @@ def test_ten_at_once(server: Server) -> None:
 def test_processes_of_a_training_that_fail_are_a_failure() -> None:
     """As those of several GPUs are started, with the choices that the server offers."""
     pytest.importorskip("monailabel", reason="the extra 'label' lives in an environment of its own")
-    from scripts.label.monailabel_app import BundleTrain
+    from scripts.label.monailabel_tasks import BundleTrain
 
     check = "import sys; sys.exit(int('--tracking' in sys.argv))"
     options = ["--tracking", "None", "--tracking_uri", "sqlite://"]

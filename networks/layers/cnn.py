@@ -42,8 +42,8 @@ def cnn_encoder(name: str, in_channels: int = 3, weights: str | None = None) -> 
     if len(encoder.out_channels) != 6:
         raise UserError(f"encoder_name={name!r} has no features at strides 4, 8, 16 and 32: choose another.")
 
-    for name in unused_layers(encoder):
-        delattr(encoder, name)
+    for layer in unused_layers(encoder):
+        delattr(encoder, layer)
     for module in encoder.modules():
         if hasattr(module, "static_padding"):
             total = module.kernel_size[0] - module.stride[0]  # for an even size

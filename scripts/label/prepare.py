@@ -15,7 +15,7 @@ from scripts.zoo.pack import Packed, assemble
 from scripts.zoo.static_checks import check_manifest
 
 APP_DIR = "apps/segmentation"
-MAIN = Path(__file__).with_name("monailabel_app.py")
+MAIN, TASKS = (Path(__file__).with_name(f"monailabel_{name}.py") for name in ("app", "tasks"))
 MODELS = "model"
 
 
@@ -34,6 +34,7 @@ def app(bundles: str | Sequence[str], output_dir: str = APP_DIR) -> None:
     for source in sources:
         target, has_weights = _add(source.strip(), folder)
         print(f"Wrote {target}{'' if has_weights else ', without weights: train it in the app'}.", flush=True)
+    put_in_place(TASKS, folder / TASKS.name)
     put_in_place(MAIN, folder / "main.py")
     print(f"Start it by: python -m scripts.label start --app {shlex.quote(str(folder))} --studies DIR")
 
@@ -46,7 +47,8 @@ def is_app(folder: Path) -> bool:
 
 def _is_begun(folder: Path) -> bool:
     """Whether an app was begun there and not finished, or nothing is there."""
-    return folder.is_dir() and {path.name for path in folder.iterdir() if path.name[:6] != ".part-"} <= {MODELS}
+    kept = (MODELS, TASKS.name)
+    return folder.is_dir() and all(path.name in kept or path.name.startswith(".part-") for path in folder.iterdir())
 
 
 def _add(source: str, folder: Path) -> tuple[Path, bool]:

@@ -9,7 +9,7 @@ from typing import Any
 from networks.errors import UserError
 from networks.workflow.config_files import check_ids, config_ids
 from networks.workflow.errors import user_error
-from networks.workflow.files import parse_json
+from networks.workflow.files import file_hash, parse_json
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCATIONS = ("bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir", "device")
@@ -134,12 +134,14 @@ def as_trained(bundle: str, preset: str | None, options: Mapping[str, Any]) -> t
     """Preset and options of a bundle's inference, with what the record beside the weights says where nothing was given.
 
     A training writes such a record (``model.json``). It counts for its own preset, not for another that was asked for.
+    A record of other weights, maybe because the training was killed between writing the two, counts with a note.
 
     Raises:
         UserError: as of :class:`InferenceConfig`; or the record is none.
     """
     config = InferenceConfig(bundle, preset, options)
-    path = Path(str(config["ckpt_path"])).with_suffix(".json")
+    weights = Path(str(config["ckpt_path"]))
+    path = weights.with_suffix(".json")
     if not path.is_file():
         return preset, dict(options)
     record = parse_json(path.read_text(encoding="utf-8"), path)
@@ -151,6 +153,8 @@ def as_trained(bundle: str, preset: str | None, options: Mapping[str, Any]) -> t
         trained = None  # a packed bundle's inference is that of the preset already
     if preset not in (None, trained):
         return preset, dict(options)
+    if weights.is_file() and record.get("checkpoint") not in (None, file_hash(weights)):
+        print(f"Note: {path} was written for other weights than {weights}; remove it if they are of another training.")
     known = InferenceConfig(bundle, trained)
     found = {key: value for key, value in ids.items() if key in known}
     network = known.raw("network_def")

@@ -6,17 +6,17 @@ import zlib
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from monai.transforms import LoadImage
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from networks.workflow.data import list_images
 from scripts.datasets.dicom import TO_RAS, convert_dicom, read_only_series
 from scripts.datasets.dicom_seg import write_dicom_seg
 from tests.converters import TOTAL, content, lists, needs_total, report, run, voxels
 
-pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid  # noqa: E402
 
 SPACING, PITCH, SLOPE, INTERCEPT = (0.8, 0.6), 2.5, 2, -1024  # of rows, of columns, of slices; mm
 ORIGIN = np.array([-40.0, 12.5, 300.0])
@@ -53,6 +53,18 @@ def make_series(folder, count=5, modality="CT", tilt=0.0, **changes):
         data.PixelData = pixels[z].tobytes()
         data.save_as(folder / f"{(z * 7) % 11:02d}.dcm", enforce_file_format=True)
     return pixels
+
+
+def make_contours(file):
+    """A structure set, as planning software leaves it beside the images: DICOM without pixels."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = RTStructureSetStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = generate_uid(), generate_uid(), "RTSTRUCT"
+    data.save_as(file, enforce_file_format=True)
 
 
 def affine(count):
@@ -97,6 +109,7 @@ def test_series_that_are_no_volumes(tmp_path):
     make_series(source / "localiser", 1)
     make_series(source / "twice", ImagePositionPatient=[0, 0, 0])
     make_series(source / "report", modality="SR")
+    make_contours(source / "contours" / "good.dcm")
     make_series(source / "cut")
     file = source / "cut" / "07.dcm"
     file.write_bytes(file.read_bytes()[:-20])
@@ -110,6 +123,7 @@ def test_series_that_are_no_volumes(tmp_path):
         "localiser": "one slice",
         "twice": "several volumes",
         "report": "of the kind SR",
+        "contours": "of the kind RTSTRUCT",
         "cut": "slices are missing",
     }
     assert rejected.keys() == reasons.keys() and all(reasons[name] in reason for name, reason in rejected.items())

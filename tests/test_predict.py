@@ -19,7 +19,7 @@ from PIL import Image
 
 from networks.errors import UserError
 from networks.workflow.checkpoints import save_atomically
-from networks.workflow.files import write_json
+from networks.workflow.files import file_hash, write_json
 from scripts.catalog.bundles import BY_NAME
 from scripts.export.exporting import export
 from scripts.opened_bundle import InferenceConfig, as_trained
@@ -322,9 +322,12 @@ def test_dicom_series(volumes: dict[str, Any], tmp_path: Path, capsys: pytest.Ca
     call(tmp_path / "in", tmp_path / "seg", 1, bundle="unet", overlays=True, **volumes)
     for text in capsys.readouterr():  # when it happens, and at the end
         assert text.count("Note: patient/first: The series has no StudyInstanceUID and SeriesInstanceUID") == 1
-    call(tmp_path / "in", tmp_path / "nifti", 1, bundle="unet", format="nifti", **volumes)
     listed = failures(tmp_path / "seg")
     assert set(listed) == {"patient/second"} and "missing or unevenly spaced" in listed["patient/second"]
+    # what archives keep beside the images is no case
+    shutil.copy(tmp_path / "seg" / "patient" / "first_seg.dcm", tmp_path / "in" / "patient" / "first")
+    call(tmp_path / "in", tmp_path / "nifti", 1, bundle="unet", format="nifti", **volumes)
+    assert set(failures(tmp_path / "nifti")) == set(listed)
     made = {"patient/first_seg.dcm", "patient/first_overlay.png", "failed.csv", "predictions.json"}
     assert set(files_of(tmp_path / "seg")) == made
 
@@ -343,7 +346,9 @@ def test_dicom_series(volumes: dict[str, Any], tmp_path: Path, capsys: pytest.Ca
     np.testing.assert_allclose(places[0], np.diag([-1, -1, 1]) @ places[1], atol=1e-2)
 
 
-def test_what_the_training_recorded_need_not_be_said(volumes: dict[str, Any], images: Path, tmp_path: Path) -> None:
+def test_what_the_training_recorded_need_not_be_said(
+    volumes: dict[str, Any], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """Sizes and the network's options are those of the weights; what is given counts more."""
     weights = tmp_path / "weights" / "model.pt"
     weights.parent.mkdir()
@@ -359,8 +364,12 @@ def test_what_the_training_recorded_need_not_be_said(volumes: dict[str, Any], im
     assert json.loads((tmp_path / "recorded" / "predictions.json").read_text())["options"]["img_size"] == [48, 48]
     preset, options = as_trained("unet", None, {"ckpt_path": str(weights), "img_size": [64, 64]})
     assert preset is None and options["img_size"] == [64, 64] and options["out_channels"] == 9
-    write_json(weights.with_suffix(".json"), {"ids": {**ids, "preset": "acdc", "out_channels": 4}})
+    write_json(weights.with_suffix(".json"), {"checkpoint": file_hash(weights), "ids": {**ids, "preset": "acdc"}})
     assert as_trained("unet", None, {"ckpt_path": str(weights)})[0] == "acdc"
+    assert "other weights" not in capsys.readouterr().out
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert as_trained("unet", None, {"ckpt_path": str(weights)})[0] == "acdc"
+    assert "model.json was written for other weights" in capsys.readouterr().out
     assert as_trained("unet", "synapse", {"ckpt_path": str(weights)}) == ("synapse", {"ckpt_path": str(weights)})
     weights.with_suffix(".json").write_text("[]")
     with pytest.raises(UserError, match=r"model\.json is not the record of a training"):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import itk
 import nibabel as nib
 import numpy as np
+from pydicom import dcmread
 from tqdm import tqdm
 
 from networks.errors import UserError
@@ -22,6 +23,7 @@ from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, re
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x and y run to the left and the back
 TOLERANCE = 0.01  # mm, of slice positions
 MAX_UNEVEN = 0.01  # of the distance between slices
+NO_SERIES = "is no DICOM file of a series, or it is damaged"
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
 
 
@@ -65,7 +67,9 @@ def convert_dicom(source: str | os.PathLike, output_dir: str | os.PathLike) -> N
     }
     with dataset_writer(output_dir, root, (), ("test",), *unit, **description) as writer:
         for file in strangers:
-            writer.reject(file, "It is no DICOM file of a series, or it is damaged.")
+            kind = _kind(file)
+            reason = f"is of the kind {kind}, which is no image" if kind in NO_IMAGES else NO_SERIES
+            writer.reject(file, f"It {reason}.")
         for files in tqdm(series, desc="Converting", unit="series"):
             with writer.rejecting(files[0]):
                 folder = files[0].parent
@@ -74,7 +78,10 @@ def convert_dicom(source: str | os.PathLike, output_dir: str | os.PathLike) -> N
 
 
 def find_series(root: Path) -> tuple[list[tuple[Path, ...]], list[Path]]:
-    """The files of every series below a folder, and the files that belong to none."""
+    """The files of every series of images below a folder, and the files that belong to none.
+
+    What archives keep beside the images, such as segmentations, doses and reports, is no series here.
+    """
     series, strangers = [], []
     for folder, _, names in sorted(os.walk(root)):
         files = {Path(folder) / name for name in names if not name.startswith(".") and name != "DICOMDIR"}
@@ -85,8 +92,9 @@ def find_series(root: Path) -> tuple[list[tuple[Path, ...]], list[Path]]:
         generator.SetDirectory(str(folder))
         for uid in generator.GetSeriesUIDs():
             found = tuple(Path(name) for name in generator.GetFileNames(uid))
-            series.append(found)
-            files -= set(found)
+            if _kind(found[0]) not in NO_IMAGES:
+                series.append(found)
+                files -= set(found)
         strangers += sorted(files)
     return series, strangers
 
@@ -161,6 +169,14 @@ def series_geometry(files: Sequence[Path]) -> Geometry:
     affine = _affine(row, column, normal * steps.mean(), start)
     shape = (*first.size[:2], len(files))
     return Geometry(tuple(files[i] for i in order), shape, affine, first.modality)
+
+
+def _kind(file: Path) -> str:
+    """The modality that a DICOM file states, which ITK tells of images only; nothing of other and damaged files."""
+    try:
+        return str(dcmread(file, specific_tags=["Modality"], stop_before_pixels=True).get("Modality") or "").strip()
+    except Exception:  # there is no common one for all that a damaged file can hold; reading its series says more
+        return ""
 
 
 class _Header(NamedTuple):

@@ -9,9 +9,12 @@ import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
 
 from networks.errors import UserError
 from networks.workflow.data import parse_labels
@@ -22,7 +25,6 @@ from scripts.datasets.writer import CaseError, reading
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
-    from pydicom import Dataset
 
 MANUFACTURER = "segmentation-bundles"
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
@@ -45,7 +47,7 @@ def write_dicom_seg(
         UserError: no series, or several, on the label map's grid; a class without a name, or
             nothing but background; highdicom is not installed.
     """
-    hd, pydicom = _libraries()
+    hd = _highdicom()
     target = Path(str(output))
     if target.exists():
         raise UserError(f"{target} already exists; choose another name or remove it first.")
@@ -60,7 +62,7 @@ def write_dicom_seg(
             f"{segmentation} holds the class numbers {unnamed}, which {labels} has no names for; give --labels the "
             "dataset.json or metadata.json that the network was trained with."
         )
-    slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in geometry.files]
+    slices = [dcmread(file, stop_before_pixels=True) for file in geometry.files]
     _fill_uids(slices)
     # NIfTI has the column first, DICOM the slice, then the row.
     frames = np.ascontiguousarray(values.transpose(2, 1, 0)).astype(np.uint8)
@@ -89,13 +91,12 @@ def write_dicom_seg(
     print(f"Wrote {target}: {len(order)} segments over {len(frames)} slices (voxels: {found}).")
 
 
-def _libraries() -> tuple:
+def _highdicom() -> ModuleType:
     try:
         import highdicom
-        import pydicom
     except ImportError as error:
         raise UserError("DICOM SEG needs highdicom: python -m pip install 'segmentation-bundles[data]'.") from error
-    return highdicom, pydicom
+    return highdicom
 
 
 def _class_names(path: Path) -> dict[int, str]:
@@ -159,8 +160,6 @@ def uid_notice(image: Dataset) -> str:
 
 def _fill_uids(slices: Sequence[Dataset]) -> None:
     """Make up what careless anonymisation left empty, always the same for the same slices, and say so."""
-    from pydicom.uid import generate_uid
-
     for image in slices:
         if not image.get("SOPInstanceUID"):
             image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID

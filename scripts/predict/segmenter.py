@@ -21,6 +21,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines.utils import IterationEvents, engine_apply_transform
 from monai.transforms import Orientation
 from PIL import Image
+from pydicom import dcmread
 from torch import nn
 
 from networks.errors import UserError
@@ -255,8 +256,6 @@ class Segmenter:
         """A series' label map in NIfTI as DICOM SEG in a folder; None where it is background only."""
         if not np.asanyarray(nib.load(label).dataobj).any():
             return None
-        import pydicom  # with the extra "data"
-
         series, names = folder / "series", folder / "labels.json"
         series.mkdir()
         for number, file in enumerate(case.files):
@@ -265,7 +264,7 @@ class Segmenter:
         target = folder / "segmentation.dcm"
         with contextlib.redirect_stdout(io.StringIO()):  # it announces the file under its temporary name
             write_dicom_seg(label, series, names, target, self.config.name)
-        self.notice = uid_notice(pydicom.dcmread(case.files[0], stop_before_pixels=True))
+        self.notice = uid_notice(dcmread(case.files[0], stop_before_pixels=True))
         return target
 
     def _draw(self, image: Path, label: Path, target: Path) -> None:

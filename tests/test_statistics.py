@@ -77,6 +77,26 @@ def test_means_are_over_cases_then_classes() -> None:
     assert class_mean(table) == pytest.approx((0.4 + 1.0) / 2)
 
 
+def test_cases_of_one_patient_are_not_independent(tmp_path: Path, capsys) -> None:
+    """Two volumes of each of eight patients that hardly differ: intervals and tests are those of eight numbers."""
+    rng = np.random.default_rng(0)
+    people, other = rng.random((2, 8, 2))
+    twice = {f"imagesTr/patient{i:03d}_frame{f:02d}.nii.gz": list(row) for i, row in enumerate(people) for f in (1, 9)}
+    (table,) = tables(read_records(write_results(tmp_path / "twice", "first", twice)))
+    (once,) = tables(
+        read_records(write_results(tmp_path / "once", "first", dict(zip("abcdefgh", people, strict=True))))
+    )
+    assert table.size == "16 cases of 8 patients" and once.size == "8 cases"
+    for found, expected in zip(summarise(table), summarise(once), strict=True):
+        assert (found.mean, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
+    worse = {case: list(other[i // 2]) for i, case in enumerate(twice)}
+    metrics.compare(str(tmp_path / "twice"), write_results(tmp_path / "worse", "second", worse))
+    (found,) = rows(capsys.readouterr().out)
+    assert found[6] == "8" and float(found[10]) == pytest.approx(
+        wilcoxon(people.mean(1), other.mean(1)).pvalue, rel=1e-2
+    )
+
+
 def test_seeds_are_averaged_and_duplicates_refused(tmp_path: Path) -> None:
     first = read_records(write_results(tmp_path / "0", "m", {"x": [0.2], "y": [0.4]}, seed=0))
     second = read_records(write_results(tmp_path / "1", "m", {"x": [0.4], "y": [0.8]}, seed=1))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from networks.errors import UserError
+from networks.workflow.data import patient
 from networks.workflow.records import Record, number
 
 ALL_CLASSES = "all classes"
@@ -42,6 +43,18 @@ class Table:
     values: np.ndarray
     seeds: list
 
+    @property
+    def patients(self) -> list[str]:
+        """Of whom each case is, as far as the names tell (:func:`networks.workflow.data.patient`); else the case."""
+        return [patient(case, "") or case for case in self.cases]
+
+    @property
+    def size(self) -> str:
+        """How many cases, and of how many patients where these are fewer."""
+        cases, people = len(self.cases), len(set(self.patients))
+        text = f"{cases} case{'s' * (cases > 1)}"
+        return text if people == cases else f"{text} of {people} patient{'s' * (people > 1)}"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -50,7 +63,8 @@ class Summary:
     Attributes:
         name: of the class. ``ALL_CLASSES`` is the mean of the classes' means, except for a score over all classes.
         mean: NaN if there is no finite value.
-        low, high: bounds of the 95 % interval: percentile bootstrap over the cases. NaN with fewer than two of them.
+        low, high: bounds of the 95 % interval: percentile bootstrap over the patients, or over the cases where these
+            are of different ones or nothing tells. NaN with fewer than two of them.
         median: over the finite and the infinite values.
         scored: finite values.
         missing: values of classes that neither truth nor prediction has.
@@ -106,13 +120,20 @@ def _table(ids: dict[str, str], records: Sequence[Record]) -> Table:
 
 def summarise(table: Table) -> list[Summary]:
     """One summary per class, and one of all classes where there are several or it is a mean over them."""
-    rows = [_summary(name, column[:, None]) for name, column in zip(table.classes, table.values.T, strict=True)]
-    return rows if table.classes == [ALL_CLASSES] else [*rows, _summary(ALL_CLASSES, table.values)]
+    people, columns = table.patients, zip(table.classes, table.values.T, strict=True)
+    rows = [_summary(name, column[:, None], people) for name, column in columns]
+    return rows if table.classes == [ALL_CLASSES] else [*rows, _summary(ALL_CLASSES, table.values, people)]
 
 
 def class_mean(values: np.ndarray) -> np.ndarray:
     """Mean over the cases, then over the classes, of the finite values of (..., cases, classes)."""
     return nanmean(nanmean(np.where(np.isfinite(values), values, np.nan), axis=-2), axis=-1)
+
+
+def patient_means(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
+    """Mean of each patient's values (cases,), in the order of the patients' names."""
+    names, number = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    return np.array([values[number == i].mean() for i in range(len(names))])
 
 
 def nanmean(values: np.ndarray, axis: int) -> np.ndarray:
@@ -122,9 +143,9 @@ def nanmean(values: np.ndarray, axis: int) -> np.ndarray:
         return np.nanmean(values, axis=axis)
 
 
-def _summary(name: str, values: np.ndarray) -> Summary:
+def _summary(name: str, values: np.ndarray, patients: Sequence[str]) -> Summary:
     finite, missing = np.isfinite(values), np.isnan(values)
-    low, high = _interval(values[finite.any(axis=1)])
+    low, high = _interval(values, patients)
     return Summary(
         name=name,
         mean=float(class_mean(values)),
@@ -137,18 +158,30 @@ def _summary(name: str, values: np.ndarray) -> Summary:
     )
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """Whole cases are resampled: the classes of one case are not independent."""
-    if len(values) < 2:
+def _interval(values: np.ndarray, patients: Sequence[str]) -> tuple[float, float]:
+    """Whole patients are resampled: neither the cases of one nor the classes of a case are independent."""
+    names, number = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    sums, counts = np.zeros((2, len(names), values.shape[1]))
+    finite = np.isfinite(values)
+    np.add.at(sums, number, np.where(finite, values, 0))
+    np.add.at(counts, number, finite)
+    known = counts.any(axis=1)
+    sums, counts = sums[known], counts[known]
+    if len(sums) < 2:
         return np.nan, np.nan
+
+    def mean(index: np.ndarray, axis: int) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # a class that none of the drawn has
+            return nanmean(sums[index].sum(axis=-2) / counts[index].sum(axis=-2), axis=-1)
+
     result = bootstrap(
-        (np.arange(len(values)),),
-        lambda index, axis: class_mean(values[index]),
+        (np.arange(len(sums)),),
+        mean,
         vectorized=True,
         method="percentile",
         confidence_level=CONFIDENCE,
         n_resamples=RESAMPLES,
-        batch=max(1, MAX_ELEMENTS // values.size),
+        batch=max(1, MAX_ELEMENTS // sums.size),
         random_state=np.random.default_rng(0),
     )
     low, high = result.confidence_interval
@@ -172,7 +205,7 @@ def markdown(found: Sequence[Table]) -> str:
         parts.append(
             "\n".join(
                 [
-                    f"{dataset}, {split}: {protocol} protocol, {len(members[0].cases)} cases",
+                    f"{dataset}, {split}: {protocol} protocol, {members[0].size}",
                     "",
                     f"| model | class | {' | '.join(metrics)} |",
                     f"| {' | '.join(['---'] * (2 + len(metrics)))} |",

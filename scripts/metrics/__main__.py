@@ -38,7 +38,7 @@ def score(
 
 @command_line.when_stopped("Nothing was changed.")
 def summarise(*results: str) -> None:
-    """Print the means of result files as Markdown, with 95 % intervals (bootstrap over the cases) and case counts.
+    """Print the means of result files as Markdown, with 95 % intervals (bootstrap over the patients) and case counts.
 
     Args:
         *results: files that evaluations wrote.

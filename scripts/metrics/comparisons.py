@@ -1,4 +1,7 @@
-"""Comparing models on the same cases, each with each, by Wilcoxon's signed-rank test with Holm's correction."""
+"""Comparing models on the same cases, each with each, by Wilcoxon's signed-rank test with Holm's correction.
+
+Cases of one patient are not independent, so that their mean is one pair of the test.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -8,7 +11,7 @@ import numpy as np
 from scipy.stats import rankdata, wilcoxon
 
 from networks.errors import UserError
-from networks.workflow.statistics import ALL_CLASSES, Table, nanmean, tables
+from networks.workflow.statistics import ALL_CLASSES, Table, nanmean, patient_means, tables
 from scripts.metrics.variants import read_named
 
 
@@ -20,12 +23,12 @@ def compare(*results: str, by_class: bool = False) -> None:
             f"{', '.join(map(str, results))}: no two models were scored on the same data set and split by the same "
             "protocol and metric, both from labels or both from probabilities; give results of at least two."
         )
-    print("| data set | protocol | metric | class | A | B | cases | A better | B better | median A - B | p | p, Holm |")
+    print("| data set | protocol | metric | class | A | B | pairs | A better | B better | median A - B | p | p, Holm |")
     print(f"|{' --- |' * 12}")
     for row in rows:
         a = row.a
-        cells = [f"{a.dataset}, {a.split}", a.protocol, a.metric, row.name, a.model, row.b.model, str(row.cases)]
-        cells += [str(row.a_better), str(row.b_better), f"{row.median:.4g}" if row.cases else "none"]
+        cells = [f"{a.dataset}, {a.split}", a.protocol, a.metric, row.name, a.model, row.b.model, str(row.pairs)]
+        cells += [str(row.a_better), str(row.b_better), f"{row.median:.4g}" if row.pairs else "none"]
         print(f"| {' | '.join([*cells, f'{row.p:.3g}', f'{row.corrected:.3g}'])} |")
 
 
@@ -36,9 +39,9 @@ class Comparison:
     Attributes:
         a, b: their tables.
         name: of the class, or "all classes".
-        cases: that both were scored on.
+        pairs: patients that both were scored on; cases where these are of different ones or nothing tells.
         a_better, b_better: in how many of them.
-        median: of the differences a - b; NaN without cases.
+        median: of the differences a - b; NaN without pairs.
         p: of Wilcoxon's signed-rank test.
         corrected: by Holm, over all comparisons that were made at once.
     """
@@ -46,7 +49,7 @@ class Comparison:
     a: Table
     b: Table
     name: str
-    cases: int
+    pairs: int
     a_better: int
     b_better: int
     median: float
@@ -111,7 +114,8 @@ def _compare(a: Table, b: Table, by_class: bool) -> list[Comparison]:
     rows = []
     for name, x, y in columns:
         scored = ~np.isnan(x)
-        x, y = x[scored], y[scored]
+        people = [who for who, known in zip(a.patients, scored, strict=True) if known]
+        x, y = patient_means(x[scored], people), patient_means(y[scored], people)
         equal = x == y  # also two infinite distances
         difference = np.where(equal, 0, np.subtract(x, y, where=~equal, out=np.zeros_like(x)))
         higher, lower = int((difference > 0).sum()), int((difference < 0).sum())

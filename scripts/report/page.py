@@ -22,8 +22,8 @@ EXPLAINED = {
     "or infinitely far. Means are over the finite values; what they leave out is counted beside them.",
     "Paper": "What the code behind the published numbers computes, quirks included. Only this protocol's scores can be "
     "held against published ones, which come from the authors' own trainings.",
-    "Intervals": "95 % percentile bootstrap over the cases, too narrow with a handful of them. Several seeds of a "
-    "network are averaged per case first.",
+    "Intervals": "95 % percentile bootstrap over the patients, over the cases where their names tell no patients; too "
+    "narrow with a handful of them. Several seeds of a network are averaged per case first.",
     "Bold": "The best mean of a column, whatever the intervals say.",
 }
 Block = dict[str, Any]

@@ -225,8 +225,8 @@ def overview(results: Results, protocol: str) -> Sheet | None:
     header = ["network"]
     header += [f"{data_set.title}: {metric_title(metric, unit, name)}" for data_set, metric, unit, name in columns]
     caption = f"Mean scores, {protocol} protocol; 95 % intervals in brackets"
-    cases = [(data_set.title, len(data_set.of(protocol, metric)[0][0].cases)) for data_set, metric, *_ in columns]
-    notes.append(f"Cases: {'; '.join(f'{title}: {n}' for title, n in cases)}.")
+    sizes = [f"{data_set.title}: {data_set.of(protocol, metric)[0][0].size}" for data_set, metric, *_ in columns]
+    notes.append(f"{'; '.join(sizes)}.")
     return Sheet(caption, header, rows, notes)
 
 
@@ -236,24 +236,25 @@ def comparison_sheet(data_set: DataSet) -> Sheet | None:
     rows = []
     for row in comparisons(found):
         strong = row.corrected < SIGNIFICANT
-        difference = number(row.median, row.a.unit) if row.cases else NONE
-        texts = [row.a.model, row.b.model, str(row.cases), str(row.a_better), str(row.b_better), difference]
+        difference = number(row.median, row.a.unit) if row.pairs else NONE
+        texts = [row.a.model, row.b.model, str(row.pairs), str(row.a_better), str(row.b_better), difference]
         rows.append([*map(Cell, texts), Cell(_p(row.p)), Cell(_p(row.corrected), strong=strong)])
     if not rows:
         return None
-    cases = max(len(table.cases) for table in found)
-    smallest = min(2 / 2**cases, 1)
-    note = "Wilcoxon's signed-rank test of each case's mean over the classes; Holm's correction over this table."
+    pairs = max(len(set(table.patients)) for table in found)
+    smallest = min(2 / 2**pairs, 1)
+    whose = "patient" if pairs < max(len(table.cases) for table in found) else "case"
+    note = f"Wilcoxon's signed-rank test of each {whose}'s mean over the classes; Holm's correction over this table."
     if smallest >= SIGNIFICANT:
         note += (
-            f" With {cases} cases p cannot be below {_p(smallest)}: nothing here can be significant at {SIGNIFICANT}."
+            f" With {pairs} pairs p cannot be below {_p(smallest)}: nothing here can be significant at {SIGNIFICANT}."
         )
     elif smallest * len(rows) >= SIGNIFICANT:
         note += (
-            f" With {cases} cases and {len(rows)} comparisons the smallest corrected p cannot be below "
+            f" With {pairs} pairs and {len(rows)} comparisons the smallest corrected p cannot be below "
             f"{_p(min(smallest * len(rows), 1))}: nothing here can be significant at {SIGNIFICANT}."
         )
-    header = ["A", "B", "cases", "A better", "B better", "median of A - B, % points", "p", "p, Holm"]
+    header = ["A", "B", "pairs", "A better", "B better", "median of A - B, % points", "p", "p, Holm"]
     caption = f"{data_set.title}, strict protocol: every two compared by Dice on the same cases"
     return Sheet(caption, header, rows, [note], names=2, folded=len(rows) > MANY)
 
@@ -294,8 +295,7 @@ def _best(summaries: Sequence[Summary], unit: str) -> float | None:
 
 def _behind(results: Results, found: Sequence[tuple[Table, list[Summary]]]) -> str:
     """How many cases and seeds are behind the numbers, and the recipe if all have the same."""
-    cases = len(found[0][0].cases)
-    parts = [f"{cases} case{'s' * (cases > 1)}"]
+    parts = [found[0][0].size]
     seeds = sorted({len(table.seeds) for table, _ in found})
     if any(table.seeds != [None] for table, _ in found):
         span = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

@@ -24,16 +24,23 @@ class InferenceConfig:
         bundle: name of a bundle of this repository, or the folder of any bundle.
         preset: data set whose ``presets/<preset>_inference.json`` is merged after it.
         options: ids to override, as on the command line of ``monai.bundle run``.
+        segments: whether only a bundle that segments will do, not one that classifies whole pictures.
 
     Raises:
         UserError: no such bundle or preset; or an option is not an id of the config.
     """
 
-    def __init__(self, bundle: str, preset: str | None = None, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        bundle: str,
+        preset: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        segments: bool = True,
+    ) -> None:
         from monai.bundle import ConfigParser  # here, so that options are checked before MONAI is imported
 
         self.preset, self.options = preset, dict(options or {})
-        files = check_options(bundle, preset, self.options)
+        files = check_options(bundle, preset, self.options, segments)
         self.folder = files[0].parent.parent
         self.metadata = json.loads((self.folder / "configs" / "metadata.json").read_text("utf-8"))
         self.name = self.metadata.get("name", self.folder.name)
@@ -174,13 +181,13 @@ def with_changes(network: dict[str, Any], training: Mapping[str, Any]) -> dict[s
     return network if not changed or "network" in network else {"_target_": COMPRESSED, "network": network, **changed}
 
 
-def check_options(bundle: str, preset: str | None, options: Iterable[str]) -> list[Path]:
-    """The files of a bundle's inference config, which hold every id of ``options``.
+def check_options(bundle: str, preset: str | None, options: Iterable[str], segments: bool = True) -> list[Path]:
+    """The files of a bundle's inference config, which hold every id of ``options``; arguments as of InferenceConfig.
 
     Raises:
         UserError: no such bundle or preset, or an option is not an id of the config.
     """
-    folder = bundle_folder(str(bundle))
+    folder = bundle_folder(str(bundle), segments)
     files = [folder / "configs" / "inference.json"]
     if preset is not None:
         files.append(_preset_file(folder, str(preset)))
@@ -188,26 +195,26 @@ def check_options(bundle: str, preset: str | None, options: Iterable[str]) -> li
     return files
 
 
-def bundle_folder(bundle: str) -> Path:
-    """The folder of a bundle, by its name or itself; raises UserError where there is none."""
+def bundle_folder(bundle: str, segments: bool = True) -> Path:
+    """The folder of a bundle, by its name or itself; raises UserError where there is none, or none that segments."""
     for folder in (ROOT / "bundles" / bundle, Path(bundle)):
         if (folder / "configs" / "inference.json").is_file():
-            _check_segments(folder.resolve())
+            if segments and classifies(folder):
+                raise UserError(
+                    f"{folder.name} classifies whole pictures and this tool is for bundles that segment; run its "
+                    "configs/inference.json with 'python -m monai.bundle run' (its docs/README.md says how)."
+                )
             return folder.resolve()
     known = ", ".join(sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/inference.json")))
     raise UserError(f"There is no bundle {bundle}; give one of {known}, or a folder that holds configs/inference.json.")
 
 
-def _check_segments(folder: Path) -> None:
-    """Raise UserError for a bundle whose metadata say that it gives classes of pictures and no label maps."""
+def classifies(folder: Path) -> bool:
+    """Whether a bundle's metadata say that it gives classes of pictures and no label maps."""
     path = folder / "configs" / "metadata.json"
     content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     outputs = content.get("network_data_format", {}).get("outputs", {})
-    if outputs.get("pred", {}).get("format") == "classification":
-        raise UserError(
-            f"{folder.name} classifies whole pictures and this tool is for bundles that segment; run its "
-            "configs/inference.json with 'python -m monai.bundle run' (its docs/README.md says how)."
-        )
+    return outputs.get("pred", {}).get("format") == "classification"
 
 
 def _preset_file(folder: Path, preset: str) -> Path:

@@ -13,8 +13,12 @@ import torch
 from PIL import Image
 from scipy import ndimage
 from timm.models.vgg import VGG
+from torchvision.transforms.v2 import functional as tv
 
+from networks.classifier import Classifier, MaskedImageModel
 from networks.errors import UserError
+from networks.workflow.checkpoints import save_atomically
+from networks.workflow.files import write_json
 from networks.workflow.pictures import read_picture
 from scripts.corpus.augmenting import augment
 from scripts.corpus.clustering import cluster, k_means, purity, reduced
@@ -254,6 +258,34 @@ def test_vgg_takes_the_names_of_torchvision(tmp_path: Path) -> None:
     filled = network.state_dict()
     assert torch.equal(filled["pre_logits.fc1.weight"].flatten(1), state["classifier.0.weight"])
     assert torch.equal(filled["features.0.weight"], state["features.0.weight"])
+
+
+def test_features_of_a_classifier_with_and_without_labels(corpus: Path, tmp_path: Path) -> None:
+    """What the encoder of the bundle `swin_classification` says, after learning classes as after SimMIM."""
+    torch.manual_seed(0)
+    sizes = {"depths": [1, 1, 1, 1], "window_size": 4}
+    classifier = Classifier(3, 5, 32, **sizes).eval()
+    painter = MaskedImageModel(3, 32, **sizes)
+    painter.encoder.load_state_dict(classifier.encoder.state_dict())
+    images, found = sorted((corpus / "fine").iterdir())[:2], []
+    for name, network in (("classes", classifier), ("simmim", painter)):
+        weights = tmp_path / name / "model.pt"
+        save_atomically(network.state_dict(), weights)
+        ids = {"img_size": [32, 32], "short_side": 32, "in_channels": 3, **sizes}
+        ids |= {"num_classes": 5} if name == "classes" else {}
+        write_json(weights.with_suffix(".json"), {"ids": ids})
+        found.append(bundle_features("swin_classification", str(weights), None, 32, "cpu")(images))
+    np.testing.assert_array_equal(*found)
+    grey = torch.from_numpy(np.asarray(Image.open(images[0]).convert("RGB"))).permute(2, 0, 1)
+    square = tv.center_crop(tv.resize(grey, 32, antialias=True), 32) / 255
+    square = tv.normalize(square, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with torch.no_grad():
+        upright, turned = (classifier.pool(classifier.encoder(x[None]))[0] for x in (square, square.transpose(1, 2)))
+    # up to the rounding of grey values after the resizing
+    assert np.abs(found[0][0] - upright.numpy()).max() < 0.05 < np.abs(found[0][0] - turned.numpy()).max()
+    write_json(tmp_path / "classes" / "model.json", {"ids": {**ids, "num_classes": 5, "depths": [1, 1, 2, 1]}})
+    with pytest.raises(UserError, match=r"is of another (encoder|Classifier)"):
+        bundle_features("swin_classification", str(tmp_path / "classes" / "model.pt"), None, 32, "cpu")
 
 
 def test_features_of_a_trained_bundle(corpus: Path) -> None:

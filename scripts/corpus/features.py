@@ -9,18 +9,19 @@ import timm
 import torch
 import torch.nn.functional as F
 from monai.transforms import Compose
+from monai.utils import convert_to_tensor
 from timm.data import resolve_model_data_config
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from networks.errors import UserError, did_you_mean
 from networks.layers.cnn import convert_cnn_names
-from networks.pretrained import COUNTER
+from networks.pretrained import COUNTER, load
 from networks.state_dicts import CONSTANTS, check_tensor, read_weights, unwrap_state
 from networks.workflow import load_weights
 from networks.workflow.files import file_hash
 from networks.workflow.pictures import read_picture
-from scripts.opened_bundle import InferenceConfig, as_trained, shipped_weights
+from scripts.opened_bundle import InferenceConfig, as_trained, bundle_folder, classifies, shipped_weights
 
 # torchvision's VGGs have as linear layers what timm has as convolutions
 VGG_LINEAR = {"classifier.0.": "pre_logits.fc1.", "classifier.3.": "pre_logits.fc2."}
@@ -135,30 +136,38 @@ def bundle_features(bundle: str, ckpt_path: str | None, trained: str | None, siz
 
     Args:
         bundle: its name or folder; not needed with ``trained``.
-        ckpt_path: its checkpoint; by default the one in the bundle's folder.
+        ckpt_path: its checkpoint; by default the one in the bundle's folder. Of the bundle that classifies also what
+            its training without labels (SimMIM) wrote.
         trained: name of weights that come with the bundles.
         size: side to which pictures are resized.
         device: where to compute.
 
     Raises:
-        UserError: no such bundle or weights, it is for volumes, or its network has no encoder.
+        UserError: no such bundle or weights, it is for volumes, its network has no encoder, or the checkpoint is of
+            another network.
     """
     options: dict[str, Any] = {"ckpt_path": ckpt_path} if ckpt_path else {}
     if trained:
         (weights,) = shipped_weights(trained)
         bundle, options = str(weights.parent.parent), {"ckpt_path": str(weights)}
-    preset, options = as_trained(bundle, None, options)
-    config = InferenceConfig(bundle, preset, {**options, "device": device})
+    preset, is_classifier = None, classifies(bundle_folder(bundle, segments=False))
+    if not is_classifier:  # whose config reads the record by itself
+        preset, options = as_trained(bundle, None, options)
+    config = InferenceConfig(bundle, preset, {**options, "device": device}, segments=False)
     if "spatial_dims" in config and config["spatial_dims"] != 2:
         raise UserError(f"{config.name} was trained on volumes; give one that was trained on pictures.")
     network = config["network"]
     if not isinstance(getattr(network, "encoder", None), nn.Module):
         raise UserError(f"{config.name} has no encoder of its own; give another --bundle, or --network.")
-    load_weights(network, config["ckpt_path"])
+    if is_classifier:
+        _fill_encoder(network, config["ckpt_path"])
+    else:
+        load_weights(network, config["ckpt_path"])
     prepare: Compose = config["preprocessing"]
 
     def read(image: Path) -> Tensor:
-        return _resized(prepare({"image": str(image)})["image"].as_tensor()[None].float().swapaxes(2, 3), size)
+        picture = convert_to_tensor(prepare({"image": str(image)})["image"], track_meta=False)
+        return _resized(picture[None].float().swapaxes(2, 3), size)
 
     about = {
         "network": config.name,
@@ -167,6 +176,18 @@ def bundle_features(bundle: str, ckpt_path: str | None, trained: str | None, siz
         "sha256": file_hash(config["ckpt_path"]),
     }
     return Features(_Encoder(network), read, about, device)
+
+
+def _fill_encoder(network: nn.Module, weights: str) -> None:
+    """Fill the whole encoder of a classifier from a checkpoint with such an encoder, whatever it has beside it."""
+    report = load(network, weights)
+    odd = [name for name in (*report.left, *report.skipped) if name.startswith("encoder.")]
+    odd = [name for name in odd if not name.endswith((COUNTER, *CONSTANTS))]
+    if odd:
+        raise UserError(
+            f"{weights} is of another encoder: {len(odd)} tensors are in one of the two only (such as {odd[0]!r}); "
+            "keep the model.json of its training beside it."
+        )
 
 
 class _Encoder(nn.Module):

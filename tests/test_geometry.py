@@ -114,6 +114,22 @@ def test_anything_else_is_refused(name: str, tmp_path: Path, monkeypatch) -> Non
         score(tmp_path / "predictions", tmp_path)
 
 
+@pytest.mark.parametrize(("unit", "distance"), [("mm", 12.0), ("micron", 0.012), ("unknown", 12.0)])
+def test_distances_are_millimetres_whatever_the_unit_of_the_file(unit: str, distance: float, tmp_path: Path) -> None:
+    truth, found = np.zeros((2, 8, 8, 8), np.uint8)
+    truth[2, 2, 2] = found[2, 2, 5] = 1
+    for name, array in (("image", truth), ("label", truth), ("predictions/image", found)):
+        volume = nib.Nifti1Image(array, np.diag([1, 1, 4, 1]))
+        volume.header.set_xyzt_units(unit)
+        (tmp_path / "predictions").mkdir(exist_ok=True)
+        nib.save(volume, tmp_path / f"{name}.nii.gz")
+    pair = {"image": "image.nii.gz", "label": "label.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"1": "x"}, "test": [pair]}))
+    score(tmp_path / "predictions", tmp_path, output=tmp_path / "scores.jsonl")
+    (value,) = (r["value"] for r in read_records(tmp_path / "scores.jsonl") if r["metric"] == "hd95")
+    assert value == pytest.approx(distance)
+
+
 @pytest.mark.parametrize("name", ["NaN", "zero", "singular"])
 def test_an_image_whose_place_is_unknown_is_not_predicted_on(name: str, tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.eye(4))

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from networks.workflow.data import case_name, dataset_name
 from networks.workflow.files import atomic, file_hash, not_written
+from networks.workflow.geometry import spacing_of
 from networks.workflow.protocols import TOLERANCE, check_protocol
 from networks.workflow.records import Record, make_records, write_records
 from networks.workflow.scores import score_case
@@ -184,7 +185,7 @@ def score_records(
         protocol, tolerance: as in :func:`networks.workflow.scores.score_case`.
         **ids: further keys of the records.
     """
-    spacing = label.pixdim.tolist() if isinstance(label, MetaTensor) and label.ndim == 4 else None
+    spacing = spacing_of(label) if isinstance(label, MetaTensor) and label.ndim == 4 else None
     scores = score_case(prediction, label, len(class_names), protocol, spacing, tolerance)
     kind = "labels" if prediction.shape[0] == 1 else "probabilities"
     return make_records(scores, class_names, protocol=protocol, prediction=kind, **ids)

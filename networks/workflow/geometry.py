@@ -20,6 +20,13 @@ TOLERANCE = 0.01
 taken for a centre, is half a voxel."""
 
 MIN_VOLUME = 1e-9  # mm^3 of a voxel; below it an axis leads nowhere
+MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # by NIfTI's unit of lengths
+
+
+def spacing_of(volume: MetaTensor) -> list[float]:
+    """Millimetres from voxel to voxel along each axis, whatever unit the volume's NIfTI header has; mm without one."""
+    unit = nib.nifti1.unit_codes.label[int(volume.meta.get("xyzt_units", 0)) & 7]  # the other bits are of times
+    return [float(size) * MILLIMETRES[unit] for size in volume.pixdim]
 
 
 def check_affine(affine: np.ndarray | torch.Tensor, name: object) -> np.ndarray:

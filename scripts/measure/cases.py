@@ -22,7 +22,7 @@ from networks.workflow.data import (
     load_datalist,
     stem,
 )
-from networks.workflow.geometry import brought_onto
+from networks.workflow.geometry import MILLIMETRES, brought_onto, spacing_of
 from networks.workflow.pictures import read_index_map
 from networks.workflow.pixel_size import PixelSize, read_pixel_size
 from scripts.datasets.colours import Colour, class_numbers
@@ -31,7 +31,6 @@ from scripts.metrics.predictions import POSTFIX, find_predictions
 
 LOSSY = (".jpg", ".jpeg")
 MAX_CLASSES = 64  # more distinct values are numbers of objects
-_MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 
 
 @dataclass(frozen=True)
@@ -156,10 +155,10 @@ def read_volume_labels(path: Path, truth: Path | None) -> tuple[np.ndarray, np.n
     """
     found = _volume(path)
     if truth is None:
-        return _upright(found), None, _voxel(found, path)
+        return _upright(found), None, _voxel(found)
     true = _volume(truth)
     found = brought_onto(found, true, (str(path), str(truth)))
-    return _upright(found), _upright(true), _voxel(true, truth)
+    return _upright(found), _upright(true), _voxel(true)
 
 
 def _volume(path: Path) -> MetaTensor:
@@ -174,11 +173,9 @@ def _upright(volume: MetaTensor) -> np.ndarray:
     return np.asarray(Orientation("RAS", labels=None)(volume)[0].as_tensor()).astype(np.int64)
 
 
-def _voxel(volume: MetaTensor, path: Path) -> tuple[float, ...]:
+def _voxel(volume: MetaTensor) -> tuple[float, ...]:
     """Millimetres along x, y, z after turning."""
-    scale = _MILLIMETRES[nib.load(path).header.get_xyzt_units()[0]] if path.name.endswith(NIFTI_SUFFIXES) else 1.0
-    turned = Orientation("RAS", labels=None)(volume)
-    return tuple(float(size) * scale for size in turned.pixdim)
+    return tuple(spacing_of(Orientation("RAS", labels=None)(volume)))
 
 
 def pixel_size_of(item: Item, given: PixelSize | None) -> tuple[PixelSize | None, str]:
@@ -204,7 +201,7 @@ def _nifti_size(path: Path) -> tuple[PixelSize | None, str]:
     unit = header.get_xyzt_units()[0] if header is not None else "unknown"
     if header is None or unit == "unknown":
         return None, "it tells no pixel size"
-    width, height = (float(size) * _MILLIMETRES[unit] / 1000 for size in header.get_zooms()[:2])
+    width, height = (float(size) * MILLIMETRES[unit] / 1000 for size in header.get_zooms()[:2])
     return PixelSize(height, width, "the NIfTI header"), ""
 
 

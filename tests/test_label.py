@@ -22,13 +22,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from networks.errors import UserError
+from networks.workflow.files import file_hash
 from scripts.catalog.bundles import BY_NAME
 from scripts.label.prepare import app
 from scripts.label.server import start
 from scripts.zoo.manifest import MODEL
 from scripts.zoo.pack import assemble, write
+from scripts.zoo.static_checks import check_manifest
 from tests.packing import BUNDLE, NAME, ZIP, repository
 from tests.workflows import ROOT, run
 
@@ -71,6 +74,23 @@ def test_bundles_of_the_repository_by_name(tmp_path: Path, capsys: pytest.Captur
     assert shlex.split(command)[4:6] == ["--app", str(tmp_path / "an app")]
     app(bundles="swin_unet", output_dir=str(tmp_path / "an app"))
     assert (tmp_path / "an app" / "model" / "swin_unet").is_dir()
+
+
+def test_weights_that_come_with_a_bundle_by_name(tmp_path: Path) -> None:
+    """They segment in the app as they do in the repository, and can be trained on."""
+    app(bundles="hippocampus", output_dir=str(tmp_path / "app"))
+    bundle = tmp_path / "app" / "model" / "hippocampus"
+    shipped = load_file(ROOT / "bundles" / "unet" / "trained" / "hippocampus.safetensors")
+    packed = torch.load(bundle / MODEL, weights_only=True)
+    assert packed.keys() == shipped.keys() and all(
+        torch.equal(packed[key], shipped[key].to(packed[key])) for key in packed
+    )
+    record = json.loads((bundle / "models" / "model.json").read_text())
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert record["checkpoint"] == file_hash(bundle / MODEL) == metadata["evaluations"][0]["checkpoint"]
+    train = json.loads((bundle / "configs" / "train.json").read_text())
+    assert train["out_channels"] == 3 and train["img_size"] == [64, 64]
+    check_manifest(bundle)
 
 
 def test_what_an_app_has_is_not_replaced(zoo: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ def app(bundles: str | Sequence[str], output_dir: str = "apps/segmentation") -> 
     can be trained in the app.
 
     Args:
-        bundles: names of this repository's bundles, with the weights that they were trained to, or folders, zip files
-            or addresses of packed bundles; several are separated by commas.
+        bundles: names of this repository's bundles, with the weights that they were trained to, or of the weights that
+            come with them ("hippocampus", "superalloys"), or folders, zip files or addresses of packed bundles; several
+            are separated by commas.
         output_dir: the app's folder.
     """
     from scripts.label import prepare

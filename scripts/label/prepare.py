@@ -10,8 +10,9 @@ from pathlib import Path
 from networks.errors import UserError
 from networks.workflow.files import put_in_place
 from scripts.catalog.bundles import BY_NAME
+from scripts.opened_bundle import shipped_weights
 from scripts.zoo.archive import opened
-from scripts.zoo.pack import Packed, assemble
+from scripts.zoo.pack import Packed, assemble, choose
 from scripts.zoo.static_checks import check_manifest
 
 APP_DIR = "apps/segmentation"
@@ -53,9 +54,10 @@ def _is_begun(folder: Path) -> bool:
 
 def _add(source: str, folder: Path) -> tuple[Path, bool]:
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as temporary:
-        if source in BY_NAME:
+        if source in BY_NAME or source in (file.stem for file in shipped_weights()):
+            bundle, found, _ = choose(source, Path(temporary) / "weights")
             name, content = source, Path(temporary) / source
-            _write(assemble(BY_NAME[source]), content)
+            _write(assemble(bundle, found=found, name=name), content)
         elif os.sep in source or source.endswith(".zip"):
             with opened(source) as (unpacked, _):
                 check_manifest(unpacked)
@@ -63,7 +65,8 @@ def _add(source: str, folder: Path) -> tuple[Path, bool]:
                 shutil.copytree(unpacked, content)
         else:
             raise UserError(
-                f"There is no bundle {source!r}; choose from {', '.join(BY_NAME)}, or give the path of a packed one."
+                f"There is no bundle {source!r}; choose from {', '.join(BY_NAME)} and the weights that come with them, "
+                f"{', '.join(file.stem for file in shipped_weights())}, or give the path of a packed one."
             )
         target = folder / MODELS / name
         if target.exists():

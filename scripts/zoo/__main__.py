@@ -12,7 +12,8 @@ def pack(
     """Write ``<name>_v<version>.zip`` of every bundle, or of those named, and list them in ``model_info.json``.
 
     Args:
-        *names: bundles.
+        *names: bundles, with the weights that they were trained to, or weights that come with them ("hippocampus",
+            "superalloys"), or folders that scripts.compress wrote.
         output_dir: folder of the zips and of ``model_info.json``, whose other entries stay.
         base_url: where the folder will be served; becomes the entries' ``source``.
         aside: leave weights above 25 MB out of the zip, as the model zoo wants them: beside it, and listed in the

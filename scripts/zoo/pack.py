@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+import tempfile
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from networks.errors import UserError
 from networks.workflow.files import atomic, json_text, put_in_place, write_json
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.catalog.classification import segmentation_bundle
-from scripts.opened_bundle import with_changes
+from scripts.opened_bundle import shipped_weights, with_changes
 from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
 from scripts.zoo import weights as trained
 from scripts.zoo.carried import carry
@@ -61,24 +62,31 @@ def pack(*names: str, output_dir: str = "dist/zoo", base_url: str = "", aside: b
     Raises:
         UserError: an unknown name, weights without their records, a version that is taken.
     """
-    chosen = [_chosen(name) for name in names] or [(bundle, None, "") for bundle in BUNDLES]
     if aside and not base_url:
         raise UserError("--aside needs --base_url, the address from which the weights will be fetched.")
     folder = Path(str(output_dir))
-    for bundle, found, name in chosen:
-        packed = assemble(bundle, base_url if aside else "", found=found, name=name)
-        path = write(packed, folder, base_url, overwrite)
-        print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).", flush=True)
-        for note in packed.notes:
-            print(f"Note: {note}", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        chosen = [choose(name, Path(temporary) / name) for name in names] or [(bundle, None, "") for bundle in BUNDLES]
+        for bundle, found, name in chosen:
+            packed = assemble(bundle, base_url if aside else "", found=found, name=name)
+            path = write(packed, folder, base_url, overwrite)
+            print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).", flush=True)
+            for note in packed.notes:
+                print(f"Note: {note}", flush=True)
 
 
-def _chosen(name: str) -> tuple[Bundle, trained.Weights | None, str]:
-    """Catalog entry, weights and name of what is to be packed: a bundle, or the folder of a compressed one.
+def choose(name: str, temporary: Path) -> tuple[Bundle, trained.Weights | None, str]:
+    """Catalog entry, weights and name of what is to be packed.
+
+    Args:
+        name: of a bundle or of weights that come with one, or the folder of a compressed bundle.
+        temporary: folder for the weights that come with a bundle, to be removed once they are packed.
 
     Raises:
-        UserError: neither.
+        UserError: none of these.
     """
+    if name in (file.stem for file in shipped_weights()):
+        return *trained.shipped(name, temporary), name
     if name in BY_NAME or not Path(name).is_dir():
         return segmentation_bundle(name), None, ""
     found = trained.find_weights(Path(name))

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 import networks
 from networks.compressed import compressed
 from networks.errors import UserError
-from networks.workflow.checkpoints import load_weights
+from networks.workflow.checkpoints import load_weights, save_atomically
 from networks.workflow.files import file_hash
 from networks.workflow.records import read_records
 from networks.workflow.statistics import class_mean, tables
-from scripts.catalog.bundles import Bundle
-from scripts.opened_bundle import changes
+from scripts.catalog.bundles import BY_NAME, Bundle
+from scripts.opened_bundle import changes, shipped_weights
 
 DECIMALS = 4
 SCORES = "results_*.jsonl"
@@ -93,6 +95,29 @@ def weights_at(path: Path, score_files: Iterable[Path]) -> Weights:
     if not evaluations and not notes:
         notes.append(f"{path} was never evaluated, so the metadata have no scores; run evaluate.json first for them.")
     return Weights(path, checksum, training, tuple(evaluations), tuple(notes))
+
+
+def shipped(name: str, folder: Path) -> tuple[Bundle, Weights]:
+    """Weights that come with a bundle, in the form that MONAI's configs load.
+
+    Args:
+        name: of the weights.
+        folder: where ``model.pt`` is written.
+
+    Returns:
+        The catalog's entry of their bundle, and the weights.
+
+    Raises:
+        UserError: no weights of that name.
+    """
+    (source,) = shipped_weights(name)
+    record, path = _read(source.with_suffix(".json")), folder / "model.pt"
+    state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in load_file(source).items()}
+    save_atomically(state, path)
+    checksum = file_hash(path)
+    evaluations = [{**evaluation, "checkpoint": checksum} for evaluation in record.pop("evaluations")]
+    training = {key: value for key, value in record.items() if key != "dtype"} | {"checkpoint": checksum}
+    return BY_NAME[source.parent.parent.name], Weights(path, checksum, training, tuple(evaluations), ())
 
 
 def trained_bundle(bundle: Bundle, weights: Weights) -> Bundle:

@@ -175,6 +175,18 @@ def test_overlap_is_refused_unless_it_is_meant(name: str, tmp_path: Path, monkey
     assert run(monkeypatch, "check", folder, "--allow_overlap", "true") == 0
 
 
+def test_overlap_with_the_test_list_is_found_through_links(tmp_path: Path) -> None:
+    """A training gives two of the three lists; the folder's images are links to wherever the scans are."""
+    folder = Path(make(tmp_path / "set", training=["a", "b"], validation=["c"], test=["d"]))
+    (tmp_path / "scans").mkdir()
+    for name in "abcd":
+        shutil.move(folder / f"{name}.png", tmp_path / "scans" / f"{name}.png")
+        (folder / f"{name}.png").symlink_to(tmp_path / "scans" / f"{'a' if name == 'd' else name}.png")
+    lists = load_datalist(str(folder))
+    with pytest.raises(UserError, match="is listed with two labels"):
+        check_lists(str(folder), training=lists["training"], validation=lists["validation"])
+
+
 def test_same_content_and_two_labels(tmp_path: Path) -> None:
     folder = make(tmp_path, training=["a", "b"], validation=["c"])
     shutil.copy(tmp_path / "a.png", tmp_path / "c.png")

@@ -170,17 +170,21 @@ def test_inference_sees_what_the_conversion_wrote(tmp_path: Path, monkeypatch) -
         np.testing.assert_array_equal(seen.swapaxes(0, 1), np.asarray(Image.open(path)))
 
 
-def test_originals_are_seen_through_the_window_of_the_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "preset"), [("cs_unet", None), ("unet", "nasa_super")])
+def test_originals_are_seen_through_the_window_of_the_training(name: str, preset: str | None, tmp_path: Path) -> None:
     """Its record keeps the one of its data set, and an inference on other pictures reads it there."""
+    bundle = BY_NAME[name]
     write_precipitate_phantom(tmp_path / "data", 2, 1, 1, size=(48, 48))
     content = json.loads((tmp_path / "data" / "dataset.json").read_text())
     (tmp_path / "data" / "dataset.json").write_text(json.dumps({**content, "intensity": {"window": [0, 4095]}}))
-    options = training_overrides(BUNDLE, tmp_path, tmp_path / "data", epochs=1)
-    run_config(config_paths(BUNDLE, "train"), "training", **options)
+    options = training_overrides(bundle, tmp_path, tmp_path / "data", epochs=1)
+    options |= {"out_channels": 3, "crops_per_image": 2} if preset else {}
+    presets = [f"presets/{preset}"] if preset else []
+    run_config(config_paths(bundle, "train", *presets), "training", **options)
     record = json.loads((tmp_path / "models" / "model.json").read_text())
     assert record["ids"]["window"] == [0, 4095]
     parser = ConfigParser()
-    parser.read_config(config_paths(BUNDLE, "inference"))
+    parser.read_config(config_paths(bundle, "inference", *(f"{path}_inference" for path in presets)))
     parser.update({"dataset_dir": str(tmp_path), "ckpt_path": str(tmp_path / "models" / "model.pt")})
     assert parser.get_parsed_content("reader").window == [0, 4095]
 

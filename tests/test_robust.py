@@ -12,12 +12,15 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data.utils import set_rnd
 from monai.inferers import SimpleInferer, SliceInferer, SlidingWindowInferer
+from monai.losses import DiceLoss
 from monai.transforms import Compose, Lambdad, Randomizable
 from torch import nn
+from torch.nn import functional as F
 
 from networks.errors import UserError
 from networks.state_dicts import read_weights
 from networks.workflow import (
+    BalancedDiceCELoss,
     ClipGradients,
     FlipInferer,
     SliceDataset,
@@ -27,6 +30,7 @@ from networks.workflow import (
     flipped,
     trained_classes,
 )
+from scripts.catalog.augmentation import compose, mild_augmentation, robust_augmentation
 from scripts.catalog.bundles import BY_NAME
 from tests.probe import train_in_two
 from tests.workflows import config_paths, run, same_state, tiny_network, training_overrides
@@ -134,6 +138,50 @@ def test_a_rare_class_does_not_outweigh_all_others() -> None:
     assert float(plain[1] / plain[0]) == pytest.approx(9999)
     assert float(root[1] / root[0]) == pytest.approx(9999**0.5)
     assert plain[2] == root[2] == 0
+
+
+def test_weights_of_classes_are_those_of_the_cross_entropy_alone() -> None:
+    """In the recipe of the papers, whose Dice has none."""
+    sizes = {"to_onehot_y": True, "softmax": True, "squared_pred": True, "batch": True}
+    logits, truth = torch.randn(2, 3, 8, 8), torch.randint(3, (2, 1, 8, 8))
+    weight = torch.tensor([0.1, 0.2, 2.7])
+    loss = BalancedDiceCELoss(weight, lambda_ce=0.7, lambda_dice=0.3, **sizes)
+    by_hand = 0.7 * F.cross_entropy(logits, truth[:, 0], weight) + 0.3 * DiceLoss(**sizes)(logits, truth)
+    torch.testing.assert_close(loss(logits, truth), by_hand)
+
+
+@pytest.mark.parametrize("recipe", [mild_augmentation, robust_augmentation])
+def test_scaling_and_shifting_are_along_both_axes(recipe) -> None:
+    parser = ConfigParser({"img_size": [48, 48], "parts": compose(*recipe())})
+    (affine,) = (part for part in find(parser["parts"]) if part["_target_"] == "RandAffined")
+    parser.update({"affine": affine | {"rotate_range": 0.0, "padding_mode": "zeros"}, "img_size": [48, 48]})
+    transform = parser.get_parsed_content("affine").set_random_state(0)
+    square = torch.zeros(1, 48, 48)
+    square[:, 16:32, 16:32] = 1
+    sides, places = set(), set()
+    for _ in range(20):
+        moved = transform({"image": square, "label": square})["label"][0]
+        rows, columns = moved.any(1).nonzero(), moved.any(0).nonzero()
+        sides.add((len(rows), len(columns)))
+        places.add((int(rows[0]), int(columns[0])))
+    for found in (sides, places):
+        assert all(len(set(axis)) > 3 for axis in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("preset", ["synapse", "acdc"])
+def test_batches_of_the_papers_recipe_come_from_workers(preset: str, ct_dir: Path) -> None:
+    """What one process puts together by promoting types, a worker's buffer refuses."""
+    parser = ConfigParser()
+    parser.read_config(config_paths(BY_NAME["unet"], "train", f"presets/{preset}"))
+    parser.update({"dataset_dir": str(ct_dir), "img_size": [48, 48], "device": "cpu", "num_workers": 1})
+    parser.update({"batch_size": 6, "out_channels": 9, "cache_rate": 0.0})
+    batches = iter(parser.get_parsed_content("train::dataloader"))
+    assert {next(batches)["label"].dtype for _ in range(3)} == {torch.uint8}
+
+
+def find(part: dict) -> list[dict]:
+    """A transform's config and those inside of it."""
+    return [part, *(inner for other in part.get("transforms", ()) for inner in find(other))]
 
 
 def test_gradients_are_clipped_to_a_norm() -> None:

@@ -4,6 +4,7 @@ from networks.lazy import public_list
 
 PUBLIC = {  # name: its module, which is imported when the name is first asked for
     "AutocastInferer": "training",
+    "BalancedDiceCELoss": "losses",
     "BestCheckpoint": "checkpoints",
     "CaseDataset": "loading",
     "ClassScores": "classification",

@@ -94,6 +94,16 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(json_text(content), encoding="utf-8")
 
 
+def lexical(path: str | Path) -> Path:
+    """Absolute, without "..", with links as they are."""
+    return Path(os.path.normpath(Path(path).absolute()))
+
+
+def lies_in(file: str | Path, folder: str | Path) -> bool:
+    """Whether a file is somewhere below a folder, be it by a link on the way there or as what a link leads to."""
+    return lexical(folder) in lexical(file).parents or Path(folder).resolve() in Path(file).resolve().parents
+
+
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

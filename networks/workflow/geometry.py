@@ -25,7 +25,7 @@ MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # by
 
 def spacing_of(volume: MetaTensor) -> list[float]:
     """Millimetres from voxel to voxel along each axis, whatever unit the volume's NIfTI header has; mm without one."""
-    unit = nib.nifti1.unit_codes.label[int(volume.meta.get("xyzt_units", 0)) & 7]  # the other bits are of times
+    unit = str(nib.nifti1.unit_codes.label[int(volume.meta.get("xyzt_units", 0)) & 7])  # the other bits are of times
     return [float(size) * MILLIMETRES[unit] for size in volume.pixdim]
 
 

@@ -217,7 +217,7 @@ IDS = {
     "intensity_augmentation": Id(
         TRUTH, "vary brightness, contrast, gamma, sharpness, noise and resolution of the training's images"
     ),
-    "balanced_loss": Id(TRUTH, "weigh classes in the cross-entropy by the inverse square root of their frequency"),
+    "balanced_loss": Id(TRUTH, "weigh classes in both parts of the loss by the inverse square root of their frequency"),
     "warm_up": Id(number(0, 0.9), "share of the steps in which the learning rate rises before it falls as a cosine"),
     "max_grad_norm": Id(number(0), "norm to which larger gradients are scaled down; 0 leaves them as they are"),
     "ema_momentum": Id(

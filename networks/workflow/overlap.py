@@ -9,7 +9,7 @@ from ignite import distributed as idist
 
 from networks.errors import UserError
 from networks.workflow.data import LISTS, Pair, json_path, load_datalist, patient
-from networks.workflow.files import file_hash
+from networks.workflow.files import file_hash, lies_in
 from networks.workflow.ids import truth
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,8 @@ def check_lists(
             f"The list of validation cases has {len(lists['validation'])}, fewer than the {processes} processes that "
             "share them; start fewer processes, or add cases to it."
         )
-    root = Path(dataset_dir).resolve()
-    given = [Path(case["image"]).resolve() for cases in lists.values() for case in cases]
-    if json_path(dataset_dir).is_file() and all(path.is_relative_to(root) for path in given):
+    given = (case["image"] for cases in lists.values() for case in cases)
+    if json_path(dataset_dir).is_file() and all(lies_in(image, dataset_dir) for image in given):
         lists = {**load_datalist(dataset_dir, say=lambda text: None), **lists}
     if truth(allow_overlap):
         return

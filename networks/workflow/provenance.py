@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Engine
 
 from networks.workflow.data import Pair, parse_labels, read_dataset_json
-from networks.workflow.files import file_hash, write_json
+from networks.workflow.files import file_hash, lexical, lies_in, write_json
 from networks.workflow.records import json_number
 from networks.workflow.state import state_of
 
@@ -30,11 +30,11 @@ def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
         dataset_dir: folder of the data contract.
         **lists: the run's cases by name of the list.
     """
-    distinct = {name: {_lexical(case["image"]) for case in cases} for name, cases in lists.items()}
+    distinct = {name: {lexical(case["image"]) for case in cases} for name, cases in lists.items()}
     images, numbers = set().union(*distinct.values()), {name: len(cases) for name, cases in distinct.items()}
-    root = _lexical(dataset_dir)
+    root = lexical(dataset_dir)
     index = root / "dataset.json"
-    if not index.is_file() or not all(_lies_in(image, root) for image in images):
+    if not index.is_file() or not all(lies_in(image, root) for image in images):
         common = Path(os.path.commonpath([image.resolve().parent for image in images])) if images else root
         return {"name": common.name, **numbers}
     content = read_dataset_json(str(root))
@@ -42,15 +42,6 @@ def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
     names = parse_labels(content.get("labels"), index)
     kept |= {"labels": {str(number): name for number, name in enumerate(names)}} if names else {}
     return {"name": content.get("name") or root.name, **kept, **numbers}
-
-
-def _lexical(path: str | Path) -> Path:
-    """Absolute, without "..", with links as they are."""
-    return Path(os.path.normpath(Path(path).absolute()))
-
-
-def _lies_in(image: Path, folder: Path) -> bool:
-    return folder in image.parents or folder.resolve() in image.resolve().parents
 
 
 def write_training_record(

@@ -110,6 +110,10 @@ class AutocastInferer(Inferer):
     def __init__(self, amp: bool | str = True) -> None:
         super().__init__()
         self.amp = truth(amp) and has_fast_bfloat16()
+        if idist.get_world_size() > 1 and not torch.cuda.is_available():
+            self.amp = bool(idist.broadcast(float(self.amp), src=0))  # processes may measure otherwise than each other
+        if idist.get_rank() == 0 and truth(amp):
+            logger.info("On this processor the network computes in %s.", "bfloat16" if self.amp else "float32")
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """Logits (B, classes, H, W) of ``inputs`` (B, channels, H, W); float32 on the CPU."""

@@ -14,8 +14,8 @@ def mild_augmentation() -> list[Config]:
             "keys": PAIR,
             "prob": 0.7,
             "rotate_range": 0.26,
-            "scale_range": 0.15,
-            "translate_range": 8,
+            "scale_range": [0.15, 0.15],  # a single number would be of the first axis alone
+            "translate_range": [8, 8],
             "mode": ["bilinear", "nearest"],
             "padding_mode": "border",
         },
@@ -90,8 +90,8 @@ def robust_augmentation() -> list[Config]:
         "spatial_size": "@img_size",
         "prob": 1.0,
         "rotate_range": 0.35,
-        "scale_range": 0.25,
-        "translate_range": 8,
+        "scale_range": [0.25, 0.25],  # a single number would be of the first axis alone
+        "translate_range": [8, 8],
         "mode": ["bilinear", "nearest"],
         "padding_mode": "border",
         "cache_grid": True,

@@ -53,7 +53,8 @@ def train_preprocessing(preset: Preset) -> Config:
     if preset.recipe.robust:
         return _robust_preprocessing(preset, augmentation)
     if preset.volumes:
-        return compose(load_case(), *_volume(preset), *augmentation)
+        # a turn makes numbers of the label floating-point ones, and a batch needs all of one type
+        return compose(load_case(), *_volume(preset), *augmentation, _cast())
     return compose(load_case(), *_intensity(preset), _padded(), _crop(), *augmentation)
 
 

@@ -1,7 +1,7 @@
 """The parts of a config that a recipe decides: loss, learning rate, optimizer."""
 
 from scripts.catalog.recipes import Recipe
-from scripts.render.data import Config
+from scripts.render.data import WORKFLOW, Config
 
 STEPS = "@epochs * len(@train::dataloader)"
 
@@ -9,15 +9,15 @@ STEPS = "@epochs * len(@train::dataloader)"
 def loss(recipe: Recipe) -> Config:
     """Weighted cross-entropy and the papers' Dice: squared denominator, over the whole batch, with background."""
     ce, dice = recipe.loss_weights
-    weight = {}
+    how: Config = {"_target_": "DiceCELoss"}
     if recipe.balanced:
-        weight["weight"] = "$workflow.balanced_weights(@train::dataset).to(@device)"
+        weights = "$workflow.balanced_weights(@train::dataset).to(@device)"
+        how = {"_target_": f"{WORKFLOW}.BalancedDiceCELoss", "weight": weights}
     if recipe.robust:
         weights = "workflow.balanced_weights(@train::dataset, power=0.5).to(@device)"
-        weight["weight"] = f"${weights} if workflow.truth(@balanced_loss) else None"
+        how["weight"] = f"${weights} if workflow.truth(@balanced_loss) else None"
     return {
-        "_target_": "DiceCELoss",
-        **weight,
+        **how,
         "to_onehot_y": True,
         "softmax": True,
         "squared_pred": True,

@@ -310,6 +310,7 @@ def distributed(initialize: list[str], batch_norm: bool) -> Config:
             "dataset": "@train::dataset",
             "even_divisible": True,
             "shuffle": True,
+            "seed": "@seed",
         },
         "train::dataloader::sampler": "@train::sampler",
         "train::dataloader::shuffle": False,
@@ -343,7 +344,6 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
         overlay |= {
             **average(),
             "train::handlers": train_handlers(epoch_log(), recipe.robust),
-            "validate::handlers": validation_handlers(bundle, preset),
             "validate::evaluator::network": kept(True),
         }
     if preset.kind != bundle.default.kind:
@@ -352,6 +352,8 @@ def preset_overlay(bundle: Bundle, name: str) -> Config:
             "validate::preprocessing": data.compose(data.load_case(), *data.image_only(preset)),
             "validate::inferer": data.inferer(preset),
         }
+    if recipe.robust or preset.kind != bundle.default.kind:
+        overlay["validate::handlers"] = validation_handlers(bundle, preset)
     return overlay
 
 

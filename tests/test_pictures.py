@@ -182,7 +182,7 @@ def test_originals_are_seen_through_the_window_of_the_training(name: str, preset
     presets = [f"presets/{preset}"] if preset else []
     run_config(config_paths(bundle, "train", *presets), "training", **options)
     record = json.loads((tmp_path / "models" / "model.json").read_text())
-    assert record["ids"]["window"] == [0, 4095]
+    assert record["ids"]["window"] == [0, 4095] and (record["seed"], record["pretrained"]) == (0, [])
     parser = ConfigParser()
     parser.read_config(config_paths(bundle, "inference", *(f"{path}_inference" for path in presets)))
     parser.update({"dataset_dir": str(tmp_path), "ckpt_path": str(tmp_path / "models" / "model.pt")})

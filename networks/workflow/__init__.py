@@ -51,6 +51,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "default_workers": "training",
     "describe_cases": "provenance",
     "describe_pictures": "labelled_pictures",
+    "describe_start": "provenance",
     "evaluate": "runs",
     "flipped": "flips",
     "infer": "runs",

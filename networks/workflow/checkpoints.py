@@ -83,11 +83,19 @@ class BestCheckpoint:
         data_set: what it is trained on, as ``describe_cases`` says it; with it and ``ids`` a JSON file of the same
             name beside the weights says where they come from.
         ids: the config's ids that shape the network and its input.
+        start: what it started from, as ``describe_start`` says it.
     """
 
-    def __init__(self, path: str, network: nn.Module, data_set: dict | None = None, ids: dict | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        network: nn.Module,
+        data_set: dict | None = None,
+        ids: dict | None = None,
+        start: dict | None = None,
+    ) -> None:
         self.path, self.network = path, network
-        self.data_set, self.ids = data_set, ids or {}
+        self.data_set, self.ids, self.start = data_set, ids or {}, start or {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to the validation's evaluator, whose key metric decides."""
@@ -97,7 +105,7 @@ class BestCheckpoint:
         if state_of(engine).best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
             save_atomically(unwrap(self.network).state_dict(), self.path)
             if self.data_set is not None:
-                write_training_record(self.path, engine, self.ids, self.data_set)
+                write_training_record(self.path, engine, self.ids, self.data_set, self.start)
 
 
 class LastCheckpoint:

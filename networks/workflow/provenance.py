@@ -44,8 +44,35 @@ def describe_cases(dataset_dir: str, **lists: Sequence[Pair]) -> dict[str, Any]:
     return {"name": content.get("name") or root.name, **kept, **numbers}
 
 
+def describe_start(pretrained: str | Path | Sequence[str | Path] | None, seed: int) -> dict[str, Any]:
+    """The seed of a training and the weights that it started from, files by their names and checksums.
+
+    Args:
+        pretrained: as of :func:`networks.pretrained.load_all`, or nothing.
+        seed: of the run.
+    """
+    sources = [pretrained] if isinstance(pretrained, str | Path) else pretrained or []
+    started = []
+    for source in map(Path, sources):
+        checksum = {"sha256": file_hash(source)} if source.is_file() else {}
+        started.append({"name": source.name if checksum else str(source), **checksum})
+    return {"seed": seed, "pretrained": started}
+
+
+def start_of(record: Mapping[str, Any]) -> str:
+    """What a training's record says of the weights that it started from, as the end of a sentence; maybe nothing."""
+    if "pretrained" not in record:  # of an earlier version
+        return ""
+    names = " and ".join(source["name"] for source in record["pretrained"])
+    return f", starting from {names or 'random weights'}"
+
+
 def write_training_record(
-    checkpoint: str | Path, engine: Engine, ids: Mapping[str, Any], data_set: Mapping[str, Any]
+    checkpoint: str | Path,
+    engine: Engine,
+    ids: Mapping[str, Any],
+    data_set: Mapping[str, Any],
+    start: Mapping[str, Any],
 ) -> None:
     """Say beside a checkpoint (``model.pt`` -> ``model.json``) how it came about.
 
@@ -54,12 +81,14 @@ def write_training_record(
         engine: the validation's evaluator, whose best epoch the file holds.
         ids: the config's ids that shape the network and its input.
         data_set: see :func:`describe_cases`.
+        start: see :func:`describe_start`.
     """
     name = state_of(engine).key_metric_name
     record = {
         "checkpoint": file_hash(checkpoint),
         "data_set": dict(data_set),
         "ids": dict(ids),
+        **start,
         "epoch": engine.state.epoch,
         name: json_number(round(float(engine.state.metrics[name]), 4)),
         "versions": {"monai": monai.__version__, "torch": torch.__version__, "numpy": np.__version__},

@@ -22,6 +22,7 @@ DEFAULT_WORKERS = "$workflow.default_workers(@device)"
 CHANNELS = {"ct": 1, "mr": 1, "volume": 1, "micrograph": 3, "picture": 3}
 # of the data set that is trained on, and of the training whose weights are used, where a preset has no classes
 COUNTED = "$workflow.count_classes(@dataset_dir)"
+START = "$workflow.describe_start(@pretrained, @seed)"
 TRAINED = "$workflow.trained_classes(@ckpt_path)"
 WINDOW = "$@window or workflow.stored_window(@dataset_dir)"
 

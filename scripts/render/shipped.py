@@ -4,6 +4,7 @@ import json
 import textwrap
 from typing import Any
 
+from networks.workflow.provenance import start_of
 from scripts.catalog.bundles import Bundle
 from scripts.opened_bundle import ROOT, SHIPPED
 from scripts.render.bundle import NO_WEIGHTS
@@ -46,7 +47,7 @@ def section(records: dict[str, Record]) -> str:
         text = (
             f"`{SHIPPED}/{name}.safetensors`, in half precision: trained on {data['training']} cases of {data['name']} "
             f"({data.get('description', '').rstrip('.')}), {data['validation']} for validation, by the preset "
-            f"`{ids['preset']}`."
+            f"`{ids['preset']}`{start_of(record)}."
         )
         licence = f" Licence of the data: {data['licence']}." if data.get("licence") else ""
         parts.append(textwrap.fill(text + licence, 120, break_long_words=False, break_on_hyphens=False) + "\n")

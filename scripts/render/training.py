@@ -10,6 +10,7 @@ from scripts.render.shared import (
     DATASET_DIR,
     DEFAULT_WORKERS,
     PIN,
+    START,
     common,
     data_ids,
     more_options,
@@ -270,6 +271,7 @@ def validation_handlers(bundle: Bundle, preset: Preset) -> list[Config]:
             "data_set": "$workflow.describe_cases(@dataset_dir, training=@train::dataset::data, "
             "validation=@validate::dataset::data)",
             "ids": recorded(["preset", *trained_ids(preset), "img_size", *bundle.options]),
+            "start": START,
         },
     ]
 

@@ -3,7 +3,7 @@
 from scripts.catalog.classification import ClassificationBundle, PictureRecipe
 from scripts.catalog.recipes import ADAMW
 from scripts.render.data import IMAGENET_MEAN, IMAGENET_STD, WORKFLOW, Config
-from scripts.render.shared import DEFAULT_WORKERS, PIN, common, picture_reader, recorded
+from scripts.render.shared import DEFAULT_WORKERS, PIN, START, common, picture_reader, recorded
 from scripts.render.training import validation_scores
 
 PHANTOM = "data/texture_phantom"
@@ -135,6 +135,7 @@ def validation_handlers(kept: list[str], class_names: str = "@class_names") -> l
             "data_set": f"$workflow.describe_pictures(@dataset_dir, {class_names}, "
             "training=@train::dataset::data, validation=@validate::dataset::data)",
             "ids": recorded(["preset", *kept]),
+            "start": START,
         },
     ]
 

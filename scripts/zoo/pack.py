@@ -135,8 +135,8 @@ def assemble(
     files |= {f"configs/{name}.json": _json(content) for name, content in contents.items()}
     files["configs/metadata.json"] = _json(metadata)
     files["configs/logging.conf"] = LOGGING.encode()
-    evaluations = found.evaluations if found else ()
-    files["docs/README.md"] = zoo_readme(bundle, statement, code.package, contents, evaluations).encode()
+    evaluations, data = (found.evaluations, found.training["data_set"]) if found else ((), None)
+    files["docs/README.md"] = zoo_readme(bundle, statement, code.package, contents, evaluations, data).encode()
     files |= {path: text.encode() for path, text in code.files.items()}
     aside = None
     if found is not None:

@@ -25,22 +25,30 @@ def zoo_readme(
     package: str,
     contents: dict[str, Config],
     evaluations: Sequence[Mapping[str, Any]] = (),
+    data: Mapping[str, Any] | None = None,
 ) -> str:
     """The document.
 
     Args:
         bundle: the catalog's entry, as the weights were trained.
-        weights: the sentence about them.
+        weights: what is said of them.
         package: name of the code that the bundle carries.
         contents: its configs by name.
         evaluations: what was scored how, as in the metadata.
+        data: what the weights were trained on, as in their record; None without weights.
     """
     paper, preset = bundle.paper, bundle.default
     size, classes = preset.recipe.img_size, ", ".join(preset.classes)
     kind = "axial slices of volumes" if preset.volumes else "pictures"
     usage = bundle_readme(bundle, weights, package, contents)
     about, _, usage = usage.partition("\n## ")
-    limits = "For research; not a medical device."
+    use = "in images like those that it was trained on" if data else "once it is trained"
+    limits = "Not a medical device."
+    if data:
+        limits += (
+            f" The weights have seen {data['training']} cases of {data['name']}: on images of other devices, materials "
+            "or patients expect worse, and check results against some that were labelled by hand."
+        )
     if bundle.not_scriptable:
         limits += f" TorchScript is not supported by scripting: {bundle.not_scriptable}."
     return f"""# {bundle.title}
@@ -55,6 +63,9 @@ Segmentation, {KINDS[preset.kind]}, {bundle.title}, 2D
 {about.partition(chr(10))[2].strip()}
 
 The network takes {kind} and gives one channel of logits per class: background, {classes}.
+
+## **Intended Use**
+Research: segmentation of {classes} {use}, and a start for training on data of one's own.
 
 ## **Data**
 {weights}

@@ -14,6 +14,7 @@ from networks.compressed import compressed
 from networks.errors import UserError
 from networks.workflow.checkpoints import load_weights, save_atomically
 from networks.workflow.files import file_hash
+from networks.workflow.provenance import start_of
 from networks.workflow.records import read_records
 from networks.workflow.statistics import class_mean, tables
 from scripts.catalog.bundles import BY_NAME, Bundle
@@ -44,13 +45,14 @@ class Weights:
 
     @property
     def statement(self) -> str:
-        """One sentence for documentation and metadata."""
+        """For documentation and metadata."""
         data = self.training["data_set"]
         cases = f"{data['training']} training and {data['validation']} validation cases"
         about = f" ({data['description'].rstrip('.')})" if data.get("description") else ""
         steps = [step["summary"] for step in self.training.get("compression", {}).get("steps", ())]
         then = f" They were then {', then '.join(steps)}." if steps else ""
-        return f"The weights were trained on {data['name']}{about}: {cases}.{then}"
+        licence = f" Licence of the data: {data['licence']}." if data.get("licence") else ""
+        return f"The weights were trained on {data['name']}{about}: {cases}{start_of(self.training)}.{then}{licence}"
 
 
 def find_weights(folder: Path) -> Weights | None:
@@ -154,17 +156,16 @@ def check_fit(bundle: Bundle, weights: Weights) -> None:
 
 def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
     """Metadata with what the runs recorded in place of the catalog's "no weights"."""
-    ids, data = weights.training["ids"], weights.training["data_set"]
+    ids = weights.training["ids"]
     image = metadata["network_data_format"]["inputs"]["image"]
     image |= {"num_channels": ids["in_channels"], "spatial_shape": list(ids["img_size"])}
     if len(image["channel_def"]) != ids["in_channels"]:
         image["channel_def"] = {str(i): f"channel {i}" for i in range(ids["in_channels"])}
     metadata["network_data_format"]["outputs"]["pred"]["spatial_shape"] = list(ids["img_size"])
-    licence = f" Licence of the data: {data['licence']}." if data.get("licence") else ""
     if changes(weights.training).get("packed"):
         metadata["not_scriptable"] = "its weights are packed, and TorchScript cannot unpack them when a layer is called"
     return metadata | {
-        "data_source": weights.statement + licence,
+        "data_source": weights.statement,
         "eval_metrics": _scores(weights.evaluations),
         "trained_weights": weights.training,
         "evaluations": list(weights.evaluations),

@@ -101,7 +101,7 @@ def find_sources(results: Results, runs_dir: str | Path) -> tuple[dict[str, Sour
     """
     root = Path(runs_dir)
     if not root.is_dir():
-        return {}, [f"Pictures of cases are left out: the folder of the runs is not there."]
+        return {}, ["Pictures of cases are left out: the folder of the runs is not there."]
     folders: dict[tuple, Path] = {}
     dataset_dirs: dict[str, str] = {}
     for path in sorted(p for suite in results.suites for p in (root / suite).glob("*/run.json")):

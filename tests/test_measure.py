@@ -140,6 +140,16 @@ def test_roughness_gaps_pores_and_fragments_of_layers() -> None:
     mask[250:280] = True
     two = measured(mask, "layer")
     assert [row["mean_thickness"] for row in two.objects] == pytest.approx([79.5, 30], abs=0.2)
+    # two in a portrait are wide, though they are higher than wide together; so is one of many pieces
+    high = np.zeros((1200, 1000), bool)
+    high[20:60] = high[1100:1150] = True
+    for picture, degrees in ((high, 0), (high.T, 90)):
+        made = measured(picture, "layer")
+        assert [row["mean_thickness"] for row in made.objects] == [50, 40]
+        assert made.classes[0]["coverage"] == 1 and made.objects[0]["orientation"] == degrees
+    pieces = (rows >= 100) & (rows < 180) & (columns % 60 > 5)
+    assert measured(pieces, "layer").classes[0]["coverage"] == pytest.approx(0.9)
+    assert measured(pieces.T, "layer").classes[0]["mean_thickness"] == 80
     # nothing is known of a layer that the border cuts off
     assert measured(rows < 50, "layer").classes[0]["mean_thickness"] is None
 
@@ -334,6 +344,10 @@ def test_files_that_do_not_go_together(folders: tuple[Path, Path], tmp_path: Pat
     (truth / "1.tif").unlink()
     with pytest.raises(UserError, match="holds 0 label maps"):
         measure(str(maps), str(tmp_path / "out"), truth=str(truth))
+    save_picture(np.zeros((100, 100), np.uint8), maps / "1_seg.tif")
+    with pytest.raises(UserError, match=r"1_seg\.png and .*1_seg\.tif are two label maps of one image"):
+        measure(str(maps), str(tmp_path / "out"))
+    (maps / "1_seg.tif").unlink()
     save_picture(np.full((9, 9), 7, np.uint8), maps / "3_seg.png")
     with pytest.raises(UserError, match=r"3_seg.png holds the label values 7"):
         measure(str(maps), str(tmp_path / "out"))

@@ -1,5 +1,6 @@
 """Measurements: drawn objects of known size give that size, whatever the pixels, and files go in and out whole."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -247,8 +248,11 @@ def test_numbers_of_the_truth_beside_them(folders: tuple[Path, Path], tmp_path: 
         assert Image.open(out / name).size[0] > 300
     # other measurements are not replaced unasked
     before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(UserError, match="holds other measurements"):
-        measure(str(maps), str(out))
+    other = shutil.copytree(maps, tmp_path / "other" / maps.name)
+    for source, beside in ((maps, None), (other, truth), (maps, shutil.copytree(truth, tmp_path / "also"))):
+        with pytest.raises(UserError, match="holds other measurements"):
+            measure(str(source), str(out), truth=beside, pixel_size="4nm")
+    measure(str(maps), str(out), truth=str(truth), pixel_size="4nm")
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     measure(str(maps), str(out), overwrite=True)
     assert "3 of 3 pictures are measured in pixels" in capsys.readouterr().out

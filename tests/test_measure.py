@@ -242,6 +242,14 @@ def test_numbers_of_the_truth_beside_them(folders: tuple[Path, Path], tmp_path: 
     assert float(cells[6].split()[0]) == pytest.approx(np.mean(difference), rel=1e-3)
     low, high = map(float, cells[7].split(" to "))
     assert (low, high) == pytest.approx((np.mean(difference) - limit, np.mean(difference) + limit), rel=1e-3)
+    # the means of a row are of the same images: one has no grain in the label map
+    (line,) = [line for line in said.splitlines() if line.startswith("| grain | mean diameter")]
+    images, mean, true, bias = (cell.split("[")[0].strip() for cell in line.split("|")[3:7])
+    diameters = [
+        r for r in records if (r["metric"], r["class"]) == ("mean_diameter", "grain") and r["value"] is not None
+    ]
+    assert images == "2 of 3" and float(true) == pytest.approx(np.mean([r["truth"] for r in diameters]), rel=1e-3)
+    assert float(bias) == pytest.approx(float(mean) - float(true), abs=0.2)
     summarise(str(out / "measurements.jsonl"))  # the records are those of scripts.metrics
     assert "measure protocol, 3 cases" in capsys.readouterr().out
     for name in ("distribution.png", "bland_altman.png"):

@@ -1,5 +1,6 @@
 """Measurements: drawn objects of known size give that size, whatever the pixels, and files go in and out whole."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -140,6 +141,16 @@ def test_roughness_gaps_pores_and_fragments_of_layers() -> None:
     mask[250:280] = True
     two = measured(mask, "layer")
     assert [row["mean_thickness"] for row in two.objects] == pytest.approx([79.5, 30], abs=0.2)
+    # two in a portrait are wide, though they are higher than wide together; so is one of many pieces
+    high = np.zeros((1200, 1000), bool)
+    high[20:60] = high[1100:1150] = True
+    for picture, degrees in ((high, 0), (high.T, 90)):
+        made = measured(picture, "layer")
+        assert [row["mean_thickness"] for row in made.objects] == [50, 40]
+        assert made.classes[0]["coverage"] == 1 and made.objects[0]["orientation"] == degrees
+    pieces = (rows >= 100) & (rows < 180) & (columns % 60 > 5)
+    assert measured(pieces, "layer").classes[0]["coverage"] == pytest.approx(0.9)
+    assert measured(pieces.T, "layer").classes[0]["mean_thickness"] == 80
     # nothing is known of a layer that the border cuts off
     assert measured(rows < 50, "layer").classes[0]["mean_thickness"] is None
 
@@ -231,14 +242,25 @@ def test_numbers_of_the_truth_beside_them(folders: tuple[Path, Path], tmp_path: 
     assert float(cells[6].split()[0]) == pytest.approx(np.mean(difference), rel=1e-3)
     low, high = map(float, cells[7].split(" to "))
     assert (low, high) == pytest.approx((np.mean(difference) - limit, np.mean(difference) + limit), rel=1e-3)
+    # the means of a row are of the same images: one has no grain in the label map
+    (line,) = [line for line in said.splitlines() if line.startswith("| grain | mean diameter")]
+    images, mean, true, bias = (cell.split("[")[0].strip() for cell in line.split("|")[3:7])
+    diameters = [
+        r for r in records if (r["metric"], r["class"]) == ("mean_diameter", "grain") and r["value"] is not None
+    ]
+    assert images == "2 of 3" and float(true) == pytest.approx(np.mean([r["truth"] for r in diameters]), rel=1e-3)
+    assert float(bias) == pytest.approx(float(mean) - float(true), abs=0.2)
     summarise(str(out / "measurements.jsonl"))  # the records are those of scripts.metrics
     assert "measure protocol, 3 cases" in capsys.readouterr().out
     for name in ("distribution.png", "bland_altman.png"):
         assert Image.open(out / name).size[0] > 300
     # other measurements are not replaced unasked
     before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(UserError, match="holds other measurements"):
-        measure(str(maps), str(out))
+    other = shutil.copytree(maps, tmp_path / "other" / maps.name)
+    for source, beside in ((maps, None), (other, truth), (maps, shutil.copytree(truth, tmp_path / "also"))):
+        with pytest.raises(UserError, match="holds other measurements"):
+            measure(str(source), str(out), truth=beside, pixel_size="4nm")
+    measure(str(maps), str(out), truth=str(truth), pixel_size="4nm")
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     measure(str(maps), str(out), overwrite=True)
     assert "3 of 3 pictures are measured in pixels" in capsys.readouterr().out
@@ -334,6 +356,10 @@ def test_files_that_do_not_go_together(folders: tuple[Path, Path], tmp_path: Pat
     (truth / "1.tif").unlink()
     with pytest.raises(UserError, match="holds 0 label maps"):
         measure(str(maps), str(tmp_path / "out"), truth=str(truth))
+    save_picture(np.zeros((100, 100), np.uint8), maps / "1_seg.tif")
+    with pytest.raises(UserError, match=r"1_seg\.png and .*1_seg\.tif are two label maps of one image"):
+        measure(str(maps), str(tmp_path / "out"))
+    (maps / "1_seg.tif").unlink()
     save_picture(np.full((9, 9), 7, np.uint8), maps / "3_seg.png")
     with pytest.raises(UserError, match=r"3_seg.png holds the label values 7"):
         measure(str(maps), str(tmp_path / "out"))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scripts.measure.measuring import measure
+from scripts.measure.volumes import CHAMBERS, find_beats
 from tests.converters import REAL, needs_acdc
 from tests.tables import rows_of
 
@@ -60,6 +61,14 @@ def test_ejection_fraction_of_two_frames(tmp_path: Path) -> None:
     assert float(rows["patient02", "left ventricle"]["ejection_fraction"]) == pytest.approx(-100 / 3)
     text = (tmp_path / "out" / "summary.md").read_text()
     assert "No ejection fraction of patient03" in text and "All voxels are 1 x 1 x 1 mm" in text
+
+
+@pytest.mark.parametrize("name", ["left ventricle", "Left ventricular cavity", "LV", "LV cavity"])
+def test_the_left_ventricle_tells_the_phases_however_it_is_named(name: str) -> None:
+    assert CHAMBERS.fullmatch(name)
+    volumes = {"patient01_a": {"left atrium": 1.0, name: 9.0}, "patient01_b": {"left atrium": 2.0, name: 5.0}}
+    (beat,), _ = find_beats(volumes, "")
+    assert (beat.diastole, beat.systole, beat.by) == ("patient01_a", "patient01_b", f"volume of the {name}")
 
 
 @needs_acdc

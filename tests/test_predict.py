@@ -267,6 +267,46 @@ def test_results_of_two_models_never_mix(images: Path, volumes: dict[str, Any], 
     assert files_of(out).keys() == before.keys()
     assert files_of(out)["predictions.json"] != before["predictions.json"]
     assert labels_of(out) != {name: before[name] for name in labels_of(out)}
+    # what is not replaced would stand under the record of the new model
+    before = files_of(out)
+    with pytest.raises(UserError, match=r"two_seg\.nii\.gz is the result of another model .*give another folder"):
+        predict(str(source / "one.nii.gz"), str(out), bundle="unet", overwrite=True, **volumes)
+    assert files_of(out) == before
+
+
+def test_a_result_is_that_of_one_input(images: Path, volumes: dict[str, Any], tmp_path: Path, capsys) -> None:
+    out, one, other = tmp_path / "out", images / "a" / "one.nii.gz", tmp_path / "other"
+    call(images / "a", out, bundle="unet", **volumes)
+    other.mkdir()
+    shutil.copy(images / "a" / "two.nii.gz", other / "one.nii.gz")
+    before = files_of(out)
+    with pytest.raises(UserError, match=r"one_seg\.nii\.gz is the result of another input .*--overwrite true"):
+        predict(str(other), str(out), bundle="unet", **volumes)
+    shutil.copy(images / "a" / "two.nii.gz", one)  # edited in place
+    with pytest.raises(UserError, match=r"one_seg\.nii\.gz is the result of another input .*--overwrite true"):
+        predict(str(images / "a"), str(out), bundle="unet", **volumes)
+    assert files_of(out) == before
+    call(images / "a", out, bundle="unet", overwrite=True, **volumes)
+    call(images / "a", out, bundle="unet", **volumes)
+    assert "0 of 2 cases segmented, 2 were there already" in capsys.readouterr().out
+    record = json.loads((out / "predictions.json").read_text())
+    del record["inputs"]  # as earlier versions wrote it
+    write_json(out / "predictions.json", record)
+    call(other, out, bundle="unet", **volumes)
+    assert "0 of 1 cases segmented, 1 were there already" in capsys.readouterr().out
+
+
+def test_every_file_of_an_exported_model_tells_it_from_others(tmp_path: Path) -> None:
+    case = Case("x.png", (str(tmp_path / "x.png"),), False, str(tmp_path / "out" / "x_seg.png"))
+    weights = {"file": "model.xml", "sha256": "1", "files": {"model.xml": "1", "model.bin": "2"}}
+    for path in (case.files[0], case.label):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).touch()
+    predicting._prepare(tmp_path / "out", [case], {"weights": {"file": "model.xml", "sha256": "1"}}, False)
+    predicting._prepare(tmp_path / "out", [case], {"weights": weights}, False)  # the earlier record names no others
+    weights["files"]["model.bin"] = "3"
+    with pytest.raises(UserError, match="results of another model"):
+        predicting._prepare(tmp_path / "out", [case], {"weights": weights}, False)
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,9 @@ def test_mistakes_get_one_sentence(ct_dir: Path, tmp_path: Path, monkeypatch, ca
         a,
         write_results(tmp_path / "c", "c", {"x": [0, 1], "y": [0, 1]}),
     )
+    measured = tmp_path / "measurements.jsonl"
+    write_records(measured, [{**record, "protocol": "measure"} for record in read_records(a)])
+    fails("measurements.jsonl: .*neither large nor small ones are better", "compare", measured)
     fails("does not exist; give a file of results", "summarise", tmp_path / "none")
     fails("No file was given", "summarise")
 

@@ -27,11 +27,11 @@ class Agreement:
         name: of the class.
         quantity, unit: what was measured.
         dataset, model: as in the records.
-        found: values (images,) of the label maps, NaN where there is none.
-        truth: those of the truth; None without truth.
+        found: values (images,) of the label maps, NaN where there is none, or none in the truth.
+        truth: those of the truth, NaN in the same images; None without truth.
         summary: mean of ``found`` and its interval.
         true_summary: of ``truth``.
-        bias: mean of the differences, label map minus truth, over the images that have both, and its interval.
+        bias: mean of the differences, label map minus truth, and its interval.
         limits: of agreement: between them lie 95 % of the differences, if they are normal; NaN with fewer than two.
     """
 
@@ -88,17 +88,17 @@ def agreements(records: Sequence[Record]) -> list[Agreement]:
 
 
 def _agreement(name: str, found: Table, truth: Table | None) -> Agreement:
-    summary = summarise(found)[0]
-    values = found.values[:, 0]
     ids = (name, found.metric, found.unit, found.dataset, found.model)
     if truth is None:
-        return Agreement(*ids, values, None, summary, None, None, (np.nan, np.nan))
+        return Agreement(*ids, found.values[:, 0], None, summarise(found)[0], None, None, (np.nan, np.nan))
     differences = found.values - truth.values
-    bias = summarise(replace(found, values=differences))[0]
+    # else the means would be of other images than their bias
+    both = [np.where(np.isnan(differences), np.nan, table.values) for table in (found, truth)]
+    summary, true_summary, bias = (summarise(replace(found, values=part))[0] for part in (*both, differences))
     known = differences[np.isfinite(differences)]
     spread = LIMITS * float(known.std(ddof=1)) if len(known) > 1 else np.nan
     limits = (bias.mean - spread, bias.mean + spread)
-    return Agreement(*ids, values, truth.values[:, 0], summary, summarise(truth)[0], bias, limits)
+    return Agreement(*ids, both[0][:, 0], both[1][:, 0], summary, true_summary, bias, limits)
 
 
 def summary_text(
@@ -120,6 +120,8 @@ def summary_text(
 def agreement_table(lines: Sequence[Agreement], quantities: Sequence[str] | None = None) -> str:
     """Means with 95 % intervals as a Markdown table, and beside them the truth where there is one.
 
+    All means of a row are over the same images, where there is a truth those in which both have a value.
+
     Args:
         lines: what to show.
         quantities: only these.
@@ -131,7 +133,8 @@ def agreement_table(lines: Sequence[Agreement], quantities: Sequence[str] | None
     rows = [f"| {' | '.join(header)} |", f"| {' | '.join(['---'] * len(header))} |"]
     for line in shown:
         quantity = line.quantity.replace("_", " ") + (f", {line.unit}" if line.unit else "")
-        cells = [line.name, quantity, str(line.summary.scored), _cell(line.summary)]
+        images = f"{line.summary.scored}" + (f" of {len(line.found)}" if line.summary.scored < len(line.found) else "")
+        cells = [line.name, quantity, images, _cell(line.summary)]
         if has_truth and line.bias is not None and line.true_summary is not None:
             low, high = line.limits
             cells += [_cell(line.true_summary), _cell(line.bias)]

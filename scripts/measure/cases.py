@@ -85,6 +85,11 @@ def find_items(
     found = ours or files
     if not found:
         raise UserError(f"{predictions} holds no label map; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+    first: dict[str, Path] = {}
+    for file in found:
+        other = first.setdefault(stem(str(file)), file)
+        if other != file:
+            raise UserError(f"{other} and {file} are two label maps of one image, which would count twice; remove one.")
     beside = [
         _matching(found, predictions, folder, option) for folder, option in ((truth, "truth"), (images, "images"))
     ]

@@ -15,11 +15,11 @@ OVERLAP = 0.05  # of the shorter piece's length, above which two pieces are two 
 def measure_layers(mask: np.ndarray, spacing: Sequence[float]) -> tuple[Row, list[Row], list[Row]]:
     """Measure the layers of a picture.
 
-    A layer runs from left to right, or, if it is higher than wide, from the top to the bottom of the picture. In every
-    column (row) it reaches from its first to its last pixel, pores and cracks inside included; the thickness is that
-    length, square to the straight line that fits the layer's middle best. Columns in which the picture's border cuts
-    the layer off are left out. Pieces beside each other are one layer with a gap, pieces above each other are two
-    layers.
+    Layers run from left to right, or from the top to the bottom of the picture, whichever makes them longer for their
+    height. In every column (row) a layer reaches from its first to its last pixel, pores and cracks inside included;
+    the thickness is that length, square to the straight line that fits the layer's middle best. Columns in which the
+    picture's border cuts the layer off are left out. Pieces beside each other are one layer with a gap, pieces above
+    each other are two layers.
 
     Roughness is of the boundary's distance from its own best straight line, square to the layer: Ra the mean of its
     absolute values, Rq their root mean square, over the whole length without a filter.
@@ -33,11 +33,13 @@ def measure_layers(mask: np.ndarray, spacing: Sequence[float]) -> tuple[Row, lis
     """
     picture: Row = {"area_fraction": float(mask.mean())}
     pieces = _pieces(mask)
-    is_upright = bool(pieces) and _is_upright(np.logical_or.reduce(pieces), spacing)
+    # joined both ways: a piece between two gaps may be higher than wide, and so may layers above each other be together
+    lying, upright = _joined(pieces), _joined([piece.T for piece in pieces])
+    is_upright = _elongation(upright, spacing[::-1]) > _elongation(lying, spacing)
     if is_upright:
-        pieces, spacing = [piece.T for piece in pieces], spacing[::-1]
+        spacing = spacing[::-1]
     layers, profiles = [], []
-    for layer in _joined(pieces):
+    for layer in upright if is_upright else lying:
         row, profile = _measure(layer, spacing, is_upright)
         layers.append(row)
         profiles += [{"object": len(layers), **place} for place in profile]
@@ -60,9 +62,13 @@ def _pieces(mask: np.ndarray) -> list[np.ndarray]:
     return [numbers == i for i in order if sizes[i] and sizes[i] >= FRAGMENT * sizes.max()]
 
 
-def _is_upright(mask: np.ndarray, spacing: Sequence[float]) -> bool:
-    (rows, columns) = boxes_of(mask.astype(int))[0]
-    return bool((rows.stop - rows.start) * spacing[0] > (columns.stop - columns.start) * spacing[1])
+def _elongation(layers: Sequence[np.ndarray], spacing: Sequence[float]) -> float:
+    """Width / height of layers that run from left to right, the mean by area; 0 without any."""
+    ratios = []
+    for layer in layers:
+        ((rows, columns),) = boxes_of(layer.astype(int))
+        ratios.append((columns.stop - columns.start) * spacing[1] / ((rows.stop - rows.start) * spacing[0]))
+    return float(np.average(ratios, weights=[layer.sum() for layer in layers])) if layers else 0.0
 
 
 def _joined(pieces: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -65,7 +65,8 @@ def measure(
     }
     if target.resolve() == folder.resolve():
         raise UserError(f"{target} is the folder of the label maps; give another one for the measurements.")
-    _measure_into(target, items, names, how, ids, dataset_dir or str(folder), overwrite)
+    paths = {"predictions": source, "dataset_dir": dataset_dir, "truth": others[0], "images": others[1]}
+    _measure_into(target, items, names, how, ids, paths, dataset_dir or str(folder), overwrite)
 
 
 def measure_cases(
@@ -104,7 +105,8 @@ def measure_cases(
         "dataset": dataset_name(root) if is_set else source.resolve().name,
         "split": "test" if is_set else "",
     }
-    _measure_into(target, items, names, Options(pixel_size=pixel_size), ids, root, overwrite=True)
+    paths = {"predictions": output, "dataset_dir" if is_set else "images": source}
+    _measure_into(target, items, names, Options(pixel_size=pixel_size), ids, paths, root, overwrite=True)
 
 
 def require_skimage() -> None:
@@ -119,6 +121,7 @@ def _measure_into(
     names: Mapping[int, str] | None,
     how: "Options",
     ids: dict[str, str],
+    paths: Mapping[str, str | Path | None],
     root: str,
     overwrite: bool,
 ) -> None:
@@ -133,6 +136,7 @@ def _measure_into(
         notes.append(f"No ejection fraction of {', '.join(alone)}: it needs two volumes of a patient.")
     record = {
         **ids,
+        "paths": {name: str(Path(path).resolve()) for name, path in paths.items() if path is not None},
         "regions": [{"class": r.name, "numbers": list(r.numbers), "measured_as": r.kind} for r in regions],
         "options": {key: value for key, value in vars(how).items() if value is not None},
         "images": len(measured),

@@ -11,6 +11,7 @@ from networks.workflow.data import patient
 from scripts.measure.quantities import Row
 
 CHAMBERS = re.compile(r"(left|right) (ventric(le|ular cavity)|atrium)|[lr](v|a)( cavity)?", re.IGNORECASE)
+_LEFT_VENTRICLE = re.compile(r"left ventric|lv", re.IGNORECASE)  # of the chambers
 _PHASE = re.compile(r"(?<![a-z0-9])(ed|es)(?![a-z0-9])", re.IGNORECASE)
 MM3_PER_ML = 1000
 
@@ -82,7 +83,7 @@ def find_beats(volumes: Mapping[str, Mapping[str, float]], root: str) -> tuple[l
             beats.append(Beat(who, told["ed"], told["es"], "name"))
             continue
         chambers = list(volumes[cases[0]])
-        chamber = next((name for name in chambers if name.lower() in ("left ventricle", "lv")), chambers[0])
+        chamber = next((name for name in chambers if _LEFT_VENTRICLE.match(name)), chambers[0])
         small, large = sorted(cases, key=lambda case: volumes[case][chamber])
         beats.append(Beat(who, large, small, f"volume of the {chamber}"))
     return beats, [who for who, cases in groups.items() if len(cases) != 2]

@@ -12,15 +12,22 @@ from scipy.stats import rankdata, wilcoxon
 
 from networks.errors import UserError
 from networks.workflow.statistics import ALL_CLASSES, Table, nanmean, patient_means, tables
+from scripts.measure.agreement import PROTOCOL
 from scripts.metrics.variants import read_named
 
 
 def compare(*results: str, by_class: bool = False) -> None:
     """Do what the command ``compare`` of this tool describes, with the same arguments."""
-    rows = comparisons(tables(read_named(results)), by_class)
+    records, files = read_named(results), ", ".join(map(str, results))
+    if any(record["protocol"] == PROTOCOL for record in records):
+        raise UserError(
+            f"{files}: records of the protocol {PROTOCOL} are quantities, of which neither large nor small ones are "
+            "better; compare models by the bias and the limits of agreement that scripts.measure tells beside a truth."
+        )
+    rows = comparisons(tables(records), by_class)
     if not rows:
         raise UserError(
-            f"{', '.join(map(str, results))}: no two models were scored on the same data set and split by the same "
+            f"{files}: no two models were scored on the same data set and split by the same "
             "protocol and metric, both from labels or both from probabilities; give results of at least two."
         )
     print("| data set | protocol | metric | class | A | B | pairs | A better | B better | median A - B | p | p, Holm |")

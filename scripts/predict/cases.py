@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from networks.errors import UserError
 from networks.workflow import list_images
@@ -35,6 +36,19 @@ class Case:
     @property
     def outputs(self) -> list[Path]:
         return [Path(path) for path in (self.label, self.overlay) if path]
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What tells the input from any other and from itself before a change: its first file, the number of files,
+        their bytes, and the latest change of one in nanoseconds since 1970.
+        """
+        facts = [Path(file).stat() for file in self.files]
+        return {
+            "file": str(Path(self.files[0]).resolve()),
+            "files": len(facts),
+            "bytes": sum(fact.st_size for fact in facts),
+            "changed_ns": max(fact.st_mtime_ns for fact in facts),
+        }
 
     @property
     def is_done(self) -> bool:

@@ -15,6 +15,7 @@ from monai.utils import set_determinism
 from tqdm import tqdm
 
 from networks.errors import UserError
+from networks.workflow.data import files_below
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import file_hash, json_text, locked, parse_json, write_json
 from networks.workflow.pixel_size import parse_pixel_size
@@ -67,8 +68,8 @@ def predict(
     """Do what the command line of this tool describes, with the same arguments.
 
     Raises:
-        UserError: no such input, bundle, checkpoint or model, a mistake in the options, results of another model in
-            the output folder, or an output file that exists.
+        UserError: no such input, bundle, checkpoint or model, a mistake in the options, results of another model or
+            input in the output folder, or an output file that exists.
         SystemExit: always, with code 1 if a case failed.
     """
     for name in ("dataset_dir", "output_dir"):
@@ -102,7 +103,11 @@ def predict(
                 "runtime": chosen.runtime,
                 "options": {key: value for key, value in config.options.items() if key not in LOCATIONS},
                 **({"pixel_size": str(pixel_size)} if size is not None else {}),
-                "weights": {"file": chosen.weights.name, "sha256": file_hash(chosen.weights)},
+                "weights": {
+                    "file": chosen.weights.name,
+                    "sha256": file_hash(chosen.weights),
+                    **({"files": chosen.manifest["files"]} if chosen.manifest is not None else {}),
+                },
             }
             if not _is_one_file(target, cases):
                 lock.enter_context(locked(target, "prediction"))
@@ -159,24 +164,58 @@ def _is_one_file(output: Path, cases: Sequence[Case]) -> bool:
 
 
 def _prepare(output: Path, cases: Sequence[Case], record: dict[str, Any], overwrite: bool) -> None:
-    """Make sure that the results in the output folder are, and stay, those of one model."""
+    """Make sure that the results in the output folder are, and stay, those of one model and of these inputs."""
+    is_file, file = _is_one_file(output, cases), output / RECORD
+    if is_file and output.exists() and not overwrite:  # nothing beside it says of which image and model it is
+        raise UserError(f"{output} exists; give another name, or --overwrite true to replace it.")
+    known = {} if is_file else _known_inputs(file, cases, parse_json(json_text(record), file), overwrite)
     if overwrite:
         for path in (path for case in cases for path in case.outputs):
             path.unlink(missing_ok=True)
-    if _is_one_file(output, cases):
-        if output.exists():  # nothing beside it says of which image and model it is
-            raise UserError(f"{output} exists; give another name, or --overwrite true to replace it.")
+    if is_file:
         return
-    file = output / RECORD
-    text = json_text(record)
-    if file.is_file() and file.read_text(encoding="utf-8") == text:
-        return
-    if file.is_file() and not overwrite and any(output.rglob("*_seg.*")):
+    inputs = dict(known)
+    for case in cases:
+        source = case.source
+        for path in case.outputs:
+            name = path.relative_to(output).as_posix()
+            if not path.exists():
+                inputs[name] = source
+            elif known.get(name, source) != source:  # earlier versions did not record it
+                raise UserError(
+                    f"{path} is the result of another input than {source['file']} as it is now ({RECORD} tells of "
+                    "which); give another folder, or --overwrite true to replace it."
+                )
+    write_json(file, {**record, "inputs": inputs})
+
+
+def _known_inputs(file: Path, cases: Sequence[Case], record: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """What the record in the output folder says of which input each result is, if it is of the same model."""
+    if not file.is_file():
+        return {}
+    try:
+        earlier = parse_json(file.read_text(encoding="utf-8"), file)
+        inputs = dict(earlier.pop("inputs", {}))
+        # earlier versions recorded the first file only
+        earlier["weights"] = {**record["weights"], **earlier["weights"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is not the record of a prediction; give another folder.") from error
+    if earlier == record:
+        return inputs
+    found = [path for path in files_below(file.parent) if path.match("*_seg.*") or path.match("*_overlay.png")]
+    outputs = {path for case in cases for path in case.outputs}
+    remaining = next((path for path in found if path not in outputs), None)
+    if remaining is not None:  # it would stand under the record of the new model
         raise UserError(
-            f"{output} holds results of another model or other options ({file.name} tells which); give another folder, "
-            "or --overwrite true to replace them."
+            f"{remaining} is the result of another model or other options ({RECORD} tells which), and this run would "
+            "not replace it; give another folder."
         )
-    write_json(file, record)
+    if found and not overwrite:
+        raise UserError(
+            f"{file.parent} holds results of another model or other options ({RECORD} tells which); give another "
+            "folder, or --overwrite true to replace them."
+        )
+    return {}
 
 
 def _has_spare_core(device: torch.device | str) -> bool:

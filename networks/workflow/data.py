@@ -13,7 +13,7 @@ from ignite import distributed as idist
 
 from networks.errors import UserError
 from networks.phantom import ensure_ct_phantom, ensure_precipitate_phantom
-from networks.workflow.files import parse_json
+from networks.workflow.files import files_below, parse_json
 
 logger = logging.getLogger(__name__)
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -235,15 +235,6 @@ def list_images(dataset_dir: str, phantom: str | None = None, output_dir: str | 
         if other != image:
             raise UserError(f"{other} and {image} would have one result; rename one, or keep them in two folders.")
     return [{"image": image} for image in first.values()]
-
-
-def files_below(folder: Path, without: str | Path | None = None) -> list[Path]:
-    """The files below a folder that are not hidden, in order, but not those of a folder of results inside it."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    results = None if without is None else Path(without).resolve()
-    if results is None or folder.resolve() not in results.parents:
-        return files
-    return [p for p in files if not p.parent.resolve().is_relative_to(results)]
 
 
 def stem(name: str) -> str:

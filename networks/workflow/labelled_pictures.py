@@ -29,6 +29,7 @@ from networks.workflow.data import (
     case_name,
     load_datalist,
 )
+from networks.workflow.files import files_below, is_hidden
 from networks.workflow.overlap import check_lists, same_content
 
 logger = logging.getLogger(__name__)
@@ -278,7 +279,7 @@ def _of_row(row: Mapping[str, str | None], path: Path, line: int, labelled: bool
 
 
 def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not is_hidden(path.name)]
     splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     if splits and len(splits) < len(folders):
         other = next(folder for folder in folders if folder not in splits)
@@ -295,7 +296,7 @@ def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
         if loose:
             raise UserError(f"{loose[0]} lies in no folder of a class; put it into one, or list all in a CSV file.")
         for folder in sorted(outer.iterdir()) if labelled else [outer]:
-            if not folder.is_dir() or folder.name.startswith("."):
+            if not folder.is_dir() or is_hidden(folder.name):
                 continue
             images = list(_images(folder))
             if labelled and not images:
@@ -304,11 +305,11 @@ def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if _is_picture(path))
+    return (path for path in files_below(folder) if _is_picture(path))
 
 
 def _is_picture(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(PICTURE_SUFFIXES)
+    return path.is_file() and not is_hidden(path.name) and path.name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def _carved(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]) -> list[Picture]:

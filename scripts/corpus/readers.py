@@ -58,12 +58,11 @@ def read_corpus(source: str | os.PathLike, layout: str = "auto") -> list[Microgr
         return _uhcs(root, database, pictures)
     if not pictures:
         raise UserError(f"{root} holds no pictures; expected files ending in {', '.join(PICTURE_SUFFIXES)}.")
-    outer = _splits(root, pictures)
+    outer = {} if layout == "plain" else _splits(root, pictures)
     loose = next((path for path in pictures if len(path.relative_to(root).parts) < (3 if outer else 2)), None)
     if layout == "classes" and loose:
         raise UserError(f"{loose} lies in no folder of a class; put it into one, or choose --layout plain.")
     if layout == "plain" or loose:
-        outer = {} if layout == "plain" else outer
         return [Micrograph(path, split=_split(outer, root, path), source=_name(root, path)) for path in pictures]
     return [
         Micrograph(path, path.relative_to(root).parts[bool(outer)], _split(outer, root, path), _name(root, path))

@@ -36,7 +36,14 @@ def lists(root: Path) -> dict[str, list[tuple[str, int]]]:
 
 
 def test_folders_of_splits(tmp_path: Path) -> None:
-    for name in ("train/b/1.png", "train/a/deep/2.png", "val/a/3.png", "val/b/4.png", "Test/b/5.png", "train/b/.cache/6.png"):
+    for name in (
+        "train/b/1.png",
+        "train/a/deep/2.png",
+        "val/a/3.png",
+        "val/b/4.png",
+        "Test/b/5.png",
+        "train/b/.cache/6.png",
+    ):
         picture(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
     assert lists(tmp_path) == {

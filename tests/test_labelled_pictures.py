@@ -93,11 +93,25 @@ def test_pictures_without_labels(tmp_path: Path) -> None:
         "image,split\n" + "\n".join(f"tree/{i % 3}/{i}.png,{'test' if i > 4 else 'train'}" for i in range(10))
     )
     assert len(unlabelled_pictures(str(table))["training"]) == 4
-    for split in ("training", "test"):
-        (tmp_path / "splits" / split).parent.mkdir(exist_ok=True)
-        (tmp_path / "splits" / split).symlink_to(tmp_path / "tree" / "0")
+    (tmp_path / "splits").mkdir()
+    for number, split in enumerate(("training", "test")):
+        (tmp_path / "splits" / split).symlink_to(tmp_path / "tree" / str(number))
     found = unlabelled_pictures(str(tmp_path / "splits"))
     assert {Path(item["name"]).parts[0] for items in found.values() for item in items} == {"training"}
+
+
+def test_no_copy_of_a_test_picture_is_learnt_from(tmp_path: Path) -> None:
+    """Nor one of another picture; a picture that is also listed for test is one for test."""
+    for i, seed in enumerate((0, 1, 2, 2, 3, 4, 0, 3)):
+        picture(tmp_path / f"{i}.png", seed)
+    splits = ["train"] * 5 + ["val"] + ["test"] * 2
+    lines = [f"{i}.png,{split}" for i, split in enumerate(splits)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,split", *lines, "1.png,test"]))
+    said: list[str] = []
+    found = unlabelled_pictures(str(tmp_path), say=said.append)
+    names = {split: [item["name"] for item in items] for split, items in found.items()}
+    assert names == {"training": ["2.png"], "validation": ["5.png"]}
+    assert ["2 of the 5" in text and "copies of pictures for test" in text for text in said] == [True, False]
 
 
 def test_lists_of_a_segmentation(micrograph_dir: Path) -> None:

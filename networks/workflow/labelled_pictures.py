@@ -117,8 +117,10 @@ def unlabelled_pictures(
 
     Args:
         dataset_dir: what :func:`picture_classes` takes, a data set with ``dataset.json``, of which the pictures for
-            training and validation are taken, or any tree of folders with pictures. Pictures for test are never taken.
-        phantom, say: as for :func:`load_pictures`.
+            training and validation are taken, or any tree of folders with pictures. Pictures for test are never taken,
+            nor are copies of them.
+        phantom: as for :func:`picture_classes`.
+        say: gets a sentence for copies that are left out, and if pictures were kept for validation.
 
     Returns:
         Items of "training" and "validation" with ``image`` and ``name``.
@@ -130,15 +132,10 @@ def unlabelled_pictures(
         ensure_texture_phantom(dataset_dir)
     if (Path(dataset_dir) / "dataset.json").is_file():
         lists = load_datalist(dataset_dir, say=say)
-        pictures = [
-            Picture(Path(case["image"]), "", split) for split in ("training", "validation") for case in lists[split]
-        ]
+        pictures = [Picture(Path(case["image"]), "", split) for split in SPLITS for case in lists[split]]
     else:
-        pictures = [picture for picture in _pictures(dataset_dir, labelled=False) if picture.split != "test"]
-    copies = {twin for _, twin in same_content([picture.image for picture in pictures])}
-    if copies and idist.get_rank() == 0:
-        say(f"{len(copies)} of the {len(pictures)} pictures of {dataset_dir} are copies of others and are left out.")
-    pictures = [picture for picture in pictures if picture.image not in copies]
+        pictures = _pictures(dataset_dir, labelled=False)
+    pictures = _without_copies(pictures, dataset_dir, say)
     # one class for all: the fifth for validation is drawn from the whole
     pictures = _carved([picture._replace(kind="") for picture in pictures], dataset_dir, say)
     root = str(picture_root(dataset_dir))
@@ -302,6 +299,24 @@ def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
             if labelled and not images:
                 raise UserError(f"{folder} holds no pictures of the class {folder.name!r}; add some or remove it.")
             yield from (Picture(path, folder.name if labelled else "", split) for path in images)
+
+
+def _without_copies(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]) -> list[Picture]:
+    """The pictures for training and validation, each once, without those for test and copies of these."""
+    tested = {picture.image for picture in pictures if picture.split == "test"}
+    others = [picture for picture in pictures if picture.image not in tested]
+    # those for test first: of equal files the first is the original
+    pairs = same_content([*sorted(tested), *(picture.image for picture in others)])
+    copies = {twin: original for original, twin in pairs if twin not in tested}
+    of_test = sum(original in tested for original in copies.values())
+    told = ((of_test, "pictures for test"), (len(copies) - of_test, "others"))
+    for number, what in told if idist.get_rank() == 0 else ():
+        if number:
+            say(
+                f"{number} of the {len(others)} pictures of {dataset_dir} for training and validation are copies of "
+                f"{what} and are left out."
+            )
+    return [picture for picture in others if picture.image not in copies]
 
 
 def _images(folder: Path) -> Iterator[Path]:

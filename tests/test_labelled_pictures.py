@@ -65,6 +65,38 @@ def test_a_fifth_of_every_class_is_kept_for_validation(tmp_path: Path) -> None:
     assert len(found["training"]) == 13 and found["test"] == []
 
 
+def test_what_belongs_together_is_kept_for_validation_together(tmp_path: Path) -> None:
+    """By columns and by patients, whatever the order of the lines; every class keeps pictures for training."""
+    lines = [f"s{i // 4}_{i}.png,a,{i // 4},," for i in range(40)]  # ten sources of four tiles
+    lines += [
+        f"t_{i}.png,a,t{i},{'x' if i < 4 else ''},{'7' if i > 2 else ''}" for i in range(8)
+    ]  # linked by the fourth
+    lines += [f"patient{i // 2}_{i}.png,b,,," for i in range(20)]
+    lines += ["s0_rare.png,rare,0,,"]
+    for line in lines:
+        picture(tmp_path / line.partition(",")[0])
+    found = []
+    for ordered in (lines, lines[::-1]):
+        (tmp_path / "labels.csv").write_text("\n".join(["image,class,source,group,duplicates", *ordered]))
+        found.append({split: sorted(items) for split, items in lists(tmp_path).items()})
+    assert found[0] == found[1]
+    training, validation = (
+        {name.partition("_")[0] for name, _ in found[0][split]} for split in ("training", "validation")
+    )
+    assert not training & validation and "s0" in training
+    assert len(validation) == 4 and sum(unit.startswith("patient") for unit in validation) == 2
+
+
+def test_one_source_cannot_be_split(tmp_path: Path) -> None:
+    for i in range(4):
+        picture(tmp_path / f"{i}.png")
+    (tmp_path / "labels.csv").write_text("image,class,source\n" + "".join(f"{i}.png,{i % 2},x\n" for i in range(4)))
+    with pytest.raises(UserError, match="none can be kept for it"):
+        picture_list(load_pictures(str(tmp_path), ["0", "1"]), "validation")
+    with pytest.raises(UserError, match="none can be kept for it"):
+        unlabelled_pictures(str(tmp_path))
+
+
 def test_tables(tmp_path: Path) -> None:
     """A table by itself or in its folder, with a byte-order mark and further columns; paths lead from its folder."""
     picture(tmp_path / "outside.png")

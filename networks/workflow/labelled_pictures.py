@@ -5,36 +5,30 @@ What is understood:
 - ``class/.../picture`` and ``split/class/.../picture``, where all outer folders are called after splits: train or
   training, val, valid or validation, test or testing;
 - a CSV file, or a folder with a ``labels.csv``, with the columns ``image`` (paths from the file's folder), ``class``
-  and ``split``; without ``split`` all are for training, without ``class`` they are for learning without labels.
+  and ``split``; without ``split`` all are for training, without ``class`` they are for learning without labels. The
+  columns ``source``, ``group`` and ``duplicates`` say what stays together where a validation split is drawn.
 """
 
 import csv
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from ignite import distributed as idist
 
 from networks.errors import UserError
 from networks.texture_phantom import ensure_texture_phantom
-from networks.workflow.data import (
-    LISTS,
-    PICTURE_SUFFIXES,
-    VALIDATION_SEED,
-    VALIDATION_SHARE,
-    case_name,
-    load_datalist,
-)
+from networks.workflow.carving import drawn_for_validation, joined
+from networks.workflow.data import LISTS, PICTURE_SUFFIXES, case_name, load_datalist, patient
 from networks.workflow.files import files_below, is_hidden
 from networks.workflow.overlap import check_lists, same_content
 
 logger = logging.getLogger(__name__)
 TABLE = "labels.csv"
 SPLITS = ("training", "validation", "test")
+TOGETHER = ("source", "group", "duplicates")  # columns whose pictures of one value stay in one split
 # what people call them
 SPLIT_NAMES = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
 SPLIT_NAMES |= {name: name for name in SPLITS}
@@ -48,11 +42,13 @@ class Picture(NamedTuple):
         image: its file.
         kind: name of its class; empty if unknown.
         split: "training", "validation" or "test".
+        of: what its table says it belongs to, such as "source a.tif" and "group specimen 7".
     """
 
     image: Path
     kind: str
     split: str
+    of: tuple[str, ...] = ()
 
 
 def picture_classes(dataset_dir: str, phantom: bool = False) -> list[str]:
@@ -79,8 +75,8 @@ def load_pictures(
 ) -> dict[str, list[Item]]:
     """The pictures of every split.
 
-    Without a split for validation a fifth of the training pictures of every class are kept for it, the same in every
-    run.
+    Without a split for validation a fifth of every class are kept for it, the same in every run. What is drawn are
+    pictures with all that share a source, a group, duplicates or a patient with them.
 
     Args:
         dataset_dir, phantom: as for :func:`picture_classes`.
@@ -104,7 +100,7 @@ def load_pictures(
     pictures = _carved(pictures, dataset_dir, say)
     root = str(picture_root(dataset_dir))
     lists: dict[str, list[Item]] = {name: [] for name in LISTS}
-    for image, kind, split in pictures:
+    for image, kind, split, _ in pictures:
         item = {"image": str(image), "label": numbers[kind], "name": case_name(str(image), root)}
         lists[split].append(item)
     return lists
@@ -136,15 +132,15 @@ def unlabelled_pictures(
     else:
         pictures = _pictures(dataset_dir, labelled=False)
     pictures = _without_copies(pictures, dataset_dir, say)
+    if len(pictures) < 2:
+        raise UserError(f"{dataset_dir} has {len(pictures)} pictures to learn from; expected at least two.")
     # one class for all: the fifth for validation is drawn from the whole
     pictures = _carved([picture._replace(kind="") for picture in pictures], dataset_dir, say)
     root = str(picture_root(dataset_dir))
     found: dict[str, list[Item]] = {"training": [], "validation": []}
-    for image, _, split in pictures:
+    for image, _, split, _ in pictures:
         found[split].append({"image": str(image), "name": case_name(str(image), root)})
-    if not all(found.values()):
-        raise UserError(f"{dataset_dir} has {len(pictures)} pictures to learn from; expected at least two.")
-    return found
+    return {split: picture_list(found, split) for split in found}
 
 
 def pictures_to_classify(dataset_dir: str, phantom: bool = False) -> list[Item]:
@@ -179,6 +175,11 @@ def picture_list(datalist: Mapping[str, Sequence[Item]], split: str) -> list[Ite
     """The pictures of one split; raises UserError if there are none."""
     if datalist.get(split):
         return list(datalist[split])
+    if split == "validation" and datalist.get("training"):
+        raise UserError(
+            "The data set has no pictures for validation, and none can be kept for it, since those of every class "
+            "belong together by source, group, duplicates or patient, or are a single one; add pictures of others."
+        )
     filled = ", ".join(f"{len(items)} for {name}" for name, items in datalist.items() if items)
     raise UserError(f"The data set has no pictures for {split!r} (it has {filled or 'none'}); add some of that split.")
 
@@ -272,7 +273,8 @@ def _of_row(row: Mapping[str, str | None], path: Path, line: int, labelled: bool
     image = path.parent / name
     if not image.is_file():
         raise UserError(f"Line {line} of {path} lists {image}, but there is no such file; restore it or take it out.")
-    return Picture(image, kind, SPLIT_NAMES[split.lower()] if "split" in row else "training")
+    together = tuple(f"{key} {value}" for key in TOGETHER if (value := (row.get(key) or "").strip()))
+    return Picture(image, kind, SPLIT_NAMES[split.lower()] if "split" in row else "training", together)
 
 
 def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
@@ -332,17 +334,16 @@ def _carved(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]
     if any(picture.split == "validation" for picture in pictures):
         return pictures
     root = str(picture_root(dataset_dir))
-    kinds: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        if picture.split == "training":
-            kinds.setdefault(picture.kind, []).append(picture)
-    chosen: set[Path] = set()
-    for kind, members in kinds.items():
-        # by the path in the data set, so that the draw does not depend on where that lies
-        ordered = sorted(members, key=lambda picture: case_name(str(picture.image), root))
-        rng = np.random.default_rng([VALIDATION_SEED, zlib.crc32(kind.encode())])
-        count = max(round(VALIDATION_SHARE * len(ordered)), 1) if len(ordered) > 1 else 0
-        chosen |= {ordered[i].image for i in rng.permutation(len(ordered))[:count]}
-    if idist.get_rank() == 0:
+    # by the path in the data set, so that the draw does not depend on where that lies, nor on the order of a table
+    training = sorted((p for p in pictures if p.split == "training"), key=lambda p: case_name(str(p.image), root))
+    names = []
+    for picture in training:
+        who = patient(str(picture.image), root)
+        own = f"file {case_name(str(picture.image), root)}"
+        names.append([own, *picture.of, *([f"patient {who}"] if who else [])])
+    units = joined(names)
+    drawn = drawn_for_validation(units, [picture.kind for picture in training])
+    chosen = {picture.image for picture, unit in zip(training, units, strict=True) if unit in drawn}
+    if chosen and idist.get_rank() == 0:
         say(f"{dataset_dir} has no pictures for validation: {len(chosen)} are kept for it, the same in every run.")
     return [p._replace(split="validation") if p.split == "training" and p.image in chosen else p for p in pictures]

@@ -43,6 +43,8 @@ def classification_readme(bundle: ClassificationBundle) -> str:
   `split` (`training`, `validation`, `test`).
 
 Without pictures for validation, a fifth of the training pictures of every class are kept for it, the same in every run.
+Pictures with one `source`, `group` or number of `duplicates` in the table, as `python -m scripts.corpus` writes it, and
+those of one patient by their names stay together.
 Before the first batch every picture is read, and these are refused in one sentence: a picture that is missing or
 damaged, a class without training pictures, the same picture in two splits or in two classes.
 

@@ -1,6 +1,7 @@
 """The bundle that classifies pictures: training, evaluation, inference, and what MONAI asks of a bundle."""
 
 import json
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,15 @@ def test_inference_writes_a_table(kind: str, trained: Path, texture_dir: Path, t
         shares = {name: float(row[f"probability of {name}"]) for name in TEXTURES}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
         assert row["class"] == max(shares, key=shares.__getitem__) and float(row["probability"]) == max(shares.values())
+
+
+def test_classes_without_a_record_are_numbered(trained: Path, texture_dir: Path, tmp_path: Path) -> None:
+    """Four classes may be others than the four of the phantom."""
+    weights = shutil.copy(trained / "models" / "model.pt", tmp_path / "alone.pt")
+    where = options(tmp_path, texture_dir / "test" / "grains", output_dir=str(tmp_path), ckpt_path=str(weights))
+    del where["epochs"]
+    run(paths("inference"), "inference", **where)
+    assert {row["class"] for row in rows_of(tmp_path / "classes.csv")} <= {f"class {i}" for i in range(4)}
 
 
 def test_stopped_training_resumes_to_the_same_end(

@@ -187,7 +187,9 @@ def inference(bundle: ClassificationBundle) -> Config:
         "batch_size": 16,
         "amp": True,
         "num_workers": DEFAULT_WORKERS,
-        "class_names": f"$workflow.trained_names(@ckpt_path) or {list(bundle.classes)}",
+        # without a record numbers, as a name of another data set's class would be wrong without a word
+        "class_names": "$workflow.trained_names(@ckpt_path, @num_classes) or "
+        "[f'class {i}' for i in range(@num_classes)]",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",

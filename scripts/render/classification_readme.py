@@ -70,7 +70,8 @@ torchrun --nproc_per_node=2 -m monai.bundle run training \\
 
 `inference.json` writes `classes.csv`: the class of every picture and the probabilities of all classes. Both take the
 size, the network and the names of the classes from the record beside the weights (`models/model.json`), so that
-`--ckpt_path` is all that another checkpoint needs.
+`--ckpt_path` is all that another checkpoint needs. Without the record `inference.json` calls the classes "class 0",
+"class 1", ...; `--num_classes` says how many there are.
 
 ## Recipes
 

@@ -114,6 +114,22 @@ def test_classes_without_a_record_are_numbered(trained: Path, texture_dir: Path,
     assert {row["class"] for row in rows_of(tmp_path / "classes.csv")} <= {f"class {i}" for i in range(4)}
 
 
+def test_pictures_that_cannot_be_read_are_all_named_before_the_first(
+    trained: Path, texture_dir: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(texture_dir / "test", tmp_path / "test"))
+    page = Image.open(next(folder.rglob("*.png")))
+    page.save(folder / "pages.tif", save_all=True, append_images=[page])
+    (folder / "cut.png").write_bytes((folder / "grains" / "000.png").read_bytes()[:60])
+    where = options(trained, folder, output_dir=str(tmp_path / "out"))
+    del where["epochs"]
+    with pytest.raises(Exception) as caught:
+        run(paths("inference"), "inference", **where)
+    said = chain(caught.value)
+    assert "2 of 10 cases cannot be used" in said and "pages.tif" in said and "cut.png" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_stopped_training_resumes_to_the_same_end(
     trained: Path, texture_dir: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -6,7 +6,17 @@ from scripts.catalog.augmentation import compose
 from scripts.catalog.classification import ClassificationBundle, PictureRecipe
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import warm_cosine
-from scripts.render.shared import AMP, DEFAULT_WORKERS, PIN, common, load_weights, more_options, options, picture_reader
+from scripts.render.shared import (
+    AMP,
+    DEFAULT_WORKERS,
+    PIN,
+    check,
+    common,
+    load_weights,
+    more_options,
+    options,
+    picture_reader,
+)
 from scripts.render.training import (
     ACCUMULATION,
     distributed,
@@ -182,6 +192,7 @@ def inference(bundle: ClassificationBundle) -> Config:
         **common(bundle.name, PHANTOM),
         "output_dir": "$@bundle_root + '/eval/predictions'",
         "ckpt_path": "$@ckpt_dir + '/model.pt'",
+        "check_data": True,
         **_trained(bundle, len(bundle.classes)),
         "reader": picture_reader(),
         "batch_size": 16,
@@ -226,7 +237,10 @@ def inference(bundle: ClassificationBundle) -> Config:
             "amp": AMP,
         },
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
-        "run": ["$workflow.classify(@evaluator, @output_dir)"],
+        "run": [
+            check("@datalist", classes="None", dimensions="2"),
+            "$workflow.classify(@evaluator, @output_dir)",
+        ],
     }
     return {**content, "options": options(content)}
 

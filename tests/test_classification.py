@@ -1,6 +1,7 @@
 """The bundle that classifies pictures: training, evaluation, inference, and what MONAI asks of a bundle."""
 
 import json
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,31 @@ def test_inference_writes_a_table(kind: str, trained: Path, texture_dir: Path, t
         shares = {name: float(row[f"probability of {name}"]) for name in TEXTURES}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
         assert row["class"] == max(shares, key=shares.__getitem__) and float(row["probability"]) == max(shares.values())
+
+
+def test_classes_without_a_record_are_numbered(trained: Path, texture_dir: Path, tmp_path: Path) -> None:
+    """Four classes may be others than the four of the phantom."""
+    weights = shutil.copy(trained / "models" / "model.pt", tmp_path / "alone.pt")
+    where = options(tmp_path, texture_dir / "test" / "grains", output_dir=str(tmp_path), ckpt_path=str(weights))
+    del where["epochs"]
+    run(paths("inference"), "inference", **where)
+    assert {row["class"] for row in rows_of(tmp_path / "classes.csv")} <= {f"class {i}" for i in range(4)}
+
+
+def test_pictures_that_cannot_be_read_are_all_named_before_the_first(
+    trained: Path, texture_dir: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(texture_dir / "test", tmp_path / "test"))
+    page = Image.open(next(folder.rglob("*.png")))
+    page.save(folder / "pages.tif", save_all=True, append_images=[page])
+    (folder / "cut.png").write_bytes((folder / "grains" / "000.png").read_bytes()[:60])
+    where = options(trained, folder, output_dir=str(tmp_path / "out"))
+    del where["epochs"]
+    with pytest.raises(Exception) as caught:
+        run(paths("inference"), "inference", **where)
+    said = chain(caught.value)
+    assert "2 of 10 cases cannot be used" in said and "pages.tif" in said and "cut.png" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_stopped_training_resumes_to_the_same_end(

@@ -71,6 +71,10 @@ def test_layouts(corpus: Path, tmp_path: Path) -> None:
     Image.fromarray(texture(0)).save(tmp_path / "splits" / "loose.png")
     with pytest.raises(UserError, match="folders of splits"):
         read_corpus(tmp_path / "splits")
+    assert [m.split for m in read_corpus(tmp_path / "splits", "plain")] == [""] * 4
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "fine").symlink_to(corpus / "fine")
+    assert len(read_corpus(tmp_path / "linked")) == 10
 
 
 def test_uhcs(tmp_path: Path) -> None:

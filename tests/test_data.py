@@ -16,6 +16,7 @@ from PIL import Image
 from networks.errors import UserError
 from networks.workflow import case_list, check_dataset, check_lists, class_names, describe_cases, load_datalist
 from networks.workflow.data import LISTS, parse_labels, patient
+from networks.workflow.files import files_below
 from scripts.catalog.bundles import BY_NAME
 from tests.converters import NASA, REAL, run
 from tests.test_bad_input import sentence_of
@@ -130,6 +131,21 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
     for path in ("x/../link.png", str(tmp_path / "set" / "link.png")):
         edit(folder, lambda content, path=path: content["training"][0].update(image=path))
         assert load_datalist(folder)["training"][0]["image"] == str(tmp_path / "set" / "link.png")
+
+
+def test_files_below_follow_links_but_no_circles(tmp_path: Path) -> None:
+    for name in ("root/b.png", "root/.hidden/c.png", "root/__MACOSX/d.png", "other/e.png", "other/out/f.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = tmp_path / "root"
+    for name in ("train", "val"):
+        (root / name).symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(root)
+    (root / "up").symlink_to(tmp_path)
+    (root / "a.png").symlink_to(tmp_path / "nowhere.png")
+    found = files_below(root, without=tmp_path / "other" / "out")
+    assert [path.relative_to(root).as_posix() for path in found] == ["a.png", "b.png", "train/e.png", "val/e.png"]
+    assert root / "val" / "out" / "f.png" in files_below(root)
 
 
 @pytest.mark.parametrize(

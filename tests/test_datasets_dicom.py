@@ -75,10 +75,11 @@ def affine(count):
 
 
 def test_series_to_volumes(tmp_path, capsys):
-    """HU, order, oblique orientation and unequal spacing; two series in one folder and one below it."""
+    """HU, order, oblique orientation and unequal spacing; two series in one folder and one below it by a link."""
     stored = {}
     stored["in"] = make_series(tmp_path / "in", 5)
-    stored["in_late phase"] = make_series(tmp_path / "in" / "late phase", 4)
+    stored["in_late phase"] = make_series(tmp_path / "late", 4)
+    (tmp_path / "in" / "late phase").symlink_to(tmp_path / "late")
     stored["in_2"] = make_series(tmp_path / "other", 3)
     for file in (tmp_path / "other").iterdir():
         shutil.copy(file, tmp_path / "in" / f"second_{file.name}")

@@ -36,7 +36,14 @@ def lists(root: Path) -> dict[str, list[tuple[str, int]]]:
 
 
 def test_folders_of_splits(tmp_path: Path) -> None:
-    for name in ("train/b/1.png", "train/a/deep/2.png", "val/a/3.png", "val/b/4.png", "Test/b/5.png"):
+    for name in (
+        "train/b/1.png",
+        "train/a/deep/2.png",
+        "val/a/3.png",
+        "val/b/4.png",
+        "Test/b/5.png",
+        "train/b/.cache/6.png",
+    ):
         picture(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
     assert lists(tmp_path) == {
@@ -56,6 +63,38 @@ def test_a_fifth_of_every_class_is_kept_for_validation(tmp_path: Path) -> None:
     assert found == lists(tmp_path / "there")
     assert [sum(label == i for _, label in found["validation"]) for i in range(3)] == [2, 1, 0]
     assert len(found["training"]) == 13 and found["test"] == []
+
+
+def test_what_belongs_together_is_kept_for_validation_together(tmp_path: Path) -> None:
+    """By columns and by patients, whatever the order of the lines; every class keeps pictures for training."""
+    lines = [f"s{i // 4}_{i}.png,a,{i // 4},," for i in range(40)]  # ten sources of four tiles
+    lines += [
+        f"t_{i}.png,a,t{i},{'x' if i < 4 else ''},{'7' if i > 2 else ''}" for i in range(8)
+    ]  # linked by the fourth
+    lines += [f"patient{i // 2}_{i}.png,b,,," for i in range(20)]
+    lines += ["s0_rare.png,rare,0,,"]
+    for line in lines:
+        picture(tmp_path / line.partition(",")[0])
+    found = []
+    for ordered in (lines, lines[::-1]):
+        (tmp_path / "labels.csv").write_text("\n".join(["image,class,source,group,duplicates", *ordered]))
+        found.append({split: sorted(items) for split, items in lists(tmp_path).items()})
+    assert found[0] == found[1]
+    training, validation = (
+        {name.partition("_")[0] for name, _ in found[0][split]} for split in ("training", "validation")
+    )
+    assert not training & validation and "s0" in training
+    assert len(validation) == 4 and sum(unit.startswith("patient") for unit in validation) == 2
+
+
+def test_one_source_cannot_be_split(tmp_path: Path) -> None:
+    for i in range(4):
+        picture(tmp_path / f"{i}.png")
+    (tmp_path / "labels.csv").write_text("image,class,source\n" + "".join(f"{i}.png,{i % 2},x\n" for i in range(4)))
+    with pytest.raises(UserError, match="none can be kept for it"):
+        picture_list(load_pictures(str(tmp_path), ["0", "1"]), "validation")
+    with pytest.raises(UserError, match="none can be kept for it"):
+        unlabelled_pictures(str(tmp_path))
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -86,11 +125,25 @@ def test_pictures_without_labels(tmp_path: Path) -> None:
         "image,split\n" + "\n".join(f"tree/{i % 3}/{i}.png,{'test' if i > 4 else 'train'}" for i in range(10))
     )
     assert len(unlabelled_pictures(str(table))["training"]) == 4
-    for split in ("training", "test"):
-        (tmp_path / "splits" / split).parent.mkdir(exist_ok=True)
-        (tmp_path / "splits" / split).symlink_to(tmp_path / "tree" / "0")
+    (tmp_path / "splits").mkdir()
+    for number, split in enumerate(("training", "test")):
+        (tmp_path / "splits" / split).symlink_to(tmp_path / "tree" / str(number))
     found = unlabelled_pictures(str(tmp_path / "splits"))
     assert {Path(item["name"]).parts[0] for items in found.values() for item in items} == {"training"}
+
+
+def test_no_copy_of_a_test_picture_is_learnt_from(tmp_path: Path) -> None:
+    """Nor one of another picture; a picture that is also listed for test is one for test."""
+    for i, seed in enumerate((0, 1, 2, 2, 3, 4, 0, 3)):
+        picture(tmp_path / f"{i}.png", seed)
+    splits = ["train"] * 5 + ["val"] + ["test"] * 2
+    lines = [f"{i}.png,{split}" for i, split in enumerate(splits)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,split", *lines, "1.png,test"]))
+    said: list[str] = []
+    found = unlabelled_pictures(str(tmp_path), say=said.append)
+    names = {split: [item["name"] for item in items] for split, items in found.items()}
+    assert names == {"training": ["2.png"], "validation": ["5.png"]}
+    assert ["2 of the 5" in text and "copies of pictures for test" in text for text in said] == [True, False]
 
 
 def test_lists_of_a_segmentation(micrograph_dir: Path) -> None:

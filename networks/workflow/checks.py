@@ -116,20 +116,7 @@ def check_dataset(
         is_picture: CaseReader(PictureReader(in_channels) if is_picture else None, in_channels, out_channels)
         for is_picture in {reader_of(pair["image"]) is not None for pair in unique}
     }
-    mistakes = []
-    for pair in tqdm(unique, desc="Checking data", unit="case", leave=False, disable=None):
-        try:
-            image, label, _ = readers[reader_of(pair["image"]) is not None](pair)
-        except UserError as error:
-            mistakes.append(str(error))
-        else:
-            if visit is not None:
-                visit(pair, image, label)
-    if len(mistakes) > 1:
-        listed = "".join(f"\n- {mistake}" for mistake in mistakes)
-        raise UserError(f"{len(mistakes)} of {len(unique)} cases cannot be trained on:{listed}")
-    if mistakes:
-        raise UserError(mistakes[0])
+    _read_all(unique, lambda pair: readers[reader_of(pair["image"]) is not None], visit)
     return {name: len(items) for name, items in datalist.items()}
 
 
@@ -140,7 +127,7 @@ def check_cases(
     reader: Reader = None,
     spatial_dims: int | None = None,
 ) -> None:
-    """Read every image and label once and raise on the first that cannot be used.
+    """Read every image and label once, so that all that cannot be used are named together.
 
     Under several processes each checks its share. A file in several lists is read once.
 
@@ -149,14 +136,12 @@ def check_cases(
         in_channels, out_channels, reader, spatial_dims: as in :class:`CaseReader`.
 
     Raises:
-        UserError: names the file, what was found and what was expected.
+        UserError: names every file, what was found and what was expected.
     """
     unique = list({(pair["image"], pair.get("label")): pair for pair in cases}.values())
     share = unique[idist.get_rank() :: idist.get_world_size()]
     read = CaseReader(reader, in_channels, out_channels, spatial_dims)
-    is_quiet = idist.get_rank() > 0 or len(share) < 2
-    for pair in tqdm(share, desc="Checking data", unit="case", leave=False, disable=is_quiet or None):
-        read(pair)
+    _read_all(share, lambda pair: read, quiet=idist.get_rank() > 0 or len(share) < 2 or None)
 
 
 def check_intervals(epochs: int, val_interval: int, patience: int = 0) -> None:
@@ -242,6 +227,25 @@ def count_classes(
     expected = "whole numbers from 0" if out_channels is None else f"whole numbers in 0..{out_channels - 1}"
     listed = ", ".join(f"{v:g}" for v in wrong[:MAX_LISTED]) + (", ..." if len(wrong) > MAX_LISTED else "")
     raise UserError(f"{path} holds the label values {listed}; expected {expected}: {remedy}.")
+
+
+def _read_all(
+    cases: Sequence[Pair], reader: Callable[[Pair], CaseReader], visit: Visit | None = None, quiet: bool | None = None
+) -> None:
+    mistakes = []
+    for pair in tqdm(cases, desc="Checking data", unit="case", leave=False, disable=quiet):
+        try:
+            image, label, _ = reader(pair)(pair)
+        except UserError as error:
+            mistakes.append(str(error))
+        else:
+            if visit is not None:
+                visit(pair, image, label)
+    if len(mistakes) > 1:
+        listed = "".join(f"\n- {mistake}" for mistake in mistakes)
+        raise UserError(f"{len(mistakes)} of {len(cases)} cases cannot be used:{listed}")
+    if mistakes:
+        raise UserError(mistakes[0])
 
 
 def _told(error: BaseException | None) -> UserError | None:

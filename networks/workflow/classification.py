@@ -195,7 +195,7 @@ class ClassTable(_Findings):
         if len(probabilities) != len(self.class_names):
             raise UserError(
                 f"The network tells {len(probabilities)} classes apart, but {len(self.class_names)} are named; keep "
-                "model.json of the training beside the weights."
+                "model.json of the training beside the weights, or give --class_names as many."
             )
         return {"probabilities": probabilities.tolist()}
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ignite import distributed as idist
 
 from networks.errors import UserError
 from networks.phantom import ensure_ct_phantom, ensure_precipitate_phantom
-from networks.workflow.files import parse_json
+from networks.workflow.carving import drawn_for_validation
+from networks.workflow.files import files_below, parse_json
 
 logger = logging.getLogger(__name__)
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -22,8 +22,6 @@ PICTURE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
 PHANTOMS = {"ct": ensure_ct_phantom, "precipitate": ensure_precipitate_phantom}
 LISTS = ("training", "validation", "test")
-VALIDATION_SHARE = 0.2  # of the patients of training, where there is no validation list
-VALIDATION_SEED = 0  # of no config: every run on a data set has to draw the same
 Pair = dict[str, str]
 
 # Names that say of whom an image is: BIDS, the word patient or subject with a number, and a numbered case of which
@@ -237,15 +235,6 @@ def list_images(dataset_dir: str, phantom: str | None = None, output_dir: str | 
     return [{"image": image} for image in first.values()]
 
 
-def files_below(folder: Path, without: str | Path | None = None) -> list[Path]:
-    """The files below a folder that are not hidden, in order, but not those of a folder of results inside it."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    results = None if without is None else Path(without).resolve()
-    if results is None or folder.resolve() not in results.parents:
-        return files
-    return [p for p in files if not p.parent.resolve().is_relative_to(results)]
-
-
 def stem(name: str) -> str:
     """A file's name, with or without folders, without the ending of an image."""
     suffix = next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
@@ -281,14 +270,9 @@ def read_dataset_json(dataset_dir: str) -> dict[str, Any]:
 
 def _carved(training: list[Pair], dataset_dir: str) -> tuple[list[Pair], list[Pair]]:
     """Training and validation; all of it is training if it is of one patient."""
-    units = [patient(case["image"], dataset_dir) or case["image"] for case in training]
     # by the path in the data set, so that the draw does not depend on where that lies
-    names = sorted(set(units), key=lambda unit: case_name(unit, dataset_dir))
-    if len(names) < 2:
-        return training, []
-    count = max(round(VALIDATION_SHARE * len(names)), 1)
-    order = np.random.default_rng(VALIDATION_SEED).permutation(len(names))
-    chosen = {names[i] for i in order[:count]}
+    units = [patient(case["image"], dataset_dir) or case_name(case["image"], dataset_dir) for case in training]
+    chosen = drawn_for_validation(units)
     pairs = list(zip(units, training, strict=True))
     return [case for unit, case in pairs if unit not in chosen], [case for unit, case in pairs if unit in chosen]
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that one run at a time writes to."""
+"""Files that are whole or not there, those below a folder, and folders that one run at a time writes to."""
 
 import contextlib
 import hashlib
@@ -111,6 +111,43 @@ def file_hash(path: str | Path) -> str:
         for part in iter(lambda: file.read(1 << 20), b""):
             digest.update(part)
     return digest.hexdigest()
+
+
+def files_below(folder: str | Path, without: str | Path | None = None) -> list[Path]:
+    """The files below a folder, in order. Links to folders are followed; what is hidden is left out, folders too.
+
+    A link that leads nowhere is among them, so that whoever reads the files names it.
+
+    Args:
+        folder: where to look.
+        without: a folder of results, which is left out if it lies inside, by whatever way.
+    """
+    root, results = Path(folder).resolve(), None if without is None else Path(without).resolve()
+    if results is not None and root.is_relative_to(results):
+        results = None  # a folder of results that holds the input is no part of it
+    # real paths of a folder and of those that it was reached through: a link to what holds one of them is a circle, but
+    # two links to one folder are two folders, as of two splits
+    ways = {Path(folder): [root]}
+    found = []
+    for name, folders, files in os.walk(folder, followlinks=True):
+        here = Path(name)
+        way = ways.pop(here)
+        paths = [here / file for file in files if not is_hidden(file)]
+        found += [path for path in paths if path.is_file() or path.is_symlink()]
+        inside = []
+        for child in folders:
+            real = (here / child).resolve()
+            is_result = results is not None and real.is_relative_to(results)
+            if not (is_result or is_hidden(child) or any(above.is_relative_to(real) for above in way)):
+                ways[here / child] = [*way, real]
+                inside.append(child)
+        folders[:] = inside
+    return sorted(found)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no one's data: hidden, or added by macOS's archiver."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 @contextlib.contextmanager

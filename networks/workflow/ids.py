@@ -156,7 +156,7 @@ IDS = {
         number(0),
         "distance within which the normalised surface Dice takes two surfaces for the same, in mm or pixels",
     ),
-    "check_data": Id(TRUTH, "check every image and label before the start and stop at the first mistake"),
+    "check_data": Id(TRUTH, "check every image and label, and do not start with one that cannot be used"),
     "allow_overlap": Id(
         TRUTH, "accept a case, or a patient by the files' names, in two of the lists training, validation and test"
     ),

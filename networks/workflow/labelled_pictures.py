@@ -5,35 +5,30 @@ What is understood:
 - ``class/.../picture`` and ``split/class/.../picture``, where all outer folders are called after splits: train or
   training, val, valid or validation, test or testing;
 - a CSV file, or a folder with a ``labels.csv``, with the columns ``image`` (paths from the file's folder), ``class``
-  and ``split``; without ``split`` all are for training, without ``class`` they are for learning without labels.
+  and ``split``; without ``split`` all are for training, without ``class`` they are for learning without labels. The
+  columns ``source``, ``group`` and ``duplicates`` say what stays together where a validation split is drawn.
 """
 
 import csv
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from ignite import distributed as idist
 
 from networks.errors import UserError
 from networks.texture_phantom import ensure_texture_phantom
-from networks.workflow.data import (
-    LISTS,
-    PICTURE_SUFFIXES,
-    VALIDATION_SEED,
-    VALIDATION_SHARE,
-    case_name,
-    load_datalist,
-)
+from networks.workflow.carving import drawn_for_validation, joined
+from networks.workflow.data import LISTS, PICTURE_SUFFIXES, case_name, load_datalist, patient
+from networks.workflow.files import files_below, is_hidden
 from networks.workflow.overlap import check_lists, same_content
 
 logger = logging.getLogger(__name__)
 TABLE = "labels.csv"
 SPLITS = ("training", "validation", "test")
+TOGETHER = ("source", "group", "duplicates")  # columns whose pictures of one value stay in one split
 # what people call them
 SPLIT_NAMES = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
 SPLIT_NAMES |= {name: name for name in SPLITS}
@@ -47,11 +42,13 @@ class Picture(NamedTuple):
         image: its file.
         kind: name of its class; empty if unknown.
         split: "training", "validation" or "test".
+        of: what its table says it belongs to, such as "source a.tif" and "group specimen 7".
     """
 
     image: Path
     kind: str
     split: str
+    of: tuple[str, ...] = ()
 
 
 def picture_classes(dataset_dir: str, phantom: bool = False) -> list[str]:
@@ -78,8 +75,8 @@ def load_pictures(
 ) -> dict[str, list[Item]]:
     """The pictures of every split.
 
-    Without a split for validation a fifth of the training pictures of every class are kept for it, the same in every
-    run.
+    Without a split for validation a fifth of every class are kept for it, the same in every run. What is drawn are
+    pictures with all that share a source, a group, duplicates or a patient with them.
 
     Args:
         dataset_dir, phantom: as for :func:`picture_classes`.
@@ -103,7 +100,7 @@ def load_pictures(
     pictures = _carved(pictures, dataset_dir, say)
     root = str(picture_root(dataset_dir))
     lists: dict[str, list[Item]] = {name: [] for name in LISTS}
-    for image, kind, split in pictures:
+    for image, kind, split, _ in pictures:
         item = {"image": str(image), "label": numbers[kind], "name": case_name(str(image), root)}
         lists[split].append(item)
     return lists
@@ -116,8 +113,10 @@ def unlabelled_pictures(
 
     Args:
         dataset_dir: what :func:`picture_classes` takes, a data set with ``dataset.json``, of which the pictures for
-            training and validation are taken, or any tree of folders with pictures. Pictures for test are never taken.
-        phantom, say: as for :func:`load_pictures`.
+            training and validation are taken, or any tree of folders with pictures. Pictures for test are never taken,
+            nor are copies of them.
+        phantom: as for :func:`picture_classes`.
+        say: gets a sentence for copies that are left out, and if pictures were kept for validation.
 
     Returns:
         Items of "training" and "validation" with ``image`` and ``name``.
@@ -129,24 +128,19 @@ def unlabelled_pictures(
         ensure_texture_phantom(dataset_dir)
     if (Path(dataset_dir) / "dataset.json").is_file():
         lists = load_datalist(dataset_dir, say=say)
-        pictures = [
-            Picture(Path(case["image"]), "", split) for split in ("training", "validation") for case in lists[split]
-        ]
+        pictures = [Picture(Path(case["image"]), "", split) for split in SPLITS for case in lists[split]]
     else:
-        pictures = [picture for picture in _pictures(dataset_dir, labelled=False) if picture.split != "test"]
-    copies = {twin for _, twin in same_content([picture.image for picture in pictures])}
-    if copies and idist.get_rank() == 0:
-        say(f"{len(copies)} of the {len(pictures)} pictures of {dataset_dir} are copies of others and are left out.")
-    pictures = [picture for picture in pictures if picture.image not in copies]
+        pictures = _pictures(dataset_dir, labelled=False)
+    pictures = _without_copies(pictures, dataset_dir, say)
+    if len(pictures) < 2:
+        raise UserError(f"{dataset_dir} has {len(pictures)} pictures to learn from; expected at least two.")
     # one class for all: the fifth for validation is drawn from the whole
     pictures = _carved([picture._replace(kind="") for picture in pictures], dataset_dir, say)
     root = str(picture_root(dataset_dir))
     found: dict[str, list[Item]] = {"training": [], "validation": []}
-    for image, _, split in pictures:
+    for image, _, split, _ in pictures:
         found[split].append({"image": str(image), "name": case_name(str(image), root)})
-    if not all(found.values()):
-        raise UserError(f"{dataset_dir} has {len(pictures)} pictures to learn from; expected at least two.")
-    return found
+    return {split: picture_list(found, split) for split in found}
 
 
 def pictures_to_classify(dataset_dir: str, phantom: bool = False) -> list[Item]:
@@ -181,6 +175,11 @@ def picture_list(datalist: Mapping[str, Sequence[Item]], split: str) -> list[Ite
     """The pictures of one split; raises UserError if there are none."""
     if datalist.get(split):
         return list(datalist[split])
+    if split == "validation" and datalist.get("training"):
+        raise UserError(
+            "The data set has no pictures for validation, and none can be kept for it, since those of every class "
+            "belong together by source, group, duplicates or patient, or are a single one; add pictures of others."
+        )
     filled = ", ".join(f"{len(items)} for {name}" for name, items in datalist.items() if items)
     raise UserError(f"The data set has no pictures for {split!r} (it has {filled or 'none'}); add some of that split.")
 
@@ -274,11 +273,12 @@ def _of_row(row: Mapping[str, str | None], path: Path, line: int, labelled: bool
     image = path.parent / name
     if not image.is_file():
         raise UserError(f"Line {line} of {path} lists {image}, but there is no such file; restore it or take it out.")
-    return Picture(image, kind, SPLIT_NAMES[split.lower()] if "split" in row else "training")
+    together = tuple(f"{key} {value}" for key in TOGETHER if (value := (row.get(key) or "").strip()))
+    return Picture(image, kind, SPLIT_NAMES[split.lower()] if "split" in row else "training", together)
 
 
 def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not is_hidden(path.name)]
     splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     if splits and len(splits) < len(folders):
         other = next(folder for folder in folders if folder not in splits)
@@ -295,7 +295,7 @@ def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
         if loose:
             raise UserError(f"{loose[0]} lies in no folder of a class; put it into one, or list all in a CSV file.")
         for folder in sorted(outer.iterdir()) if labelled else [outer]:
-            if not folder.is_dir() or folder.name.startswith("."):
+            if not folder.is_dir() or is_hidden(folder.name):
                 continue
             images = list(_images(folder))
             if labelled and not images:
@@ -303,12 +303,30 @@ def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
             yield from (Picture(path, folder.name if labelled else "", split) for path in images)
 
 
+def _without_copies(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]) -> list[Picture]:
+    """The pictures for training and validation, each once, without those for test and copies of these."""
+    tested = {picture.image for picture in pictures if picture.split == "test"}
+    others = [picture for picture in pictures if picture.image not in tested]
+    # those for test first: of equal files the first is the original
+    pairs = same_content([*sorted(tested), *(picture.image for picture in others)])
+    copies = {twin: original for original, twin in pairs if twin not in tested}
+    of_test = sum(original in tested for original in copies.values())
+    told = ((of_test, "pictures for test"), (len(copies) - of_test, "others"))
+    for number, what in told if idist.get_rank() == 0 else ():
+        if number:
+            say(
+                f"{number} of the {len(others)} pictures of {dataset_dir} for training and validation are copies of "
+                f"{what} and are left out."
+            )
+    return [picture for picture in others if picture.image not in copies]
+
+
 def _images(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if _is_picture(path))
+    return (path for path in files_below(folder) if _is_picture(path))
 
 
 def _is_picture(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(PICTURE_SUFFIXES)
+    return path.is_file() and not is_hidden(path.name) and path.name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def _carved(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]) -> list[Picture]:
@@ -316,17 +334,16 @@ def _carved(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]
     if any(picture.split == "validation" for picture in pictures):
         return pictures
     root = str(picture_root(dataset_dir))
-    kinds: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        if picture.split == "training":
-            kinds.setdefault(picture.kind, []).append(picture)
-    chosen: set[Path] = set()
-    for kind, members in kinds.items():
-        # by the path in the data set, so that the draw does not depend on where that lies
-        ordered = sorted(members, key=lambda picture: case_name(str(picture.image), root))
-        rng = np.random.default_rng([VALIDATION_SEED, zlib.crc32(kind.encode())])
-        count = max(round(VALIDATION_SHARE * len(ordered)), 1) if len(ordered) > 1 else 0
-        chosen |= {ordered[i].image for i in rng.permutation(len(ordered))[:count]}
-    if idist.get_rank() == 0:
+    # by the path in the data set, so that the draw does not depend on where that lies, nor on the order of a table
+    training = sorted((p for p in pictures if p.split == "training"), key=lambda p: case_name(str(p.image), root))
+    names = []
+    for picture in training:
+        who = patient(str(picture.image), root)
+        own = f"file {case_name(str(picture.image), root)}"
+        names.append([own, *picture.of, *([f"patient {who}"] if who else [])])
+    units = joined(names)
+    drawn = drawn_for_validation(units, [picture.kind for picture in training])
+    chosen = {picture.image for picture, unit in zip(training, units, strict=True) if unit in drawn}
+    if chosen and idist.get_rank() == 0:
         say(f"{dataset_dir} has no pictures for validation: {len(chosen)} are kept for it, the same in every run.")
     return [p._replace(split="validation") if p.split == "training" and p.image in chosen else p for p in pictures]

@@ -148,7 +148,7 @@ def evaluate(evaluator: Engine, output_dir: str, postprocessing: Any = None) -> 
         UserError: another evaluation writes to the folder, or the weights do not fit.
     """
     label_by_class(postprocessing)
-    _apply(evaluator, output_dir, "evaluation", "Scores are written at the end")
+    _apply(evaluator, output_dir, "evaluation", "Scores are written at the end; the same command starts anew.")
     if idist.get_rank() == 0:
         weights = getattr(evaluator.state, "checkpoint", "the network without loading weights")
         _summary(f"Evaluated {weights}.", {"scores": Path(output_dir)}, "To predict", _prediction())
@@ -168,7 +168,12 @@ def infer(evaluator: Engine, postprocessing: Any, output_dir: str, class_names: 
     """
     complete_writers(postprocessing)
     label_by_class(postprocessing)
-    _apply(evaluator, output_dir, "prediction", f"The label maps in {output_dir} are whole")
+    _apply(
+        evaluator,
+        output_dir,
+        "prediction",
+        f"The label maps in {output_dir} are whole; the same command makes all anew.",
+    )
     if idist.get_rank() == 0:
         if class_names is not None:
             write_label_names(output_dir, dict(enumerate(class_names)))
@@ -186,14 +191,13 @@ def classify(evaluator: Engine, output_dir: str) -> None:
     Raises:
         UserError: another prediction writes to the folder, or the weights do not fit.
     """
-    _apply(evaluator, output_dir, "prediction", "The table is written at the end")
+    _apply(evaluator, output_dir, "prediction", "The table is written at the end; the same command starts anew.")
     if idist.get_rank() == 0:
         _summary("Classified all pictures.", {"classes and their probabilities": Path(output_dir)})
 
 
 def _apply(evaluator: Engine, output_dir: str, work: str, safe: str) -> None:
-    said = f"{safe}; start it again for the rest."
-    with _alone((output_dir,), work, "give --output_dir another folder"), _quiet(evaluator), saying(lambda: said):
+    with _alone((output_dir,), work, "give --output_dir another folder"), _quiet(evaluator), saying(lambda: safe):
         evaluator.run()
 
 

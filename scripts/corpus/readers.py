@@ -19,6 +19,7 @@ from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow.data import PICTURE_SUFFIXES
+from networks.workflow.files import files_below
 from networks.workflow.labelled_pictures import SPLIT_NAMES, TABLE
 from networks.workflow.pixel_size import metres
 from scripts.corpus.index import Micrograph, read_index
@@ -44,24 +45,24 @@ def read_corpus(source: str | os.PathLike, layout: str = "auto") -> list[Microgr
         return read_index(root)
     if not root.is_dir():
         raise UserError(f"{root} is neither a folder nor a CSV file; give the folder of the pictures, or their index.")
-    table, database = root / TABLE, next(iter(sorted(root.rglob(DATABASE))), None)
+    files = files_below(root)
+    table, database = root / TABLE, next((path for path in files if path.name == DATABASE), None)
     if layout == "table" or (layout == "auto" and table.is_file()):
         if not table.is_file():
             raise UserError(f"{root} has no {TABLE}; give the CSV file itself, or another --layout.")
         return read_index(table)
+    pictures = [path for path in files if path.name.lower().endswith(PICTURE_SUFFIXES) and path.is_file()]
     if layout == "uhcs" or (layout == "auto" and database):
         if database is None:
             raise UserError(f"{root} has no {DATABASE}, which names the classes of UHCS; add it, or choose --layout.")
-        return _uhcs(root, database)
-    pictures = list(_pictures(root))
+        return _uhcs(root, database, pictures)
     if not pictures:
         raise UserError(f"{root} holds no pictures; expected files ending in {', '.join(PICTURE_SUFFIXES)}.")
-    outer = _splits(root, pictures)
+    outer = {} if layout == "plain" else _splits(root, pictures)
     loose = next((path for path in pictures if len(path.relative_to(root).parts) < (3 if outer else 2)), None)
     if layout == "classes" and loose:
         raise UserError(f"{loose} lies in no folder of a class; put it into one, or choose --layout plain.")
     if layout == "plain" or loose:
-        outer = {} if layout == "plain" else outer
         return [Micrograph(path, split=_split(outer, root, path), source=_name(root, path)) for path in pictures]
     return [
         Micrograph(path, path.relative_to(root).parts[bool(outer)], _split(outer, root, path), _name(root, path))
@@ -89,14 +90,7 @@ def _name(root: Path, path: Path) -> str:
     return f"{root.resolve().name}/{path.relative_to(root).as_posix()}"
 
 
-def _pictures(root: Path) -> Iterable[Path]:
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-        if not hidden and path.name.lower().endswith(PICTURE_SUFFIXES) and path.is_file():
-            yield path
-
-
-def _uhcs(root: Path, database: Path) -> list[Micrograph]:
+def _uhcs(root: Path, database: Path, pictures: Iterable[Path]) -> list[Micrograph]:
     query = (
         "SELECT micrograph_id, path, micron_bar, micron_bar_units, micron_bar_px, sample_key, primary_microconstituent"
         " FROM micrograph ORDER BY micrograph_id"
@@ -107,7 +101,7 @@ def _uhcs(root: Path, database: Path) -> list[Micrograph]:
     except sqlite3.Error as error:
         raise UserError(f"{database} is not the database of UHCS ({error}); fetch it again.") from error
     files: dict[str, Path] = {}
-    for path in _pictures(root):
+    for path in pictures:
         files.setdefault(path.name.lower(), path)
         files.setdefault(path.stem.lower(), path)
     found, missing = [], 0

@@ -1,11 +1,12 @@
 """Training, validation and test by source, so that no part of a picture is trained on and another tested."""
 
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from networks.errors import UserError
+from networks.workflow.carving import joined, units_by_class
 from networks.workflow.ids import truth
 from networks.workflow.labelled_pictures import SPLITS
 from scripts.corpus.duplicates import GROUP
@@ -55,18 +56,11 @@ def split(
 
 def units_of(micrographs: Sequence[Micrograph]) -> list[str]:
     """For every picture the name of what has to stay together: sources, joined by groups and duplicates."""
-    parents: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parents.setdefault(name, name) != name:
-            name = parents[name]
-        return name
-
+    names = []
     for m in micrographs:
-        for other in (f"group {m.group}" if m.group else "", f"same {m.more[GROUP]}" if m.more.get(GROUP) else ""):
-            if other:
-                parents[root(other)] = root(f"source {m.source}")
-    return [root(f"source {m.source}") for m in micrographs]
+        more = {"group": m.group, "same": m.more.get(GROUP)}
+        names.append([f"source {m.source}", *(f"{key} {value}" for key, value in more.items() if value)])
+    return joined(names)
 
 
 def splits_of(
@@ -77,14 +71,9 @@ def splits_of(
     A unit is of the class of most of its pictures. Of a class of two units one is for training and one for the test, of
     a single one all is for training.
     """
-    kinds: dict[str, Counter[str]] = defaultdict(Counter)
-    for micrograph, unit in zip(micrographs, units, strict=True):
-        kinds[unit][micrograph.kind] += 1
-    by_class: dict[str, list[str]] = defaultdict(list)
-    for unit, counts in kinds.items():
-        by_class[min(counts, key=lambda kind: (-counts[kind], kind))].append(unit)
     found = {}
-    for kind, names in by_class.items():
+    for kind, members in units_by_class(units, [m.kind for m in micrographs]).items():
+        names = list(members)
         shares = {"test": test if len(names) > 1 else 0, "validation": validation if len(names) > 2 else 0}
         left = names
         for name, share in shares.items():

@@ -101,6 +101,7 @@ class Step:
     def _read(self) -> dict[str, dict[str, Any]]:
         """What the journal says, by key; a line that a crash has cut, or whose files are gone, does not count."""
         known: dict[str, dict[str, Any]] = {}
+        makers: dict[str, str] = {}  # key of the known entry that made a file
         if not self._journal.is_file():
             return known
         text = self._journal.read_text(encoding="utf-8")
@@ -108,11 +109,15 @@ class Step:
             with contextlib.suppress(json.JSONDecodeError, KeyError):
                 entry = json.loads(line)
                 files = {row["image"] for row in entry["rows"]}
+                is_whole = all((self.folder / name).is_file() for name in files)
                 # what a later line wrote over is no longer what an earlier one made
-                for key in [k for k, e in known.items() if files & {row["image"] for row in e["rows"]}]:
-                    del known[key]
-                if all((self.folder / name).is_file() for name in files):
+                stale = {makers[name] for name in files & makers.keys()} | ({entry["key"]} if is_whole else set())
+                for key in stale & known.keys():
+                    for row in known.pop(key)["rows"]:
+                        makers.pop(row["image"], None)
+                if is_whole:
                     known[entry["key"]] = entry
+                    makers.update(dict.fromkeys(files, entry["key"]))
         with atomic(self._journal) as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in known.values()), encoding="utf-8")
         return known

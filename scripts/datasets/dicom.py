@@ -17,6 +17,7 @@ from pydicom import dcmread
 from tqdm import tqdm
 
 from networks.errors import UserError
+from networks.workflow.files import files_below
 from scripts.datasets.volumes import to_nifti
 from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, dataset_writer, reading
 
@@ -82,11 +83,12 @@ def find_series(root: Path) -> tuple[list[tuple[Path, ...]], list[Path]]:
 
     What archives keep beside the images, such as segmentations, doses and reports, is no series here.
     """
+    folders: dict[Path, set[Path]] = {}
+    for file in files_below(root):
+        if file.name != "DICOMDIR":
+            folders.setdefault(file.parent, set()).add(file)
     series, strangers = [], []
-    for folder, _, names in sorted(os.walk(root)):
-        files = {Path(folder) / name for name in names if not name.startswith(".") and name != "DICOMDIR"}
-        if not files:
-            continue
+    for folder, files in sorted(folders.items()):
         generator = itk.GDCMSeriesFileNames.New()
         generator.SetUseSeriesDetails(True)
         generator.SetDirectory(str(folder))

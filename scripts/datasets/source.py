@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from networks.errors import UserError
+from networks.workflow.files import files_below, is_hidden
 from scripts.datasets.writer import CaseError, reading
 
 
@@ -34,11 +35,9 @@ class Source:
     def files(self) -> list[Path]:
         """Every file, sorted by path; hidden ones and those that macOS's archiver adds are left out."""
         if self._archive is None:
-            found = (Path(folder) / name for folder, _, names in os.walk(self.root) for name in names)
-            paths = [path.relative_to(self.root) for path in found]
-        else:
-            paths = [Path(name) for name in self._members]
-        return [self.root / p for p in sorted(paths) if not any(_is_hidden(part) for part in p.parts)]
+            return files_below(self.root)
+        paths = [Path(name) for name in self._members]
+        return [self.root / path for path in sorted(paths) if not any(map(is_hidden, path.parts))]
 
     @contextlib.contextmanager
     def opened(self, *paths: Path) -> Iterator[tuple[Path, ...]]:
@@ -110,7 +109,3 @@ def _members(
         path = PurePosixPath(name)
         if not path.is_absolute() and ".." not in path.parts:
             yield path.as_posix(), info
-
-
-def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"

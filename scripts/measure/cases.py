@@ -18,10 +18,10 @@ from networks.workflow.data import (
     Pair,
     case_list,
     case_name,
-    files_below,
     load_datalist,
     stem,
 )
+from networks.workflow.files import files_below
 from networks.workflow.geometry import MILLIMETRES, brought_onto, spacing_of
 from networks.workflow.pictures import read_index_map
 from networks.workflow.pixel_size import PixelSize, read_pixel_size

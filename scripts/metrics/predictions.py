@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from networks.errors import UserError
-from networks.workflow.data import IMAGE_SUFFIXES, Pair, case_name, files_below, stem
+from networks.workflow.data import IMAGE_SUFFIXES, Pair, case_name, stem
+from networks.workflow.files import files_below
 
 POSTFIX = "_seg"  # of this project's inference
 REMEDY = "run the inference config on this data set first, or sort the files"

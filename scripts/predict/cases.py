@@ -8,7 +8,8 @@ from typing import Any
 
 from networks.errors import UserError
 from networks.workflow import list_images
-from networks.workflow.data import IMAGE_SUFFIXES, files_below, stem
+from networks.workflow.data import IMAGE_SUFFIXES, stem
+from networks.workflow.files import files_below
 from scripts.datasets.dicom import find_series
 
 SUFFIXES = {"nifti": ".nii.gz", "png": ".png", "tiff": ".tif", "dicom_seg": ".dcm"}
@@ -149,6 +150,8 @@ def _series(source: Path, series: Sequence[tuple[Path, ...]]) -> list[tuple[str,
 
 
 def _is_dicom(path: Path) -> bool:
+    if not path.is_file():  # a link that leads nowhere
+        return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 

@@ -6,7 +6,17 @@ from scripts.catalog.augmentation import compose
 from scripts.catalog.classification import ClassificationBundle, PictureRecipe
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.recipe import warm_cosine
-from scripts.render.shared import AMP, DEFAULT_WORKERS, PIN, common, load_weights, more_options, options, picture_reader
+from scripts.render.shared import (
+    AMP,
+    DEFAULT_WORKERS,
+    PIN,
+    check,
+    common,
+    load_weights,
+    more_options,
+    options,
+    picture_reader,
+)
 from scripts.render.training import (
     ACCUMULATION,
     distributed,
@@ -182,12 +192,15 @@ def inference(bundle: ClassificationBundle) -> Config:
         **common(bundle.name, PHANTOM),
         "output_dir": "$@bundle_root + '/eval/predictions'",
         "ckpt_path": "$@ckpt_dir + '/model.pt'",
+        "check_data": True,
         **_trained(bundle, len(bundle.classes)),
         "reader": picture_reader(),
         "batch_size": 16,
         "amp": True,
         "num_workers": DEFAULT_WORKERS,
-        "class_names": f"$workflow.trained_names(@ckpt_path) or {list(bundle.classes)}",
+        # without a record numbers, as a name of another data set's class would be wrong without a word
+        "class_names": "$workflow.trained_names(@ckpt_path, @num_classes) or "
+        "[f'class {i}' for i in range(@num_classes)]",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": network(bundle),
         "network": "$@network_def.to(@device)",
@@ -224,7 +237,10 @@ def inference(bundle: ClassificationBundle) -> Config:
             "amp": AMP,
         },
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
-        "run": ["$workflow.classify(@evaluator, @output_dir)"],
+        "run": [
+            check("@datalist", classes="None", dimensions="2"),
+            "$workflow.classify(@evaluator, @output_dir)",
+        ],
     }
     return {**content, "options": options(content)}
 

@@ -10,6 +10,7 @@ MEANINGS = {
     "dataset_dir": "folder of pictures in classes, or a CSV file; for inference any folder of pictures, or one picture",
     "split": "pictures to evaluate: training, validation or test",
     "allow_overlap": "accept one and the same picture in two of training, validation and test",
+    "check_data": "read every picture before the start, and name all that cannot be used",
     "window": "values of 16-bit pictures that become 0 and 255; null for those of data set or training, else 0, 65535",
     "img_size": "height and width of the crops that the network sees",
     "batch_size": "pictures per step",
@@ -43,6 +44,8 @@ def classification_readme(bundle: ClassificationBundle) -> str:
   `split` (`training`, `validation`, `test`).
 
 Without pictures for validation, a fifth of the training pictures of every class are kept for it, the same in every run.
+Pictures with one `source`, `group` or number of `duplicates` in the table, as `python -m scripts.corpus` writes it, and
+those of one patient by their names stay together.
 Before the first batch every picture is read, and these are refused in one sentence: a picture that is missing or
 damaged, a class without training pictures, the same picture in two splits or in two classes.
 
@@ -66,9 +69,12 @@ torchrun --nproc_per_node=2 -m monai.bundle run training \\
 - `confusion.csv` and `confusion.png`: what is taken for what;
 - `misclassified.png`: the wrong answers, the surest first.
 
-`inference.json` writes `classes.csv`: the class of every picture and the probabilities of all classes. Both take the
-size, the network and the names of the classes from the record beside the weights (`models/model.json`), so that
-`--ckpt_path` is all that another checkpoint needs.
+`inference.json` reads every picture once before it starts, and names all that cannot be used. At its end it writes
+`classes.csv`: the class of every picture and the probabilities of all classes.
+
+Both take the size, the network and the names of the classes from the record beside the weights (`models/model.json`),
+so that `--ckpt_path` is all that another checkpoint needs. Without the record `inference.json` calls the classes
+"class 0", "class 1", ...; `--num_classes` says how many there are.
 
 ## Recipes
 
@@ -96,7 +102,7 @@ weights fit the segmentation networks at any size.
 patches of a picture are hidden, and a linear layer paints what they hide, the better the more the encoder has
 understood. It takes what `train.json` takes, a folder with a `dataset.json` (the pictures of `training` and
 `validation`), any tree of folders with pictures, or a CSV file with a column `image` for pictures from many places.
-Pictures of `test` are never taken, and copies of others are left out.
+Pictures of `test` and copies of them are never taken, and copies of others are left out.
 
 ```bash
 {run} training --config_file {root}/simmim.json

@@ -109,9 +109,9 @@ def phantom(preset: Preset) -> str:
     return f"phantom='{PHANTOM[kind]}' if @dataset_dir == '{DATASET_DIR[kind]}' else None"
 
 
-def check(cases: str, classes: str = "@out_channels") -> str:
+def check(cases: str, classes: str = "@out_channels", dimensions: str = "@spatial_dims") -> str:
     """The check of images and labels before a run."""
-    arguments = f"{cases}, @in_channels, {classes}, @reader, @spatial_dims"
+    arguments = f"{cases}, @in_channels, {classes}, @reader, {dimensions}"
     return f"$workflow.check_cases({arguments}) if workflow.truth(@check_data) else None"
 
 

@@ -15,9 +15,8 @@ from monai.utils import set_determinism
 from tqdm import tqdm
 
 from networks.errors import UserError
-from networks.workflow.data import files_below
 from networks.workflow.evaluation import write_csv
-from networks.workflow.files import file_hash, json_text, locked, parse_json, write_json
+from networks.workflow.files import file_hash, files_below, json_text, locked, parse_json, write_json
 from networks.workflow.pixel_size import parse_pixel_size
 from networks.workflow.saving import write_label_names
 from networks.workflow.stopping import saying

@@ -274,8 +274,12 @@ def test_label_maps_of_other_origins(tmp_path: Path) -> None:
         assert (row["class"], row["number"], row["unit"]) == (expected, "1", "pixel")
         assert float(row["mean_area"]) == disc.sum()
     Image.fromarray(colours).save(tmp_path / "red.png")
-    measure(str(tmp_path / "red.png"), str(tmp_path / "red"), colours='{"255,0,0": 1}')
-    assert float(rows_of(tmp_path / "red" / "images.csv")[0]["mean_area"]) == disc.sum()
+    indexed = Image.fromarray(1 - disc.astype(np.uint8))
+    indexed.putpalette([255, 0, 0, 0, 0, 0])
+    indexed.save(tmp_path / "indexed.png")
+    for name in ("red", "indexed"):
+        measure(str(tmp_path / f"{name}.png"), str(tmp_path / name), colours='{"255,0,0": 1}')
+        assert float(rows_of(tmp_path / name / "images.csv")[0]["mean_area"]) == disc.sum()
     with pytest.raises(UserError, match=r"red\.png: The mask is coloured; give --colours"):
         measure(str(tmp_path / "red.png"), str(tmp_path / "no"))
     Image.fromarray(disc.astype(np.uint8)).save(tmp_path / "lossy.jpg")

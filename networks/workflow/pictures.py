@@ -23,7 +23,7 @@ from networks.errors import UserError
 CHANNELS = (1, 3)
 _PIXEL_TYPES = {"unsigned_char": "UC", "unsigned_short": "US"}  # names in itk, whose first use loads it for seconds
 # What is not grey or RGB in the file is left to Pillow.
-_CONVERTED = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+_CONVERTED = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 # So is what ITK reads wrongly: grey BMP, which becomes RGB, and TIFF with alpha beside grey, not stored upright, or in
 # tiles or planes, of which ITK keeps the high bytes and multiplies colours by alpha.
 _PLAIN = {"L": "L", "LA": "LA", "I;16": "I;16", "I;16B": "I;16", "RGB": "RGB", "RGBA": "RGBA"}
@@ -225,7 +225,8 @@ def _about(path: Path) -> _About:
             frames = getattr(image, "n_frames", 1)
             if image.format == "PNG" and frames > 1:
                 raise UserError(f"{path} is an animation of {frames} pictures; expected one picture.")
-            as_mode = _CONVERTED.get(image.mode, "")
+            mode = "PA" if image.mode == "P" and "transparency" in image.info else image.mode
+            as_mode = _CONVERTED.get(mode, "")
             if image.format == "BMP" or by_pillow:
                 as_mode = as_mode or _PLAIN.get(image.mode, "")
             about = _About(image.format or "", image.getexif().get(_ORIENTATION, 1), as_mode, white_is_zero)

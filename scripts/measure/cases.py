@@ -23,10 +23,8 @@ from networks.workflow.data import (
     stem,
 )
 from networks.workflow.geometry import brought_onto
-from networks.workflow.pictures import read_index_map
 from networks.workflow.pixel_size import PixelSize, read_pixel_size
-from scripts.datasets.colours import Colour, class_numbers
-from scripts.datasets.writer import CaseError
+from scripts.datasets.colours import Colour, read_class_numbers
 from scripts.metrics.predictions import POSTFIX, find_predictions
 
 LOSSY = (".jpg", ".jpeg")
@@ -131,7 +129,8 @@ def read_picture_label(path: Path, colours: Mapping[Colour, int] | None = None) 
     """Class numbers (height, width) of a picture's label map.
 
     Raises:
-        UserError: not readable, JPEG, coloured without ``colours``, or values that are no whole numbers.
+        UserError: not readable, JPEG, coloured without ``colours``, partly transparent, or values that are no whole
+            numbers.
     """
     if path.name.lower().endswith(LOSSY):
         raise UserError(f"{path} is a JPEG, which does not keep class numbers; save the label map as PNG or TIFF.")
@@ -139,10 +138,7 @@ def read_picture_label(path: Path, colours: Mapping[Colour, int] | None = None) 
         values = read_image(loader(), str(path))[0]
         count_classes(str(path), values, None)
         return np.asarray(values).T.astype(np.int64)  # x comes first in NIfTI
-    try:
-        return class_numbers(read_index_map(path), colours)
-    except CaseError as error:
-        raise UserError(f"{path}: {error}") from error
+    return read_class_numbers(path, colours)
 
 
 def read_volume_labels(path: Path, truth: Path | None) -> tuple[np.ndarray, np.ndarray | None, tuple[float, ...]]:

@@ -14,7 +14,7 @@ from networks.workflow.pixel_size import read_pixel_size
 from scripts.corpus.cleaning import clean, painted_over, save_png
 from scripts.corpus.index import read_index
 from scripts.corpus.overlays import Overlays, find_overlays
-from scripts.corpus.scale import Scale, from_texts, has_ocr, read_scale
+from scripts.corpus.scale import FIELD, LENGTH, Scale, from_texts, has_ocr, read_scale
 from tests.converters import REAL
 
 TIO2 = REAL / "bam_tio2_sem" / "SEM"
@@ -161,6 +161,14 @@ def test_scales_of_real_banners() -> None:
         pixels = read_picture(path)
         scale = read_scale(path, pixels, find_overlays(pixels), True)
         assert scale.size == pytest.approx(7520 / 1024, rel=0.02)
+
+
+def test_a_comma_that_may_be_of_thousands_is_not_read() -> None:
+    for text in ("1,000 nm", "7,516 µm", "1,000,000 nm"):
+        assert LENGTH.fullmatch(text) is None and FIELD.search(f"HFW = {text}") is None
+    for text, number in (("1,5 µm", "1,5"), ("0,500 µm", "0,500"), ("7.516 µm", "7.516"), ("1000nm", "1000")):
+        for match in (LENGTH.fullmatch(text), FIELD.search(f"HFW = {text}")):
+            assert match is not None and match["number"] == number
 
 
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")

@@ -1,6 +1,7 @@
 """What microscopes draw into pictures: found to the row, and nothing found where nothing was drawn."""
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -150,6 +151,18 @@ def test_clean_pictures_carry_their_scale(size: float | None, tmp_path: Path) ->
         assert found is not None and found.width == pytest.approx(7.34e-9, rel=1e-6)
     else:  # unknown, or less than PNG can say
         assert found is None
+
+
+def test_a_side_file_that_comes_later_or_is_corrected_counts(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    Image.fromarray(micrograph(height=64, width=64)).save(source / "a.png")
+    for text, size in ((None, None), ("1um", 100), ("2um", 200)):
+        if text is not None:
+            (source / "a.TXT").write_text(f"$CM_FULL_SIZE 64 64\n$$SM_MICRON_BAR 10\n$$SM_MICRON_MARKER {text}\n ")
+            os.utime(source / "a.TXT", (size, size))
+        clean(str(source), str(tmp_path / "out"), ocr="false")
+        assert read_index(tmp_path / "out" / "labels.csv")[0].pixel_size == size
 
 
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")

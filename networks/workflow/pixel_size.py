@@ -89,6 +89,12 @@ def read_pixel_size(path: str | Path) -> tuple[PixelSize | None, str]:
     return found, why
 
 
+def side_file(path: Path) -> Path | None:
+    """The text file beside a picture in which JEOL's microscopes tell its pixel size; None if there is none."""
+    found = (path.with_suffix(suffix) for suffix in (".txt", ".TXT", ".Txt"))  # looking through a large folder is slow
+    return next((beside for beside in found if beside.is_file()), None)
+
+
 def _of_image(image: Image.Image, path: Path) -> tuple[PixelSize | None, str]:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
@@ -103,8 +109,8 @@ def _of_image(image: Image.Image, path: Path) -> tuple[PixelSize | None, str]:
                 return None, f"{found.source} speaks of {columns} columns, but the picture has {image.width}"
             if found is not None:
                 return found, ""
-    beside = path.with_suffix(".txt")
-    found = _jeol(beside.read_text("latin-1"), image.width) if beside.is_file() else None
+    beside = side_file(path)
+    found = _jeol(beside.read_text("latin-1"), image.width) if beside is not None else None
     return (found, "") if found is not None else _resolution(image)
 
 

@@ -205,6 +205,27 @@ def opened_picture(path: str | Path) -> Iterator[Image.Image]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
+def shown_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture of any kind as it is shown, upright, from its header.
+
+    Raises:
+        UserError: no format that is known, or a damaged header.
+    """
+    try:
+        with opened_picture(path) as image:
+            width, height = image.size
+            # versions of Pillow differ in whether they turn the size of a TIFF before they read its pixels
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+    except UnidentifiedImageError:
+        try:
+            io = image_io(Path(path))
+        except RuntimeError as error:
+            raise UserError(f"{path} cannot be read; it may be damaged.") from error
+        return io.GetDimensions(0), io.GetDimensions(1)
+
+
 class _About(NamedTuple):
     format: str = ""  # Pillow's; empty if it does not know
     orientation: int = 1

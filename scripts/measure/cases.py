@@ -23,6 +23,7 @@ from networks.workflow.data import (
     stem,
 )
 from networks.workflow.geometry import brought_onto
+from networks.workflow.pictures import shown_size
 from networks.workflow.pixel_size import PixelSize, read_pixel_size
 from scripts.datasets.colours import Colour, read_class_numbers
 from scripts.metrics.predictions import POSTFIX, find_predictions
@@ -182,6 +183,9 @@ def pixel_size_of(item: Item, given: PixelSize | None) -> tuple[PixelSize | None
 
     Returns:
         The size, or None and why.
+
+    Raises:
+        UserError: the image that tells it has another width or height than the label map.
     """
     if given is not None:
         return given, ""
@@ -189,9 +193,19 @@ def pixel_size_of(item: Item, given: PixelSize | None) -> tuple[PixelSize | None
     for path in filter(None, (item.image, item.label)):
         found, reason = _nifti_size(path) if path.name.lower().endswith(VOLUME_SUFFIXES) else read_pixel_size(path)
         if found is not None:
+            _require_one_grid(path, item.label)
             return found, ""
         why = reason if "dpi" in reason else why
     return None, why
+
+
+def _require_one_grid(image: Path, label: Path) -> None:
+    (width, height), (label_width, label_height) = shown_size(image), shown_size(label)
+    if (width, height) != (label_width, label_height):
+        raise UserError(
+            f"{image} has {width} x {height} pixels, but {label} has {label_width} x {label_height}, so that "
+            "the image's pixel size is not the label map's; give --pixel_size, or an image of the same size."
+        )
 
 
 def _nifti_size(path: Path) -> tuple[PixelSize | None, str]:

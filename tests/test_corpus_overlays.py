@@ -1,6 +1,7 @@
 """What microscopes draw into pictures: found to the row, and nothing found where nothing was drawn."""
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from networks.workflow.pixel_size import read_pixel_size
 from scripts.corpus.cleaning import clean, painted_over, save_png
 from scripts.corpus.index import read_index
 from scripts.corpus.overlays import Overlays, find_overlays
-from scripts.corpus.scale import Scale, from_texts, has_ocr, read_scale
+from scripts.corpus.scale import FIELD, LENGTH, Scale, from_texts, has_ocr, read_scale
 from tests.converters import REAL
 
 TIO2 = REAL / "bam_tio2_sem" / "SEM"
@@ -152,6 +153,18 @@ def test_clean_pictures_carry_their_scale(size: float | None, tmp_path: Path) ->
         assert found is None
 
 
+def test_a_side_file_that_comes_later_or_is_corrected_counts(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    Image.fromarray(micrograph(height=64, width=64)).save(source / "a.png")
+    for text, size in ((None, None), ("1um", 100), ("2um", 200)):
+        if text is not None:
+            (source / "a.TXT").write_text(f"$CM_FULL_SIZE 64 64\n$$SM_MICRON_BAR 10\n$$SM_MICRON_MARKER {text}\n ")
+            os.utime(source / "a.TXT", (size, size))
+        clean(str(source), str(tmp_path / "out"), ocr="false")
+        assert read_index(tmp_path / "out" / "labels.csv")[0].pixel_size == size
+
+
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")
 @pytest.mark.skipif(not TIO2.is_dir(), reason="the TiO2 micrographs are not here")
 def test_scales_of_real_banners() -> None:
@@ -161,6 +174,14 @@ def test_scales_of_real_banners() -> None:
         pixels = read_picture(path)
         scale = read_scale(path, pixels, find_overlays(pixels), True)
         assert scale.size == pytest.approx(7520 / 1024, rel=0.02)
+
+
+def test_a_comma_that_may_be_of_thousands_is_not_read() -> None:
+    for text in ("1,000 nm", "7,516 µm", "1,000,000 nm"):
+        assert LENGTH.fullmatch(text) is None and FIELD.search(f"HFW = {text}") is None
+    for text, number in (("1,5 µm", "1,5"), ("0,500 µm", "0,500"), ("7.516 µm", "7.516"), ("1000nm", "1000")):
+        for match in (LENGTH.fullmatch(text), FIELD.search(f"HFW = {text}")):
+            assert match is not None and match["number"] == number
 
 
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")

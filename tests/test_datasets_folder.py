@@ -9,7 +9,9 @@ from PIL import Image
 
 from networks.errors import UserError
 from networks.workflow.checks import check_dataset
+from scripts.datasets.colours import read_class_numbers
 from scripts.datasets.folder import convert_folder
+from scripts.datasets.writer import CaseError
 from tests.converters import ODD_AFFINE, content, lists, names, report, run, save_nifti, save_tiff, voxels
 
 RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
@@ -93,6 +95,40 @@ def test_palette_and_one_bit_masks(tmp_path):
     for item in (item for items in lists(tmp_path / "out").values() for item in items):
         label = np.load(tmp_path / item["image"].rsplit("/", 1)[1].replace("png", "npy"))
         np.testing.assert_array_equal(np.asarray(Image.open(item["label"])), label)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "colours"), [("png", {"255,0,0": 1}), ("tif", {"255,0,0": 1}), ("png", {"255,255,255": 1})]
+)
+def test_colours_of_palettes_and_one_bit_are_those_shown(tmp_path, suffix, colours):
+    label = np.random.default_rng(0).integers(0, 2, (9, 7)).astype(np.uint8)
+    save(tmp_path / "in" / "a.png", picture(np.random.default_rng(1)))
+    mask = Image.fromarray(1 - label)
+    mask.putpalette([*RED, *BLACK])
+    mask = Image.fromarray(label.astype(bool)) if "255,255,255" in colours else mask
+    mask.save(tmp_path / "in" / f"a_m.{suffix}")
+    options = {"colours": colours, "validation": 0, "test": 0}
+    convert_folder(
+        tmp_path / "in", tmp_path / "out", "{case}.png", f"{{case}}_m.{suffix}", "background,cell", **options
+    )
+    (item,) = lists(tmp_path / "out")["training"]
+    np.testing.assert_array_equal(np.asarray(Image.open(item["label"])), label)
+
+
+def test_what_is_transparent_is_background(tmp_path):
+    label = np.random.default_rng(0).integers(0, 3, (9, 7)).astype(np.uint8)
+    shown = np.array([RED, BLACK, BLUE], np.uint8)[label]  # red was erased, black is a class
+    classes = {(0, 0, 0): 1, (0, 0, 255): 2}
+    Image.fromarray(np.dstack([shown, np.where(label, 255, 0).astype(np.uint8)])).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_class_numbers(tmp_path / "a.png", classes), label)
+    mask = Image.fromarray(label)
+    mask.putpalette([*RED, *BLACK, *BLUE])
+    mask.save(tmp_path / "a.png", transparency=0)
+    np.testing.assert_array_equal(read_class_numbers(tmp_path / "a.png", classes), label)
+    for alpha in (np.where(label, 255, 90), np.zeros_like(label)):
+        Image.fromarray(np.dstack([shown, alpha.astype(np.uint8)])).save(tmp_path / "a.png")
+        with pytest.raises(CaseError, match=r"a\.png: The mask is partly transparent.* save it without alpha"):
+            read_class_numbers(tmp_path / "a.png", classes)
 
 
 def test_16_bit_pictures(tmp_path, monkeypatch, capsys):

@@ -11,8 +11,9 @@ from PIL import Image
 from skimage.measure import perimeter_crofton, regionprops_table
 
 from networks.errors import UserError
+from networks.workflow.pixel_size import PixelSize
 from networks.workflow.records import read_records
-from networks.workflow.saving import save_picture, write_label_names
+from networks.workflow.saving import mark_as_labels, save_picture, write_label_names
 from scripts.measure.kinds import Region, choose_regions
 from scripts.measure.measurement import measure_map
 from scripts.measure.measuring import measure
@@ -296,8 +297,12 @@ def test_label_maps_of_other_origins(tmp_path: Path) -> None:
         assert (row["class"], row["number"], row["unit"]) == (expected, "1", "pixel")
         assert float(row["mean_area"]) == disc.sum()
     Image.fromarray(colours).save(tmp_path / "red.png")
-    measure(str(tmp_path / "red.png"), str(tmp_path / "red"), colours='{"255,0,0": 1}')
-    assert float(rows_of(tmp_path / "red" / "images.csv")[0]["mean_area"]) == disc.sum()
+    indexed = Image.fromarray(1 - disc.astype(np.uint8))
+    indexed.putpalette([255, 0, 0, 0, 0, 0])
+    indexed.save(tmp_path / "indexed.png")
+    for name in ("red", "indexed"):
+        measure(str(tmp_path / f"{name}.png"), str(tmp_path / name), colours='{"255,0,0": 1}')
+        assert float(rows_of(tmp_path / name / "images.csv")[0]["mean_area"]) == disc.sum()
     with pytest.raises(UserError, match=r"red\.png: The mask is coloured; give --colours"):
         measure(str(tmp_path / "red.png"), str(tmp_path / "no"))
     Image.fromarray(disc.astype(np.uint8)).save(tmp_path / "lossy.jpg")
@@ -346,6 +351,20 @@ def test_mistakes_are_sentences(folders: tuple[Path, Path], tmp_path: Path, opti
     with pytest.raises(UserError, match=said):
         measure(str(folders[0]), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_pixel_sizes_are_of_images_as_large_as_the_label_maps(tmp_path: Path) -> None:
+    label, image = tmp_path / "a_seg.png", tmp_path / "a.tif"
+    save_picture(np.ones((20, 30), np.uint8), label)
+    save_picture(np.ones((30, 20), np.uint8), image, PixelSize(4e-9, 4e-9, ""))
+    with pytest.raises(UserError, match=r"a\.tif has 20 x 30 pixels, but .*a_seg\.png has 30 x 20.* --pixel_size"):
+        measure(str(label), str(tmp_path / "out"), images=str(image))
+    measure(str(label), str(tmp_path / "given"), images=str(image), pixel_size="2nm")
+    Image.fromarray(np.ones((30, 20), np.uint8)).save(image, dpi=(1e7, 1e7), tiffinfo={0x0112: 6})  # shown lying
+    measure(str(label), str(tmp_path / "turned"), images=str(image))
+    assert {rows_of(tmp_path / name / "images.csv")[0]["unit"] for name in ("given", "turned")} == {"nm"}
+    nib.save(mark_as_labels(nib.Nifti1Image(np.ones((30, 20), np.uint8), np.eye(4))), tmp_path / "a_seg.nii.gz")
+    measure(str(tmp_path / "a_seg.nii.gz"), str(tmp_path / "nifti"), images=str(image))
 
 
 def test_files_that_do_not_go_together(folders: tuple[Path, Path], tmp_path: Path) -> None:

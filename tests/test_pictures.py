@@ -6,6 +6,7 @@ from pathlib import Path
 import itk
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.bundle import ConfigParser
 from PIL import Image, ImageOps
@@ -14,7 +15,7 @@ from networks.errors import UserError
 from networks.phantom import write_precipitate_phantom
 from networks.workflow import PictureReader, check_cases
 from networks.workflow.checks import loader
-from networks.workflow.pictures import read_index_map, read_picture
+from networks.workflow.pictures import read_index_map, read_picture, read_pixels
 from scripts.catalog.bundles import BY_NAME
 from tests.converters import run, save_tiff
 from tests.test_bundles import build_network
@@ -93,8 +94,52 @@ def test_16_bit_colours_that_are_not_upright_are_refused(tmp_path: Path) -> None
     assert data.count(tag) == 1
     at = data.index(tag) + len(tag)
     path.write_bytes(data[:at] + b"\x06\x00" + data[at + 2 :])
-    with pytest.raises(UserError, match=r"a\.tif has 16-bit colours that are not stored upright"):
+    with pytest.raises(UserError, match=r"a\.tif has 16-bit pixels that cannot be read in full .* upright"):
         read_picture(path)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("where", [{"tile": (64, 64)}, {"tile": (64, 64), "compression": "zlib"}, {}])
+def test_tiff_in_tiles_planes_and_of_white_zeros_is_read_in_full(where: dict, byteorder: str, tmp_path: Path) -> None:
+    """ITK reads tiles and planes into 8 bit, and does not invert."""
+    path, options = tmp_path / "a.tif", {"byteorder": byteorder, **where}
+    numbers = (GREY // 50).astype(np.uint16)
+    tifffile.imwrite(path, numbers, **options)
+    np.testing.assert_array_equal(read_index_map(path)[..., 0], numbers)
+    tifffile.imwrite(path, GREY.astype(np.uint16) * 16, **options)  # 12 bits
+    np.testing.assert_array_equal(read_picture(path, 1, [0, 4080])[..., 0], GREY)
+    alpha = np.dstack([RGB, GREY])
+    for pixels, more in ((RGB, {}), (alpha, {"extrasamples": ["unassalpha"]})):
+        tifffile.imwrite(path, pixels, photometric="rgb", **more, **options)
+        np.testing.assert_array_equal(read_pixels(path), pixels)
+    tifffile.imwrite(path, RGB.transpose(2, 0, 1), photometric="rgb", planarconfig="separate", **options)
+    np.testing.assert_array_equal(read_pixels(path), RGB)
+    for grey, highest in ((GREY, 255), (GREY.astype(np.uint16) * 257, 65535)):
+        tifffile.imwrite(path, grey, photometric="miniswhite", **options)
+        if where and (byteorder, highest) == (">", 65535):
+            with pytest.raises(UserError, match=r"a\.tif has 16-bit pixels that cannot be read in full"):
+                read_pixels(path)
+            continue
+        np.testing.assert_array_equal(read_pixels(path)[..., 0], highest - grey)
+        np.testing.assert_array_equal(read_index_map(path)[..., 0], grey)
+
+
+def test_tiff_that_would_lose_bits_is_refused(tmp_path: Path) -> None:
+    rgb, tile = RGB.astype(np.uint16) * 257, {"tile": (64, 64)}
+    kinds = {
+        "colours": (rgb, {"photometric": "rgb", **tile}),
+        "planes": (rgb.transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"}),
+        "alpha": (rgb[..., :2], {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": [2]}),
+        "signed": (GREY.astype(np.int8), tile),
+        "float": (GREY.astype(np.float32), tile),
+    }
+    for name, (pixels, options) in kinds.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, **options)
+        with pytest.raises(UserError, match=rf"{name}\.tif has \d+-bit pixels that cannot be read in full"):
+            read_pixels(tmp_path / f"{name}.tif")
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([GREY, GREY]), photometric="minisblack", **tile)
+    with pytest.raises(UserError, match=r"pages\.tif has 2 pages"):
+        read_pixels(tmp_path / "pages.tif")
 
 
 def test_pages_animations_and_other_types_are_refused(tmp_path: Path) -> None:

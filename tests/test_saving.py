@@ -144,6 +144,22 @@ def test_resolutions_of_printers_are_no_pixel_size(dpi: int, tmp_path: Path) -> 
     assert read_pixel_size(tmp_path / "a.png")[0] is None  # the bar is that of a picture of another width
 
 
+def test_resolutions_of_printers_by_other_programs(tmp_path: Path) -> None:
+    picture, per_cm = tmp_path / "a.tif", tmp_path / "a.jpg"
+    for unit, number, value in (("inch", "INCH", 300), ("cm", "CENTIMETER", 118), ("inch", "NONE", 72)):
+        options = {"resolution": (value, value), "resolutionunit": number, "metadata": {"unit": unit}}
+        tifffile.imwrite(picture, LABEL, imagej=True, **options)
+        assert read_pixel_size(picture)[0] is None  # as ImageJ hands it on
+    tifffile.imwrite(picture, LABEL, imagej=True, resolution=(1e5, 1e5), metadata={"unit": "cm"})
+    assert lengths(picture) == pytest.approx((1e-7, 1e-7))
+    for density, printed in ((28, True), (118, True), (20000, False)):
+        Image.fromarray(LABEL).save(per_cm)
+        data = per_cm.read_bytes()  # Pillow writes JFIF per inch only; byte 13 is the unit, 2 for cm
+        per_cm.write_bytes(data[:13] + b"\x02" + 2 * density.to_bytes(2, "big") + data[18:])
+        size, why = read_pixel_size(per_cm)
+        assert (size is None and "printer" in why) if printed else lengths(per_cm) == pytest.approx((5e-7, 5e-7))
+
+
 def test_said_pixel_sizes() -> None:
     assert parse_pixel_size("4.2 nm").width == pytest.approx(4.2e-9)
     size = parse_pixel_size("5e-1um,2µm")

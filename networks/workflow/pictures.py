@@ -4,6 +4,7 @@ Grey, palette, one bit, alpha, CMYK, 8 or 16 bit all become 8-bit grey or RGB, u
 """
 
 import contextlib
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,10 +23,14 @@ from networks.errors import UserError
 CHANNELS = (1, 3)
 _PIXEL_TYPES = {"unsigned_char": "UC", "unsigned_short": "US"}  # names in itk, whose first use loads it for seconds
 # What is not grey or RGB in the file is left to Pillow.
-_CONVERTED = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
-# So is what ITK reads wrongly: TIFF with alpha beside grey, or not stored upright, and grey BMP, which becomes RGB.
-_PLAIN = {"L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "RGB": "RGB", "RGBA": "RGB"}
-_ORIENTATION, _BITS = 0x0112, 258  # tags of EXIF and TIFF
+_CONVERTED = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+# So is what ITK reads wrongly: grey BMP, which becomes RGB, and TIFF with alpha beside grey, not stored upright, or in
+# tiles or planes, of which ITK keeps the high bytes and multiplies colours by alpha.
+_PLAIN = {"L": "L", "LA": "LA", "I;16": "I;16", "I;16B": "I;16", "RGB": "RGB", "RGBA": "RGBA"}
+# tags of EXIF and TIFF
+_TAGS = (0x0112, 258, 262, 277, 284, 322, 339)
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _TILE_WIDTH, _SAMPLE_FORMAT = _TAGS
+_BIG_TIFF = 43  # version in the header
 _UNLIMITED = threading.RLock()  # Pillow's limit is one for all threads
 # Left-right and up-down flips and an exchange of the axes, in this order, that turn what is stored upright.
 _UPRIGHT = {
@@ -87,13 +92,15 @@ def read_pixels(path: str | Path, numbers: bool = False) -> np.ndarray:
 
     Args:
         path: PNG, TIFF, JPEG or BMP.
-        numbers: the numbers of a palette instead of its colours.
+        numbers: the numbers of a palette instead of its colours, and grey as it is stored where the file says that 0 is
+            white; it is inverted otherwise, as a viewer shows it.
 
     Returns:
         (height, width, channels), uint8 or uint16.
 
     Raises:
-        UserError: not an image that can be read, damaged, of several pages, animated, or neither 8 nor 16 bit.
+        UserError: not an image that can be read, damaged, of several pages, animated, neither 8 nor 16 bit, or 16-bit
+            colours in tiles, in planes or not upright.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,12 +109,16 @@ def read_pixels(path: str | Path, numbers: bool = False) -> np.ndarray:
         about = _about(path)
         if about.as_mode:
             with opened_picture(path) as image:
-                kept = numbers and image.mode in ("1", "P")
+                # Pillow's conversion of 16 bit with the high byte first cuts values off
+                kept = image.mode == "I;16B" or (numbers and image.mode in ("1", "P"))
                 pixels = np.asarray(image if kept else image.convert(about.as_mode))
             pixels = pixels.astype(np.uint16 if pixels.dtype.itemsize == 2 else np.uint8)
             pixels = pixels.reshape(*pixels.shape[:2], -1)
         else:
             pixels = _by_itk(path)
+        # Pillow inverts 8 bit by itself
+        if about.white_is_zero and (about.as_mode == "L") == numbers:
+            pixels = np.iinfo(pixels.dtype).max - pixels
         # of TIFF, Pillow turns the pixels upright by itself
         return pixels if about.format == "TIFF" else _upright(pixels, about.orientation)
     except UserError:
@@ -194,34 +205,83 @@ def opened_picture(path: str | Path) -> Iterator[Image.Image]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
+def shown_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture of any kind as it is shown, upright, from its header.
+
+    Raises:
+        UserError: no format that is known, or a damaged header.
+    """
+    try:
+        with opened_picture(path) as image:
+            width, height = image.size
+            # versions of Pillow differ in whether they turn the size of a TIFF before they read its pixels
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+    except UnidentifiedImageError:
+        try:
+            io = image_io(Path(path))
+        except RuntimeError as error:
+            raise UserError(f"{path} cannot be read; it may be damaged.") from error
+        return io.GetDimensions(0), io.GetDimensions(1)
+
+
 class _About(NamedTuple):
     format: str = ""  # Pillow's; empty if it does not know
     orientation: int = 1
     as_mode: str = ""  # mode to read it in by Pillow; empty for ITK
+    white_is_zero: bool = False
 
 
 def _about(path: Path) -> _About:
     """How to read a file, from its header. Pillow knows fewer kinds than ITK, so that it does not know is no error."""
+    tags = _tiff_tags(path)
+    bits, samples = max(tags.get(_BITS, (8,))), tags.get(_SAMPLES)
+    turned = tags.get(_ORIENTATION, (1,)) != (1,)
+    by_pillow = _TILE_WIDTH in tags or tags.get(_PLANES, (1,)) != (1,) or turned or samples == (2,)
+    white_is_zero = tags.get(_PHOTOMETRIC) == (0,) and samples in (None, (1,)) and bits in (8, 16)
     try:
         with opened_picture(path) as image:
             # more frames of a JPEG are thumbnails or depth; pages of a TIFF are counted by ITK, which knows thumbnails
             frames = getattr(image, "n_frames", 1)
             if image.format == "PNG" and frames > 1:
                 raise UserError(f"{path} is an animation of {frames} pictures; expected one picture.")
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            as_mode = _CONVERTED.get(image.mode, "")
-            if image.format == "BMP" or (image.format == "TIFF" and (image.mode == "LA" or orientation != 1)):
+            mode = "PA" if image.mode == "P" and "transparency" in image.info else image.mode
+            as_mode = _CONVERTED.get(mode, "")
+            if image.format == "BMP" or by_pillow:
                 as_mode = as_mode or _PLAIN.get(image.mode, "")
-            if as_mode and isinstance(image, TiffImagePlugin.TiffImageFile):
-                if max(image.tag_v2.get(_BITS, (8,))) > 8 and as_mode != "I;16":
-                    raise UserError(
-                        f"{path} has 16-bit colours that are not stored upright (orientation {orientation}) or as RGB; "
-                        "save it anew, upright, as RGB or grey."
-                    )
-                _require_one_page(path)
-            return _About(image.format or "", orientation, as_mode)
+            about = _About(image.format or "", image.getexif().get(_ORIENTATION, 1), as_mode, white_is_zero)
     except UnidentifiedImageError:
-        return _About()
+        about = _About(white_is_zero=white_is_zero)
+    if not tags or not (by_pillow or about.as_mode):
+        return about
+    signed = any(value not in (1, 4) for value in tags.get(_SAMPLE_FORMAT, (1,)))  # 4 is undefined
+    if signed or not about.as_mode or (bits > 8 and about.as_mode != "I;16"):
+        raise UserError(
+            f"{path} has {bits}-bit pixels that cannot be read in full as they are stored (in tiles, in planes, not "
+            "upright, signed, or neither grey nor RGB); save it anew, upright and without tiles, as grey or RGB of 8 "
+            "or 16 bit."
+        )
+    _require_one_page(path)
+    return about
+
+
+def _tiff_tags(path: Path) -> dict[int, tuple[int, ...]]:
+    """``_TAGS`` of a TIFF's first page, also where Pillow does not know its kind of pixels; none of other files."""
+    found: dict[int, tuple[int, ...]] = {}
+    with path.open("rb") as file, contextlib.suppress(struct.error, OverflowError):  # ITK says what is damaged
+        header = file.read(16)
+        if header[:4] not in TiffImagePlugin.PREFIXES:
+            return found
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header if header[2] == _BIG_TIFF else header[:8])
+        file.seek(tags.next)
+        tags.load(file)
+        for tag in _TAGS:
+            values = tags.get(tag, ())
+            values = values if isinstance(values, tuple) else (values,)
+            if values and all(isinstance(value, int) for value in values):
+                found[tag] = values
+    return found
 
 
 def image_io(path: Path) -> "itk.ImageIOBase":
@@ -235,7 +295,12 @@ def image_io(path: Path) -> "itk.ImageIOBase":
     if io is None:
         raise UserError(f"{path} is not an image in a known format, or it is damaged.")
     io.SetFileName(str(path))
-    io.ReadImageInformation()
+    shown = io.GetGlobalWarningDisplay()
+    io.SetGlobalWarningDisplay(False)  # of a loss in tiles, which are left to Pillow
+    try:
+        io.ReadImageInformation()
+    finally:
+        io.SetGlobalWarningDisplay(shown)
     return io
 
 

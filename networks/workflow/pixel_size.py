@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,9 @@ METRES = {
 _SPELLINGS = {"um": "µm", "μm": "µm", "micron": "µm", "microns": "µm", "micrometer": "µm", "angstrom": "Å", "a": "Å"}
 _SPELLINGS |= {"nanometer": "nm", "in": "inch", "\\u00b5m": "µm"}
 NOT_TOLD = "it tells no pixel size"
-# Where programs know no pixel size, they write a resolution of screens and printers: a whole number of pixels per inch,
-# up to what PNG's pixels per metre make of it.
-PRINTERS_DPI, WHOLE = 2400, 0.02
+# Where programs know no pixel size, they write a resolution of screens and printers: whole pixels per inch, up to what
+# PNG's pixels per metre make of them, or per centimetre, as ImageMagick does in JPEG, where it cuts the decimals off.
+PRINTERS_DPI, WHOLE, WHOLE_PER_CM = 2400, 0.02, 1e-3
 _ORIENTATION, _DESCRIPTION, _RESOLUTION_UNIT = 0x0112, 270, 296
 _ZEISS, _FEI = 34118, (34682, 34680)
 _QUANTITY = r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([^\W\d_]+)"
@@ -88,6 +89,12 @@ def read_pixel_size(path: str | Path) -> tuple[PixelSize | None, str]:
     return found, why
 
 
+def side_file(path: Path) -> Path | None:
+    """The text file beside a picture in which JEOL's microscopes tell its pixel size; None if there is none."""
+    found = (path.with_suffix(suffix) for suffix in (".txt", ".TXT", ".Txt"))  # looking through a large folder is slow
+    return next((beside for beside in found if beside.is_file()), None)
+
+
 def _of_image(image: Image.Image, path: Path) -> tuple[PixelSize | None, str]:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
@@ -102,8 +109,8 @@ def _of_image(image: Image.Image, path: Path) -> tuple[PixelSize | None, str]:
                 return None, f"{found.source} speaks of {columns} columns, but the picture has {image.width}"
             if found is not None:
                 return found, ""
-    beside = path.with_suffix(".txt")
-    found = _jeol(beside.read_text("latin-1"), image.width) if beside.is_file() else None
+    beside = side_file(path)
+    found = _jeol(beside.read_text("latin-1"), image.width) if beside is not None else None
     return (found, "") if found is not None else _resolution(image)
 
 
@@ -190,6 +197,9 @@ def _imagej(text: str, tags: TiffImagePlugin.ImageFileDirectory_v2) -> PixelSize
     per_unit = [float(tags.get(tag, 0)) for tag in (283, 282)]
     if scale is None or not all(value > 0 for value in per_unit):
         return None
+    # these units are of the file's resolution, which ImageJ takes for a scale whatever it is
+    if scale in (METRES["inch"], METRES["cm"]) and _of_printers(value * METRES["inch"] / scale for value in per_unit):
+        return None
     return PixelSize(scale / per_unit[0], scale / per_unit[1], "ImageJ's metadata")
 
 
@@ -212,6 +222,14 @@ def _resolution(image: Image.Image) -> tuple[PixelSize | None, str]:
     dpi = tuple(float(value) for value in image.info.get("dpi", (0, 0))) if has_unit else (0.0, 0.0)
     if not all(0 < value < float("inf") for value in dpi):
         return None, NOT_TOLD
-    if any(value < PRINTERS_DPI + WHOLE and abs(value - round(value)) < WHOLE for value in dpi):
+    if _of_printers(dpi):
         return None, f"its {dpi[0]:.0f} dpi are the resolution of a screen or printer and no pixel size"
     return PixelSize(0.0254 / dpi[1], 0.0254 / dpi[0], f"the resolution in the {image.format} file"), ""
+
+
+def _of_printers(dpi: Iterable[float]) -> bool:
+    return any(
+        value < PRINTERS_DPI + WHOLE
+        and (abs(value - round(value)) < WHOLE or abs(value / 2.54 - round(value / 2.54)) < WHOLE_PER_CM)
+        for value in dpi
+    )

@@ -22,7 +22,9 @@ SQUARE = 0.01  # by which the two sides of a pixel may differ
 AGREE = 0.08  # by which a bar, of which a pixel or two are uncertain, may differ from the field's width
 # What OCR makes of µm; n and m are left to themselves, since a nanometre for a micrometre is a thousandfold mistake.
 UNIT = r"(?P<unit>[nm]m|[uµμpyjkg]m|[jp]um|microns?)"
-LENGTH = re.compile(rf"(?P<number>\d+(?:[.,]\d+)?)\s*{UNIT}\b", re.IGNORECASE)
+# A comma before three digits is one of thousands or of decimals, which only a 0 before it tells apart.
+NUMBER = r"(?P<number>0,\d+|\d+(?:\.\d+|,(?!\d{3}(?!\d))\d+)?)"
+LENGTH = re.compile(rf"{NUMBER}\s*{UNIT}\b", re.IGNORECASE)
 FIELD = re.compile(rf"\b(?:width|hfw|hfov|fov|view\s*field)\s*[=:]?\s*{LENGTH.pattern}", re.IGNORECASE)
 SURE = 60.0  # per cent that Tesseract has to be sure of a word
 ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 7.5, 8, 9)  # first digits of the lengths that bars are labelled with

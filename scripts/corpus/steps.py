@@ -15,6 +15,7 @@ from tqdm import tqdm
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, file_hash, json_text, locked, parse_json, write_json
+from networks.workflow.pixel_size import side_file
 from scripts.corpus.index import TABLE, Micrograph, from_row, write_index
 
 RECORD, JOURNAL, FAILED, IMAGES = "step.json", ".journal.jsonl", "failed.csv", "images"
@@ -40,8 +41,8 @@ class Step:
     ) -> list[tuple[Micrograph, Done]]:
         """Do every picture that is not in the journal, and give all in the order of ``micrographs``.
 
-        A picture is done again if its file or its line in the index changed. Files of pictures that are no longer
-        there are removed.
+        A picture is done again if its file, the file beside it that tells its pixel size, or its line in the index
+        changed. Files of pictures that are no longer there are removed.
 
         Args:
             micrographs: what there is to do.
@@ -189,6 +190,7 @@ def derived(micrograph: Micrograph, image: Path, **changes: Any) -> Micrograph:
 
 
 def _key(micrograph: Micrograph) -> str:
-    state = micrograph.image.stat()
+    files = [file for file in (micrograph.image, side_file(micrograph.image)) if file is not None]
+    states = " ".join(f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
     row = json.dumps(micrograph.row(micrograph.image.parent), sort_keys=True)
-    return f"{micrograph.image.absolute()} {state.st_size} {state.st_mtime_ns} {zlib.crc32(row.encode()):08x}"
+    return f"{micrograph.image.absolute()} {states} {zlib.crc32(row.encode()):08x}"

@@ -200,7 +200,8 @@ def folder(
         masks: pattern of the masks, such as ``masks/{case}_mask.png``, with the same placeholders.
         labels: names of the classes 0, 1, ... with background first, separated by commas.
         colours: JSON object or file with the class by colour, ``{"255,0,0": 1}``, or by grey value, ``{"255": 1}``;
-            black is background unless it is listed. By default masks hold the class numbers themselves.
+            black is background unless it is listed, and so is what is transparent. Of palettes and one bit, the colours
+            count that a viewer shows. By default masks hold the class numbers themselves.
         validation: images, or groups where there are any, for validation: a number, a share, names, or a text file.
         test: the same for the test.
         seed: which of them a number or share chooses.

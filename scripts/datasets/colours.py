@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from networks.errors import UserError
+from networks.workflow.pictures import read_pixels
 from scripts.datasets.writer import CaseError
 
 MAX_LISTED = 5
@@ -37,20 +38,36 @@ def colour_map(colours: str | Mapping[str, int], classes: int) -> dict[Colour, i
     return {(0,) * lengths.pop(): 0} | result
 
 
-def class_numbers(mask: np.ndarray, colours: Mapping[Colour, int] | None) -> np.ndarray:
-    """Class numbers (height, width) of a mask (height, width, channels).
+def read_class_numbers(path: Path, colours: Mapping[Colour, int] | None) -> np.ndarray:
+    """Class numbers (height, width) of a mask's file.
 
     Args:
-        mask: as ``read_index_map`` gives it.
-        colours: class of each colour, as :func:`colour_map` gives it; None for a mask that holds numbers.
+        path: PNG, TIFF or BMP. What is transparent is background, whatever colour is hidden there.
+        colours: class of each colour that a viewer shows, as :func:`colour_map` gives it; None for a mask that holds
+            numbers, in a palette too.
 
     Raises:
-        CaseError: the mask is coloured but there are no colours for it, or it has others.
+        UserError: as :func:`networks.workflow.pictures.read_pixels`.
+        CaseError: the mask is coloured but there are no colours for it, it has others, or it is partly transparent.
     """
-    if mask.shape[2] > 2:
-        mask = mask[..., :3]
-    elif mask.shape[2] == 2:
-        mask = mask[..., :1]  # grey and alpha
+    try:
+        return _class_numbers(read_pixels(path, numbers=colours is None), colours)
+    except CaseError as error:
+        raise CaseError(f"{path}: {error}") from error
+
+
+def _class_numbers(mask: np.ndarray, colours: Mapping[Colour, int] | None) -> np.ndarray:
+    clear = np.zeros(mask.shape[:2], bool)
+    colour_channels = 3 if mask.shape[2] > 2 else 1
+    if mask.shape[2] > colour_channels:
+        alpha, mask = mask[..., colour_channels], mask[..., :colour_channels]
+        clear = alpha == 0
+        if not (clear | (alpha == np.iinfo(alpha.dtype).max)).all() or (clear.all() and mask.any()):
+            raise CaseError(
+                "The mask is partly transparent, or has colours that are all transparent; expected pixels that show "
+                "either a class or nothing: save it without alpha, on black."
+            )
+        mask = np.where(clear[..., None], 0, mask)
     if mask.shape[2] == 3 and (colours is None or len(next(iter(colours))) == 1):
         if (mask != mask[..., :1]).any():
             raise CaseError("The mask is coloured; give --colours the class of each colour.")
@@ -60,10 +77,11 @@ def class_numbers(mask: np.ndarray, colours: Mapping[Colour, int] | None) -> np.
     if mask.shape[2] != len(next(iter(colours))):
         mask = np.repeat(mask, 3, axis=2)
     label = np.full(mask.shape[:2], 255, np.uint8)
-    known = np.zeros(mask.shape[:2], bool)
+    known = clear.copy()
     for colour, number in colours.items():
         where = (mask == np.array(colour)).all(axis=2)
         label[where], known[where] = number, True
+    label[clear] = 0  # even if black is a class
     if not known.all():
         strange, counts = np.unique(mask[~known], axis=0, return_counts=True)
         order = np.argsort(-counts)[:MAX_LISTED]

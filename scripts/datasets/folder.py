@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.data import NIFTI_SUFFIXES, PICTURE_SUFFIXES, patient
-from networks.workflow.pictures import as_picture, read_index_map, read_pixels
-from scripts.datasets.colours import Colour, class_numbers, colour_map
+from networks.workflow.pictures import as_picture, read_pixels
+from scripts.datasets.colours import Colour, colour_map, read_class_numbers
 from scripts.datasets.source import open_source
 from scripts.datasets.splits import Choice, carve, carve_both
 from scripts.datasets.volumes import mapped, read_nifti, turned_like
@@ -205,7 +205,7 @@ class _Pictures:
         if pixels.dtype != np.uint8:
             self._highest = max(self._highest, int(pixels.max()))
         with reading(mask_path):
-            label = class_numbers(read_index_map(mask_path), self.colours)
+            label = read_class_numbers(mask_path, self.colours)
         image = as_picture(pixels, self.channels, self.window)
         return Image.fromarray(image if self.channels == 3 else image[..., 0]), Image.fromarray(label)
 

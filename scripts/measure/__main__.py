@@ -42,7 +42,8 @@ def measure(
         unit: nm, µm (um) or mm for the results; by default what suits the pixels.
         split_touching: cut particles that touch, by watershed.
         min_pixels: smaller particles and cracks are left out.
-        colours: class of each colour of label maps that hold colours, such as '{"255,0,0": 1}', or of grey values.
+        colours: class of each colour of label maps that hold colours, such as '{"255,0,0": 1}', or of grey values; of
+            palettes and one bit too.
         model: what the results are to be called; the folder's name by default.
         overwrite: replace other measurements in the output folder.
     """

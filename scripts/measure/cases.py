@@ -23,10 +23,9 @@ from networks.workflow.data import (
 )
 from networks.workflow.files import files_below
 from networks.workflow.geometry import MILLIMETRES, brought_onto, spacing_of
-from networks.workflow.pictures import read_index_map
+from networks.workflow.pictures import shown_size
 from networks.workflow.pixel_size import PixelSize, read_pixel_size
-from scripts.datasets.colours import Colour, class_numbers
-from scripts.datasets.writer import CaseError
+from scripts.datasets.colours import Colour, read_class_numbers
 from scripts.metrics.predictions import POSTFIX, find_predictions
 
 LOSSY = (".jpg", ".jpeg")
@@ -135,7 +134,8 @@ def read_picture_label(path: Path, colours: Mapping[Colour, int] | None = None) 
     """Class numbers (height, width) of a picture's label map.
 
     Raises:
-        UserError: not readable, JPEG, coloured without ``colours``, or values that are no whole numbers.
+        UserError: not readable, JPEG, coloured without ``colours``, partly transparent, or values that are no whole
+            numbers.
     """
     if path.name.lower().endswith(LOSSY):
         raise UserError(f"{path} is a JPEG, which does not keep class numbers; save the label map as PNG or TIFF.")
@@ -143,10 +143,7 @@ def read_picture_label(path: Path, colours: Mapping[Colour, int] | None = None) 
         values = read_image(loader(), str(path))[0]
         count_classes(str(path), values, None)
         return np.asarray(values).T.astype(np.int64)  # x comes first in NIfTI
-    try:
-        return class_numbers(read_index_map(path), colours)
-    except CaseError as error:
-        raise UserError(f"{path}: {error}") from error
+    return read_class_numbers(path, colours)
 
 
 def read_volume_labels(path: Path, truth: Path | None) -> tuple[np.ndarray, np.ndarray | None, tuple[float, ...]]:
@@ -188,6 +185,9 @@ def pixel_size_of(item: Item, given: PixelSize | None) -> tuple[PixelSize | None
 
     Returns:
         The size, or None and why.
+
+    Raises:
+        UserError: the image that tells it has another width or height than the label map.
     """
     if given is not None:
         return given, ""
@@ -195,9 +195,19 @@ def pixel_size_of(item: Item, given: PixelSize | None) -> tuple[PixelSize | None
     for path in filter(None, (item.image, item.label)):
         found, reason = _nifti_size(path) if path.name.lower().endswith(VOLUME_SUFFIXES) else read_pixel_size(path)
         if found is not None:
+            _require_one_grid(path, item.label)
             return found, ""
         why = reason if "dpi" in reason else why
     return None, why
+
+
+def _require_one_grid(image: Path, label: Path) -> None:
+    (width, height), (label_width, label_height) = shown_size(image), shown_size(label)
+    if (width, height) != (label_width, label_height):
+        raise UserError(
+            f"{image} has {width} x {height} pixels, but {label} has {label_width} x {label_height}, so that "
+            "the image's pixel size is not the label map's; give --pixel_size, or an image of the same size."
+        )
 
 
 def _nifti_size(path: Path) -> tuple[PixelSize | None, str]:

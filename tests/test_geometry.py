@@ -128,6 +128,10 @@ def test_distances_are_millimetres_whatever_the_unit_of_the_file(unit: str, dist
     score(tmp_path / "predictions", tmp_path, output=tmp_path / "scores.jsonl")
     (value,) = (r["value"] for r in read_records(tmp_path / "scores.jsonl") if r["metric"] == "hd95")
     assert value == pytest.approx(distance)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"1": "x"}, "test": [pair], "spacing": "unknown"}))
+    score(tmp_path / "predictions", tmp_path, output=tmp_path / "scores.jsonl")
+    (record,) = (r for r in read_records(tmp_path / "scores.jsonl") if r["metric"] == "hd95")
+    assert (record["value"], record["unit"]) == (3, "voxel")
 
 
 @pytest.mark.parametrize("name", ["NaN", "zero", "singular"])

@@ -17,7 +17,7 @@ from PIL import Image
 from networks.errors import UserError
 from networks.phantom import write_precipitate_phantom
 from networks.workflow.data import case_name, load_datalist
-from networks.workflow.records import make_records, write_records
+from networks.workflow.records import make_records, read_records, write_records
 from networks.workflow.scores import score_case
 from scripts import command_line
 from scripts.report import __main__ as command
@@ -138,7 +138,7 @@ def test_page_and_markdown(trial: Path, tmp_path: Path, contradicting: None) -> 
         assert "76.00†" in document
         assert "† The source states 76.00, but the mean of its own 2 classes is 75.00." in document
         assert "2026-01-01 to 2026-01-04" in document
-        assert "With 3 cases p cannot be below 0.250" in document
+        assert "With 3 pairs p cannot be below 0.250" in document
         assert "1 infinite" in document
     assert page.count('class="case"') == 2 * 3
     assert page.count("Images: Synthetic micrographs") == page.count("Licence: CC0.") == 2
@@ -152,6 +152,20 @@ def test_tables_elsewhere_name_the_command_of_the_page(trial: Path, tmp_path: Pa
     command.report(scores, runs_dir=str(tmp_path / "runs"), output=str(page), markdown=str(text))
     assert f"Curves, box plots and pictures: `python -m scripts.report {scores}`." in text.read_text()
     assert "trial.html" not in text.read_text() and page.is_file()
+
+
+def test_a_mean_over_fewer_cases_says_so(trial: Path, tmp_path: Path) -> None:
+    """As of a peer that was scored by another program on what it had."""
+    records = read_records(trial / f"{SUITE}.jsonl")
+    last = max(r["case"] for r in records)
+    left = [r for r in records if not (r["model"] == "U-Net++" and r["data_set"] == "Super1" and r["case"] == last)]
+    write_records(tmp_path / f"{SUITE}.jsonl", left)
+    shutil.copy(trial / f"{SUITE}_runs.jsonl", tmp_path)
+    results = load([tmp_path / f"{SUITE}.jsonl"])
+    sheet = sheets.score_sheets(results, results.data_sets[0], "strict")[0]
+    assert "3 cases" in sheet.caption
+    fewer, other = (next(row[1] for row in sheet.rows if row[0].text == name) for name in ("U-Net++", "CS-UNet"))
+    assert "n 4" in fewer.detail and not any(line.startswith("n ") for line in other.detail)
 
 
 def test_pictures_are_of_the_best_median_and_worst_case(trial: Path) -> None:

@@ -175,6 +175,11 @@ def dataset_name(dataset_dir: str) -> str:
     return str(name or Path(dataset_dir).resolve().name)
 
 
+def has_spacing(dataset_dir: str) -> bool:
+    """Whether the volumes' headers tell the size of a voxel: ``dataset.json`` may say of it ``"spacing": "unknown"``."""
+    return not json_path(dataset_dir).is_file() or read_dataset_json(dataset_dir).get("spacing") != "unknown"
+
+
 def stored_window(dataset_dir: str) -> list[float] | None:
     """``window`` in ``intensity`` of ``dataset.json``: what the conversion of 16-bit pictures made 0 and 255, or None.
 

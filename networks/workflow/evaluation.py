@@ -20,7 +20,7 @@ from monai.visualize import blend_images
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from networks.workflow.data import case_name, dataset_name
+from networks.workflow.data import case_name, dataset_name, has_spacing
 from networks.workflow.files import atomic, file_hash, not_written
 from networks.workflow.geometry import spacing_of
 from networks.workflow.protocols import TOLERANCE, check_protocol
@@ -142,6 +142,7 @@ class ScoreWriter:
         # weights that a program brought, such as a federation's, are those of no file
         loaded = getattr(engine.state, "checkpoint", None)
         self.ids |= {"dataset": dataset_name(self.dataset_dir), "checkpoint": file_hash(loaded) if loaded else None}
+        self.has_spacing = has_spacing(self.dataset_dir)
 
     def _score(self, engine: Engine) -> None:
         state = state_of(engine)
@@ -152,6 +153,7 @@ class ScoreWriter:
                 self.class_names,
                 case=case_name(item["image"].meta["filename_or_obj"], self.dataset_dir),
                 tolerance=self.tolerance,
+                in_millimetres=self.has_spacing,
                 **self.ids,
             )
 
@@ -174,6 +176,7 @@ def score_records(
     class_names: Sequence[str],
     protocol: str,
     tolerance: float = TOLERANCE,
+    in_millimetres: bool = True,
     **ids: Any,
 ) -> list[Record]:
     """Score a case and make records of it; distances in volumes are in the label's spacing.
@@ -183,9 +186,11 @@ def score_records(
         label: class numbers (1, X, Y[, Z]) with their affine.
         class_names: names of the classes, background first.
         protocol, tolerance: as in :func:`networks.workflow.scores.score_case`.
+        in_millimetres: whether the label's file tells its spacing; else distances are in voxels.
         **ids: further keys of the records.
     """
-    spacing = spacing_of(label) if isinstance(label, MetaTensor) and label.ndim == 4 else None
+    is_known = in_millimetres and isinstance(label, MetaTensor) and label.ndim == 4
+    spacing = spacing_of(label) if is_known else None
     scores = score_case(prediction, label, len(class_names), protocol, spacing, tolerance)
     kind = "labels" if prediction.shape[0] == 1 else "probabilities"
     return make_records(scores, class_names, protocol=protocol, prediction=kind, **ids)

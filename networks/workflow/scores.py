@@ -61,7 +61,7 @@ def score_case(
         truth: class numbers (1, X, Y[, Z]).
         num_classes: classes with background.
         protocol: "strict" or "paper".
-        spacing: size of a voxel in mm along each axis, for ``strict``; None for distances in pixels.
+        spacing: size of a voxel in mm along each axis, for ``strict``; None for distances in pixels or voxels.
         tolerance: distance within which ``nsd`` takes two surfaces for the same, in mm or pixels.
 
     Raises:
@@ -86,7 +86,7 @@ def score_case(
 def _strict_scores(
     prediction: np.ndarray, truth: np.ndarray, num_classes: int, spacing: Sequence[float] | None, tolerance: float
 ) -> Iterator[Score]:
-    unit = "pixel" if spacing is None else "mm"
+    unit = "mm" if spacing is not None else "pixel" if truth.ndim == 2 else "voxel"
     spacing = None if spacing is None else [float(s) for s in spacing]
     names = {"dice": "", "iou": "", "hd95": unit, f"nsd@{tolerance:g}": ""}
     for c in range(1, num_classes):

@@ -91,6 +91,7 @@ def convert_synapse(
             "licence": LICENCE,
             "tensorImageSize": "3D",
             "modality": {"0": "CT"},
+            **({} if raw else {"spacing": "unknown"}),
         }
         values = ("HU", SYNAPSE_RANGE) if raw else ("HU clipped to [-125, 275] and scaled to [0, 1]", (0.0, 1.0))
         required = ("training", "validation", "test") if chosen else ("training", "test")

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.checks import count_classes, loader, read_image, reader_of
-from networks.workflow.data import case_name, class_names, dataset_name, labelled_list, load_datalist
+from networks.workflow.data import case_name, class_names, dataset_name, has_spacing, labelled_list, load_datalist
 from networks.workflow.evaluation import score_records
 from networks.workflow.geometry import brought_onto
 from networks.workflow.protocols import TOLERANCE, check_protocol
@@ -41,11 +41,11 @@ def score(
         "seed": seed,
         "checkpoint": None,
     }
-    records = []
+    records, known = [], has_spacing(dataset_dir)
     for pair, file in tqdm(list(zip(pairs, files, strict=True)), desc="Scoring", unit="case"):
         prediction, truth = _read(file, pair["label"], len(names))
         case = case_name(pair["image"], dataset_dir)
-        records += score_records(prediction, truth, names, protocol, tolerance, case=case, **ids)
+        records += score_records(prediction, truth, names, protocol, tolerance, known, case=case, **ids)
     path = Path(output or Path(folder) / f"results_{protocol}.jsonl")
     write_records(path, sorted(records, key=lambda record: record["case"]))
     print(f"Wrote {path}.\n\n{markdown(tables(records))}")

@@ -191,7 +191,8 @@ def _case_panel(source: Source, title: str, case: str, colours: Sequence[str], s
         pictures = [(both[..., width:], f"prediction of {name}"), (_errors(grey, truth, found), f"errors of {name}")]
         table = next(t for t, _ in source.data_set.of("strict", KEY_METRIC) if t.model == name)
         score = number(float(case_means(table)[table.cases.index(case)]), "")
-        columns.append(Column(name, f"Dice {score} %", [_uri(*p, case, side) for p in pictures]))
+        seeds = f", mean of {len(table.seeds)} seeds" if len(table.seeds) > 1 else ""
+        columns.append(Column(name, f"Dice {score} %{seeds}", [_uri(*p, case, side) for p in pictures]))
     return CasePanel(title, columns)
 
 

@@ -145,6 +145,7 @@ def _scores(
 ) -> Sheet:
     """Rows of variants, then published ones; columns of metrics over all classes or of one metric's classes."""
     found = {(t.model, t.metric): (t, s) for t, s in data_set.of(protocol)}
+    most = _largest([t for t, _ in found.values()])
     models = list(dict.fromkeys(model for model, _ in found))
     summaries = {
         (model, column): _one(*found[model, column[0]], column[2])
@@ -161,7 +162,7 @@ def _scores(
                 row.append(Cell(NONE))
                 continue
             summary, table = summaries[model, column], found[model, column[0]][0]
-            usual = len(table.cases) * (len(table.classes) if column[2] is None else 1)
+            usual = len(most.cases) * (len(table.classes) if column[2] is None else 1)
             row.append(cell(summary, column[1], usual, strong=summary.mean == best[column]))
         rows.append(row)
     notes = []
@@ -198,9 +199,11 @@ def overview(results: Results, protocol: str) -> Sheet | None:
         return None
     found: dict[tuple[str, int], tuple[Summary, int]] = {}
     for i, (data_set, metric, _, name) in enumerate(columns):
-        for table, summaries in data_set.of(protocol, metric):
+        scored = data_set.of(protocol, metric)
+        most = _largest([table for table, _ in scored])
+        for table, summaries in scored:
             classes = len(table.classes) if name is None else 1
-            found[table.model, i] = _one(table, summaries, name), len(table.cases) * classes
+            found[table.model, i] = _one(table, summaries, name), len(most.cases) * classes
     best = {i: _best([s for (_, j), (s, _) in found.items() if j == i], column[2]) for i, column in enumerate(columns)}
     rows, notes = [], []
     for model in results.variants:
@@ -225,7 +228,10 @@ def overview(results: Results, protocol: str) -> Sheet | None:
     header = ["network"]
     header += [f"{data_set.title}: {metric_title(metric, unit, name)}" for data_set, metric, unit, name in columns]
     caption = f"Mean scores, {protocol} protocol; 95 % intervals in brackets"
-    sizes = [f"{data_set.title}: {data_set.of(protocol, metric)[0][0].size}" for data_set, metric, *_ in columns]
+    sizes = [
+        f"{data_set.title}: {_largest([table for table, _ in data_set.of(protocol, metric)]).size}"
+        for data_set, metric, *_ in columns
+    ]
     notes.append(f"{'; '.join(sizes)}.")
     return Sheet(caption, header, rows, notes)
 
@@ -282,6 +288,11 @@ def _published(results: Results, data_set: str, split: str, protocol: str) -> li
     return published(data_set, split, protocol, names) or published(data_set, split, protocol, None)
 
 
+def _largest(found: Sequence[Table]) -> Table:
+    """The one with most cases: beside it, a mean over fewer says over how many."""
+    return max(found, key=lambda table: len(table.cases))
+
+
 def _one(table: Table, summaries: Sequence[Summary], name: str | None) -> Summary:
     return overall(summaries) if name is None else next(s for s in summaries if s.name == name)
 
@@ -295,7 +306,7 @@ def _best(summaries: Sequence[Summary], unit: str) -> float | None:
 
 def _behind(results: Results, found: Sequence[tuple[Table, list[Summary]]]) -> str:
     """How many cases and seeds are behind the numbers, and the recipe if all have the same."""
-    parts = [found[0][0].size]
+    parts = [_largest([table for table, _ in found]).size]
     seeds = sorted({len(table.seeds) for table, _ in found})
     if any(table.seeds != [None] for table, _ in found):
         span = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

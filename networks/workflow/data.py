@@ -176,7 +176,7 @@ def dataset_name(dataset_dir: str) -> str:
 
 
 def has_spacing(dataset_dir: str) -> bool:
-    """Whether the volumes' headers tell the size of a voxel: ``dataset.json`` may say of it ``"spacing": "unknown"``."""
+    """Whether the volumes' headers tell the size of a voxel: ``dataset.json`` may say that it is "unknown"."""
     return not json_path(dataset_dir).is_file() or read_dataset_json(dataset_dir).get("spacing") != "unknown"
 
 

@@ -323,7 +323,8 @@ def _recipes(results: Results) -> list[str]:
 def _name(results: Results, model: str) -> Cell:
     variant = results.variants[model]
     several = len(_recipes(results)) > 1
-    return Cell(variant.network, tuple(part for part in (variant.weights, variant.recipe if several else "") if part))
+    parts = (variant.weights, variant.recipe if several else "")
+    return Cell(variant.network, tuple(dict.fromkeys(part for part in parts if part)))
 
 
 def _published_name(item: Published) -> Cell:

@@ -90,7 +90,7 @@ def robust_augmentation() -> list[Config]:
         "spatial_size": "@img_size",
         "prob": 1.0,
         "rotate_range": 0.35,
-        "scale_range": [0.25, 0.25],  # a single number would be of the first axis alone
+        "scale_range": [0.15, 0.15],  # a single number would be of the first axis alone
         "translate_range": [8, 8],
         "mode": ["bilinear", "nearest"],
         "padding_mode": "border",

@@ -189,8 +189,8 @@ def score_records(
         in_millimetres: whether the label's file tells its spacing; else distances are in voxels.
         **ids: further keys of the records.
     """
-    is_known = in_millimetres and isinstance(label, MetaTensor) and label.ndim == 4
-    spacing = spacing_of(label) if is_known else None
+    known = label if in_millimetres and isinstance(label, MetaTensor) and label.ndim == 4 else None
+    spacing = None if known is None else spacing_of(known)
     scores = score_case(prediction, label, len(class_names), protocol, spacing, tolerance)
     kind = "labels" if prediction.shape[0] == 1 else "probabilities"
     return make_records(scores, class_names, protocol=protocol, prediction=kind, **ids)

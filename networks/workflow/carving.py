@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 VALIDATION_SHARE = 0.2  # of the units of every class, where there is no validation list
 VALIDATION_SEED = 0  # of no config: every run on a data set has to draw the same
@@ -54,18 +55,10 @@ def joined(names: Sequence[Sequence[str]]) -> list[str]:
     """Of every case the name of its unit: cases that share a name, or are linked by cases that do, are one unit.
 
     Args:
-        names: of every case its own, after which a unit is called, and those of what it belongs to.
+        names: of every case its own, and those of what it belongs to.
     """
-    parents: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parents.setdefault(name, name)
-        while parents[name] != name:
-            parents[name] = parents[parents[name]]  # shorter for the next time
-            name = parents[name]
-        return name
-
+    units = DisjointSet(name for own in names for name in own)
     for own, *others in names:
         for other in others:
-            parents[root(other)] = root(own)
-    return [root(own) for own, *_ in names]
+            units.merge(own, other)
+    return [units[own] for own, *_ in names]

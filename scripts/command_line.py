@@ -66,6 +66,8 @@ def run(commands: Commands, program: str) -> None:
     """
     # MONAI says so for every reader that it makes, and no reader here needs it
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    # nor can anybody here do something about an enumeration of torchao's, which MONAI imports through transformers
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     if not sys.stderr.isatty():  # a bar in a file or a log is a line of a hundred states; tqdm reads this when imported
         os.environ.setdefault("TQDM_DISABLE", "1")

@@ -42,6 +42,7 @@ WORK = {
     "compress distill": "compress.distill:distill",
     "compress compare": "compress.compare:compare",
     "corpus clean": "corpus.cleaning:clean",
+    "corpus join": "corpus.joining:join",
     "corpus duplicates": "corpus.duplicates:duplicates",
     "corpus split": "corpus.splitting:split",
     "corpus tile": "corpus.tiling:tile",
@@ -117,7 +118,7 @@ print(json.dumps([said, slow]))
     )
     said, slow = json.loads(done.stdout)
     assert slow == []
-    assert len(said) == 54
+    assert len(said) == 55
     assert all("SYNOPSIS" in text and "NAME\n    tool" in text for text in said.values())
     assert "folder to create" in said["scripts.datasets.__main__ acdc"]
 

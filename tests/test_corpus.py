@@ -25,6 +25,7 @@ from scripts.corpus.clustering import cluster, k_means, purity, reduced
 from scripts.corpus.duplicates import duplicates
 from scripts.corpus.features import bundle_features, fill_timm
 from scripts.corpus.index import Micrograph, read_index, write_index
+from scripts.corpus.joining import join
 from scripts.corpus.readers import read_corpus
 from scripts.corpus.splitting import split
 from scripts.corpus.tiling import starts, tile
@@ -186,6 +187,34 @@ def test_duplicates_are_found_and_stay_together(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "dropped")) == len(list(source.iterdir())) - 3
     split(str(tmp_path / "two"), str(tmp_path / "split"), validation=0.3, test=0.3)
     assert len({row["split"] for row in rows(tmp_path / "split") if row["duplicates"]}) == 1
+
+
+def test_joined_corpora_keep_pictures_for_test_apart(tmp_path: Path) -> None:
+    """What is for test in one source, or a copy of it in another, is nobody's to learn from."""
+    for name in ("a/set", "b/set", "plain"):
+        (tmp_path / name).mkdir(parents=True)
+    for name, seed in (("a/set/x", 0), ("a/set/y", 1), ("a/set/z", 2), ("b/set/x", 3), ("b/set/t", 1), ("plain/p", 2)):
+        Image.fromarray(texture(seed)).save(tmp_path / f"{name}.png")
+    Image.fromarray(texture(2)).save(tmp_path / "plain" / "p.jpg", quality=70)
+    cases = {name: {"image": f"{name}.png", "label": f"{name}.png"} for name in "xyz"}
+    lists = {"training": [cases["x"], cases["y"]], "validation": [cases["x"]], "different_test": [cases["z"]]}
+    write_json(tmp_path / "a/set" / "dataset.json", {"labels": {"0": "background", "1": "other"}, **lists})
+    (tmp_path / "b/set" / "labels.csv").write_text("image,class,split\nx.png,k,train\nt.png,k,test\n")
+    sources = [str(tmp_path / name) for name in ("a/set", "b/set", "plain")]
+    join(*sources, output_dir=str(tmp_path / "joined"))
+    found = rows(tmp_path / "joined")
+    assert [(r["source"], r["split"]) for r in found[:2]] == [("a/set/set/z.png", "test"), ("b/set/t.png", "test")]
+    assert {r["split"] for r in found if r["source"].startswith("plain/plain/")} == {"training"}
+    assert len(found) == 7  # x, which is in two lists, once
+    duplicates(str(tmp_path / "joined"), str(tmp_path / "distinct"), drop=True)
+    learned = [m.image.name for m in read_corpus(tmp_path / "distinct") if m.split != "test"]
+    assert learned == ["x.png", "x.png"]  # y is a copy of t, both pictures of plain show z
+    with pytest.raises(UserError, match="given twice"):
+        join(sources[0], sources[0], output_dir=str(tmp_path / "again"))
+    with pytest.raises(UserError, match="at least two"):
+        join(sources[0], output_dir=str(tmp_path / "again"))
+    with pytest.raises(UserError, match="is the source itself"):
+        join(*sources, output_dir=sources[1])
 
 
 @pytest.mark.skipif(not POLLEN.is_dir(), reason="the pollen pictures are not here")

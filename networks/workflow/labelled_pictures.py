@@ -128,7 +128,9 @@ def unlabelled_pictures(
         ensure_texture_phantom(dataset_dir)
     if (Path(dataset_dir) / "dataset.json").is_file():
         lists = load_datalist(dataset_dir, say=say)
-        pictures = [Picture(Path(case["image"]), "", split) for split in SPLITS for case in lists[split]]
+        # a list of another name, such as different_test, is one to score on
+        splits = {name: name if name in ("training", "validation") else "test" for name in lists}
+        pictures = [Picture(Path(case["image"]), "", splits[name]) for name in lists for case in lists[name]]
     else:
         pictures = _pictures(dataset_dir, labelled=False)
     pictures = _without_copies(pictures, dataset_dir, say)

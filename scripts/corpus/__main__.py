@@ -27,8 +27,8 @@ def clean(
     Args:
         source: folder with pictures, a CSV file (image,class,split), or the folder of another step.
         output_dir: folder to create: ``images``, ``labels.csv`` and sheets.
-        layout: auto, table (a CSV file), uhcs (the ultrahigh carbon steel database), classes (a folder per class, in
-            folders of splits or not) or plain (pictures without classes).
+        layout: auto, table (a CSV file), dataset (a data set with dataset.json), uhcs (the ultrahigh carbon steel
+            database), classes (a folder per class, in folders of splits or not) or plain (pictures without classes).
         drawn: what becomes of scale bars and texts in the micrograph itself: crop (cut off the side that loses least),
             inpaint (paint over) or keep.
         ocr: true, false, or auto: where pytesseract and tesseract are installed.
@@ -37,6 +37,23 @@ def clean(
     from scripts.corpus.cleaning import clean as run
 
     run(source, output_dir, layout, drawn, ocr, window)
+
+
+@command_line.when_stopped(STOPPED)
+def join(*sources: str, output_dir: str, layout: str = LAYOUT) -> None:
+    """Make one corpus of several, such as all the micrographs that there are, to learn from without labels.
+
+    A picture that is for test in one of them is for test. Pictures of sources without splits are for training if others
+    are split. Follow with ``duplicates --drop true``, so that no copy of a picture for test is learned from.
+
+    Args:
+        *sources: what ``clean`` takes, or data sets with ``dataset.json``, whose test lists are for test.
+        output_dir: folder to create: ``labels.csv`` and a sheet. The pictures stay where they are.
+        layout: as for ``clean``, of all of them.
+    """
+    from scripts.corpus.joining import join as run
+
+    run(*sources, output_dir=output_dir, layout=layout)
 
 
 @command_line.when_stopped(STOPPED)
@@ -194,6 +211,7 @@ def cluster(
 
 COMMANDS = {
     "clean": clean,
+    "join": join,
     "duplicates": duplicates,
     "split": split,
     "tile": tile,

@@ -1,7 +1,9 @@
-"""Reading what people have: an index, a database of micrographs, folders per class, or pictures in any folders.
+"""Reading what people have: an index, a data set, a database of micrographs, folders per class, or any pictures.
 
 - A CSV file, or a folder with ``labels.csv``: columns ``image`` (paths from the file's folder), ``class``, ``split``
   and whatever else; every step of this tool writes one.
+- A data set of this project's converters or in their form: a folder with ``dataset.json``, whose images are pictures.
+  They have no class; those of other lists than training and validation are for test.
 - UHCS, the ultrahigh carbon steel micrographs of DeCost et al., https://hdl.handle.net/11256/940: a folder with
   ``microstructures.sqlite`` and the pictures at any depth beside it. The class is the primary microconstituent, the
   group the specimen, the pixel size that of the scale bar in the database.
@@ -18,13 +20,13 @@ from contextlib import closing
 from pathlib import Path
 
 from networks.errors import UserError
-from networks.workflow.data import PICTURE_SUFFIXES
+from networks.workflow.data import PICTURE_SUFFIXES, json_path, load_datalist
 from networks.workflow.files import files_below
 from networks.workflow.labelled_pictures import SPLIT_NAMES, TABLE
 from networks.workflow.pixel_size import metres
 from scripts.corpus.index import Micrograph, read_index
 
-LAYOUTS = ("auto", "table", "uhcs", "classes", "plain")
+LAYOUTS = ("auto", "table", "dataset", "uhcs", "classes", "plain")
 DATABASE = "microstructures.sqlite"
 
 
@@ -51,6 +53,8 @@ def read_corpus(source: str | os.PathLike, layout: str = "auto") -> list[Microgr
         if not table.is_file():
             raise UserError(f"{root} has no {TABLE}; give the CSV file itself, or another --layout.")
         return read_index(table)
+    if layout == "dataset" or (layout == "auto" and json_path(str(root)).is_file()):
+        return _data_set(root)
     pictures = [path for path in files if path.name.lower().endswith(PICTURE_SUFFIXES) and path.is_file()]
     if layout == "uhcs" or (layout == "auto" and database):
         if database is None:
@@ -88,6 +92,19 @@ def _split(outer: dict[str, str], root: Path, path: Path) -> str:
 
 def _name(root: Path, path: Path) -> str:
     return f"{root.resolve().name}/{path.relative_to(root).as_posix()}"
+
+
+def _data_set(root: Path) -> list[Micrograph]:
+    lists = load_datalist(str(root), say=print)
+    found = []
+    for name, cases in lists.items():
+        split = name if name in ("training", "validation") else "test"
+        for case in cases:
+            image = Path(case["image"])
+            if not image.name.lower().endswith(PICTURE_SUFFIXES):
+                raise UserError(f"{root} lists {image}, which is no picture; expected {', '.join(PICTURE_SUFFIXES)}.")
+            found.append(Micrograph(image, split=split, source=_name(root, image)))
+    return list({micrograph.image: micrograph for micrograph in found}.values())
 
 
 def _uhcs(root: Path, database: Path, pictures: Iterable[Path]) -> list[Micrograph]:

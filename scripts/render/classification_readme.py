@@ -101,8 +101,9 @@ weights fit the segmentation networks at any size.
 `simmim.json` trains the Swin encoder as in SimMIM ([Xie et al., CVPR 2022](https://arxiv.org/abs/2111.09886)):
 patches of a picture are hidden, and a linear layer paints what they hide, the better the more the encoder has
 understood. It takes what `train.json` takes, a folder with a `dataset.json` (the pictures of `training` and
-`validation`), any tree of folders with pictures, or a CSV file with a column `image` for pictures from many places.
-Pictures of `test` and copies of them are never taken, and copies of others are left out.
+`validation`), any tree of folders with pictures, or a CSV file with a column `image` for pictures from many places,
+which `python -m scripts.corpus join` writes. Pictures of `test` and copies of them are never taken, and copies of
+others are left out.
 
 ```bash
 {run} training --config_file {root}/simmim.json

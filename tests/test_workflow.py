@@ -204,10 +204,9 @@ def test_networks_get_no_metadata() -> None:
 
 
 def test_overlay_shows_the_slice_with_most_foreground() -> None:
-    label, image = torch.zeros(2, 5, 7, 3), torch.zeros(1, 5, 7, 3)
-    label[0], label[1, 2:4, 3:5, 1] = 1, 1
-    label[0, 2:4, 3:5, 1] = 0
-    picture = overlay(image, label, label)
+    label, image = torch.zeros(1, 5, 7, 3), torch.zeros(1, 5, 7, 3)
+    label[0, 2:4, 3:5, 1] = 1
+    picture = overlay(image, label, label, 2)
     assert picture.shape == (3, 7, 10)
     assert picture[:, :, :5].sum() > 0
     torch.testing.assert_close(picture[..., :5], picture[..., 5:])

@@ -248,14 +248,16 @@ class OverlayWriter:
 
     Args:
         events: where to write it.
+        num_classes: number of classes with background.
     """
 
-    def __init__(self, events: EventLog) -> None:
+    def __init__(self, events: EventLog, num_classes: int) -> None:
         self.events = events
+        self.num_classes = num_classes
         self._picture: torch.Tensor | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator whose images are on the grid of its one-hot predictions and labels."""
+        """Attach to an evaluator whose images are on the grid of its predictions and labels, both label maps."""
         if idist.get_rank() == 0:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep_first)
             engine.add_event_handler(Events.COMPLETED, self)
@@ -263,7 +265,7 @@ class OverlayWriter:
     def _keep_first(self, engine: Engine) -> None:
         if self._picture is None:
             output = state_of(engine).output[0]
-            self._picture = overlay(output["image"], output["label"], output["pred"])
+            self._picture = overlay(output["image"], output["label"], output["pred"], self.num_classes)
 
     def __call__(self, engine: Engine) -> None:
         """Write the picture under the validation's epoch."""
@@ -273,23 +275,28 @@ class OverlayWriter:
 
 
 def overlay(
-    image: torch.Tensor, label: torch.Tensor, prediction: torch.Tensor, cmap: str | Colormap = COLOURS
+    image: torch.Tensor,
+    label: torch.Tensor,
+    prediction: torch.Tensor,
+    num_classes: int,
+    cmap: str | Colormap = COLOURS,
 ) -> torch.Tensor:
     """Truth (left) and prediction (right) in colours over the image.
 
     Args:
         image: (channels, X, Y) or (channels, X, Y, Z), of which the first channel is drawn; the label's grid.
-        label: one-hot truth (classes, ...).
-        prediction: one-hot prediction (classes, ...).
+        label: truth by class number (1, ...).
+        prediction: the same of the prediction.
+        num_classes: number of classes with background.
         cmap: matplotlib's, from the background's colour, which is not drawn, to the last class's.
 
     Returns:
         (3, Y, 2 X) RGB in 0..1; of a volume, its :func:`fullest_slice`.
     """
-    grey, truth, found = image[:1], label.argmax(0, keepdim=True), prediction.argmax(0, keepdim=True)
+    grey, truth, found = image[:1], label, prediction
     if grey.ndim == 4:
         truth, grey, found = fullest_slice(truth, grey, found)
-    return torch.cat([label_overlay(grey, part, label.shape[0], cmap) for part in (truth, found)], dim=2)
+    return torch.cat([label_overlay(grey, part, num_classes, cmap) for part in (truth, found)], dim=2)
 
 
 def label_overlay(

@@ -73,14 +73,7 @@ def train(bundle: Bundle) -> Config:
                 "pin_memory": PIN,
             },
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
-            "postprocessing": data.compose(
-                {
-                    "_target_": "AsDiscreted",
-                    "keys": ["pred", "label"],
-                    "argmax": [True, False],
-                    "to_onehot": "@out_channels",
-                }
-            ),
+            "postprocessing": data.compose({"_target_": "AsDiscreted", "keys": "pred", "argmax": True}),
             "key_metric": {"train_mean_dice": _mean_dice()},
             "handlers": train_handlers(epoch_log(), recipe.robust),
             "trainer": supervised_trainer(),
@@ -104,10 +97,7 @@ def train(bundle: Bundle) -> Config:
                 "persistent_workers": "$@num_workers > 0",
             },
             "inferer": data.inferer(preset),
-            "postprocessing": data.compose(
-                *data.label_map("@validate::preprocessing", and_image=True),
-                {"_target_": "AsDiscreted", "keys": ["pred", "label"], "to_onehot": "@out_channels"},
-            ),
+            "postprocessing": data.compose(*data.label_map("@validate::preprocessing", and_image=True)),
             "key_metric": {"val_mean_dice": _mean_dice()},
             "handlers": validation_handlers(bundle, preset),
             "evaluator": supervised_evaluator(kept(recipe.robust)),
@@ -263,7 +253,7 @@ def validation_handlers(bundle: Bundle, preset: Preset) -> list[Config]:
     """What becomes of a validation: the scores, a picture, the best weights with their record."""
     return [
         validation_scores(),
-        {"_target_": f"{WORKFLOW}.OverlayWriter", "events": "@events"},
+        {"_target_": f"{WORKFLOW}.OverlayWriter", "events": "@events", "num_classes": "@out_channels"},
         {
             "_target_": f"{WORKFLOW}.BestCheckpoint",
             "path": "$@ckpt_dir + '/model.pt'",
@@ -363,5 +353,6 @@ def _mean_dice() -> Config:
     return {
         "_target_": "MeanDice",
         "include_background": False,
+        "num_classes": "@out_channels",  # of label maps, which take less memory than a map of every class
         "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
     }

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai.networks import one_hot
 from monai.transforms import LoadImage, Orientation
 from PIL import Image, ImageDraw
 
@@ -32,8 +31,7 @@ def panel(
     for pair, prediction in zip(pairs, find_predictions(predictions, pairs, dataset_dir), strict=True):
         grey, truth, found = read_case(pair, prediction, window)
         classes = max(len(class_names(dataset_dir, 2)), int(max(truth.max(), found.max())) + 1)
-        hot = [one_hot(x[None].float(), classes)[0] for x in (truth, found)]
-        both = overlay(grey, *hot)
+        both = overlay(grey, truth, found, classes)
         plain = grey.transpose(1, 2).expand(3, -1, -1)
         rows.append(torch.cat([plain, both], dim=-1))
     height, width = max(row.shape[1] for row in rows), max(row.shape[2] for row in rows)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.colors import ListedColormap, to_rgb
-from monai.networks import one_hot
 from PIL import Image
 
 from networks.workflow import class_names, load_datalist
@@ -182,8 +181,7 @@ def _case_panel(source: Source, title: str, case: str, colours: Sequence[str], s
     for name, folder in source.predictions.items():
         (path,) = find_predictions(folder, [pair], source.dataset_dir)
         grey, truth, found = read_case(pair, path)
-        hot = [one_hot(x[None].clamp(max=len(colours)).float(), len(colours) + 1)[0] for x in (truth, found)]
-        both = overlay(grey, *hot, cmap=classes)
+        both = overlay(grey, *(x.clamp(max=len(colours)) for x in (truth, found)), len(colours) + 1, classes)
         width = both.shape[2] // 2
         if not columns:
             pictures = [(grey.transpose(1, 2).expand(3, -1, -1), "the image"), (both[..., :width], "the truth over it")]

@@ -175,6 +175,7 @@ def with_tables(text: str) -> str:
         "bundles": bundle_table,
         "record": record_table,
         "microstructure": microstructure_table,
+        "microstructure_brief": partial(microstructure_table, brief=True),
         "acdc": acdc_table,
         "hippocampus": hippocampus_table,
         "clusters": clusters_table,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from networks.workflow.records import read_records
@@ -13,10 +14,13 @@ from scripts.report.results import best_validation, load
 from scripts.report.sheets import NONE, Cell, Sheet, overview, score_sheets
 
 
-def microstructure_table() -> str:
+def microstructure_table(brief: bool = False) -> str:
     """The suite microstructure_robust as the papers score, a line for each set of images, beside published numbers.
 
     Of each set's runs it is the one with the best validation, so that the test images choose nothing.
+
+    Args:
+        brief: only what there are published numbers for, with one note.
     """
     results = load([RESULTS / "microstructure_robust.jsonl"])
     sheet = overview(results, "paper")
@@ -29,16 +33,18 @@ def microstructure_table() -> str:
             (row[0], row[i]) for row, v in zip(ours, results.variants, strict=True) if v == chosen[data_set]
         )
         others = [float(row[i].text) for row in published if row[i].text != NONE]
+        if brief and not others:
+            continue
         above = bool(others) and float(score.text) > max(others)
         rows.append([Cell(title), replace(score, strong=above), Cell(name.markdown()), *(row[i] for row in published)])
     header = ["images: score", "ours", "which", *(row[0].markdown() for row in published)]
-    notes = ["Bold: above both published numbers.", *sheet.notes]
+    notes = ["Bold: above both published numbers.", *([] if brief else sheet.notes)]
     return Sheet(sheet.caption, header, rows, notes).markdown()
 
 
 def acdc_table() -> str:
     """The suite acdc_cpu by both protocols, and what is published of networks on 20 test patients, maybe others."""
-    results = load([RESULTS / "acdc_cpu.jsonl"])
+    results = load(_with_peers("acdc_cpu"))
     paper, strict = (overview(results, protocol) for protocol in ("paper", "strict"))
     cells = [row[1] for row in strict.rows] + [Cell(NONE)] * (len(paper.rows) - len(strict.rows))
     rows = [[*row, cell] for row, cell in zip(paper.rows, cells, strict=True)]
@@ -48,7 +54,7 @@ def acdc_table() -> str:
 
 def hippocampus_table() -> str:
     """The suite hippocampus by the strict protocol, and the peers that were scored on the same cases."""
-    results = load([RESULTS / "hippocampus.jsonl", *sorted(RESULTS.glob("hippocampus_peer_*.jsonl"))])
+    results = load(_with_peers("hippocampus"))
     return score_sheets(results, results.data_sets[0], "strict")[0].markdown()
 
 
@@ -110,6 +116,10 @@ def compression_table() -> str:
         )
     header = ["network", "how", "test cases", "strict Dice, %", "points", "MB", "smaller than float32", "faster"]
     return markdown(header, rows)
+
+
+def _with_peers(suite: str) -> list[Path]:
+    return [RESULTS / f"{suite}.jsonl", *sorted(RESULTS.glob(f"{suite}_peer_*.jsonl"))]
 
 
 def _lines(name: str) -> list[dict[str, Any]]:

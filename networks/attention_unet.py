@@ -31,6 +31,8 @@ class AttentionUnet(SegmentationNetwork):
     """
 
     paper = "https://arxiv.org/abs/1804.03999"
+    stem_names = ("network.model.0",)
+    head_name = "network.model.2"
     small: ClassVar[dict] = {"channels": (8, 12, 16), "strides": (2, 2)}
     __jit_unused_properties__ = ("encoder",)  # a list made anew at every call is nothing to compile
 

@@ -12,7 +12,7 @@ import timm
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from networks.base import check_counts, image_sides
+from networks.base import check_counts, image_sides, stem_image
 from networks.errors import UserError, did_you_mean
 from networks.layers.swin import SwinEncoder, init_weights, stage_drop_paths
 from networks.swin_unet import check_swin
@@ -91,14 +91,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, in_channels, H, W) to logits (B, out_channels)."""
-        if x.shape[1] != self.in_channels:
-            raise UserError(
-                f"The image has {x.shape[1]} channels but the network expects {self.in_channels}: "
-                "build it with in_channels of the image."
-            )
-        if self.stem_channels != self.in_channels:
-            x = x.expand(-1, self.stem_channels, -1, -1)
-        return self.head(self.pool(self.encoder(x)))
+        return self.head(self.pool(self.encoder(stem_image(x, self.in_channels, self.stem_channels))))
 
     def pretrained_targets(self, name: str) -> list[str]:
         """Where a tensor of a Swin checkpoint (in Microsoft's layout) goes."""
@@ -157,7 +150,7 @@ class MaskedImageModel(nn.Module):
         img_size, embed_dim, depths, num_heads, window_size, drop_path_rate: as in `Classifier`.
 
     Raises:
-        UserError: an argument is out of range.
+        UserError: an argument is out of range; or, from `forward`, the image has another number of channels.
     """
 
     encoders = {"encoder": "swin"}  # noqa: RUF012  as the other networks have it
@@ -180,7 +173,8 @@ class MaskedImageModel(nn.Module):
         self.encoder = swin_encoder(
             self.stem_channels, img_size, embed_dim, depths, num_heads, window_size, drop_path_rate
         )
-        self.mask_token = nn.Parameter(trunc_normal_(nn.Parameter(self.encoder.norm.weight.new_zeros(embed_dim))))
+        self.mask_token = nn.Parameter(self.encoder.norm.weight.new_zeros(embed_dim))
+        trunc_normal_(self.mask_token, std=0.02)
         stride = PATCH_SIZE * 2 ** (len(depths) - 1)
         self.painter = nn.Sequential(
             nn.Conv2d(embed_dim * 2 ** (len(depths) - 1), in_channels * stride**2, 1), nn.PixelShuffle(stride)
@@ -195,9 +189,7 @@ class MaskedImageModel(nn.Module):
                 nothing is hidden.
         """
         height, width = x.shape[2], x.shape[3]
-        if self.stem_channels != self.in_channels:
-            x = x.expand(-1, self.stem_channels, -1, -1)
-        tokens = self.encoder.patch_embed(x)
+        tokens = self.encoder.patch_embed(stem_image(x, self.in_channels, self.stem_channels))
         if mask is not None:
             hidden = mask[:, 0, ::PATCH_SIZE, ::PATCH_SIZE, None].to(tokens.dtype)
             tokens = tokens * (1 - hidden) + self.mask_token.to(tokens.dtype) * hidden

@@ -116,7 +116,8 @@ class CSUnet(SegmentationNetwork):
     decoder mirrors the encoder's depths.
 
     For the Swin encoder, images are padded as in `SwinUnet`, for the convolutional one to whole multiples of 32 pixels,
-    and all of it is cropped again. Where the authors' code accepts a size, the output equals theirs.
+    and all of it is cropped again. Where the authors' code accepts a size, the output equals theirs, with the exception
+    of `SwinUnet`.
 
     Both encoders can start from weights of their own: `networks.pretrained.load` takes a Swin checkpoint (into encoder
     and decoder, as the paper has it; the authors' loader fills the patch embedding only) and, in a second call, one of

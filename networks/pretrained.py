@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch.nn.functional as F
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from timm.layers import resize_rel_pos_bias_table
 from timm.models import adapt_input_conv, clean_state_dict, load_state_dict_from_hf
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from networks.checkpoint_formats import ENCODER, OURS, Format, encoder_name, formats
 from networks.errors import UserError
 from networks.layers.cnn import cnn_module
+from networks.layers.hybrid import resize_positions
 from networks.layers.levit import extend_biases
 from networks.state_dicts import CONSTANTS, check_plain, check_tensor, read_weights, unwrap, unwrap_state
 
@@ -109,7 +109,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     own = network.state_dict()
     convolutions = [name for name, tensor in own.items() if tensor.ndim == 4 and name.endswith(".weight")]
     stems = {
-        next((c for c in convolutions if c.startswith(f"{part}.")), "") for part in getattr(network, "encoders", {})
+        next((c for c in convolutions if c.startswith(f"{part}.")), "")
+        for part in (*getattr(network, "encoders", ()), *getattr(network, "stem_names", ()))
     }
     filled, resized, used = {}, {}, set()
     unused = dict.fromkeys(weights, "no counterpart in the network") if form.encoder else {}
@@ -157,7 +158,8 @@ def _check(network: nn.Module, report: LoadReport, form: Format) -> None:
     """
     if not form.encoder:
         # A head's last layer is as wide as the classes; fine-tuning on others starts it anew.
-        missing = [name for name in report.left if "head" not in name.split(".")]
+        head = getattr(network, "head_name", "head")
+        missing = [name for name in report.left if f".{head}." not in f".{name}"]
         foreign = [name for name, reason in report.skipped.items() if reason.startswith("no counterpart")]
         if missing or foreign:
             raise UserError(
@@ -224,8 +226,7 @@ def _fit(name: str, tensor: Tensor, like: Tensor, stem: bool) -> Tensor | None:
         # (1, H, W, C): another grid of the same channels, bilinearly with the corners fixed.
         if tensor.shape[3] != like.shape[3]:
             return None
-        maps = tensor.permute(0, 3, 1, 2)
-        return F.interpolate(maps, like.shape[1:3], mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+        return resize_positions(tensor, like.shape[1], like.shape[2])
     if stem and tensor.shape[0] == like.shape[0] and tensor.shape[2:] == like.shape[2:]:
         # Colours or grey to any number of channels. From other numbers nothing is known about their meaning.
         if tensor.shape[1] == 3:
@@ -239,7 +240,10 @@ def _read(source: str | Path) -> Mapping[str, Any]:
     """Content of a file or of a timm model's weights; errors as `load`."""
     if Path(source).is_file():
         return read_weights(source)
-    hub_id = getattr(timm.get_pretrained_cfg(str(source)), "hf_hub_id", None)
+    try:
+        hub_id = getattr(timm.get_pretrained_cfg(str(source)), "hf_hub_id", None)
+    except RuntimeError:  # a model of timm, but no weights of that name, such as "resnet50.pth"
+        hub_id = None
     if hub_id is None:
         raise UserError(f"{source} is neither a file nor a timm model with weights: check the path or the name.")
     return _download(str(source), hub_id)

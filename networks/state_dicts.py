@@ -65,8 +65,9 @@ def unwrap_state(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel and `torch.compile` wrappers."""
-    while isinstance(network, nn.parallel.DistributedDataParallel) or hasattr(network, "_orig_mod"):
+    """The network inside wrappers for several devices and of `torch.compile`."""
+    parallel = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while isinstance(network, parallel) or hasattr(network, "_orig_mod"):
         inner: Any = getattr(network, "_orig_mod", None) or network.module
         network = inner
     return network

@@ -141,7 +141,8 @@ class SwinUnet(SegmentationNetwork):
     As in the authors' code and unlike the paper's figure, a skip is the *input* of an encoder stage, and the decoder
     mirrors the encoder's depths. Images are padded to whole patches, grids to whole windows and to even sides, and all
     of it is cropped again; where the authors' code accepts a size (sides of 4 * 2^3 * window_size pixels times whole
-    numbers, or grids no longer than the window), the output equals theirs.
+    numbers, or grids no longer than the window), the output equals theirs. An oblong image with a grid that is longer
+    than the window on one side only is the exception: the authors shift neither side there, and here the longer one is.
 
     Args:
         in_channels: channels of the image. A single channel is repeated to three, as the authors do, so that stems

@@ -81,14 +81,18 @@ def write_texture_phantom(
 
 
 def ensure_texture_phantom(dataset_dir: str | os.PathLike) -> None:
-    """Write the phantom unless the folder is there; of several processes that do so at once the first one counts."""
-    # a folder of that name is whole: it is renamed when all is written
-    if Path(dataset_dir).is_dir():
+    """Write the phantom unless the folder holds something; of processes that do so at once the first one counts."""
+    # one that holds anything is whole: it is renamed when all is written
+    if _is_filled(dataset_dir):
         return
     try:
         write_texture_phantom(dataset_dir)
     except UserError:
-        if not Path(dataset_dir).is_dir():
+        if not _is_filled(dataset_dir):
             raise
     else:
         print(f"Wrote a phantom data set to {dataset_dir}: for trying the software, scores on it mean nothing.")
+
+
+def _is_filled(dataset_dir: str | os.PathLike) -> bool:
+    return Path(dataset_dir).is_dir() and any(Path(dataset_dir).iterdir())

@@ -157,7 +157,8 @@ class TransDeepLab(SegmentationNetwork):
     The defaults are the authors' network of three levels with two classes. As in their code, all pyramid blocks and the
     first decoder blocks have one constant stochastic depth rate, the last decoder blocks none, and initialisations are
     PyTorch's but for the bias tables. Images are padded to whole patches, grids to whole windows and to even sides, and
-    all of it is cropped again; for images whose grids are multiples of the windows the output equals the authors'.
+    all of it is cropped again; for images whose grids are multiples of the windows the output equals the authors',
+    with the exception of `SwinUnet`.
 
     Args:
         in_channels: channels of the image. A single channel is repeated to three, as the authors do, so that stems

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from networks.layers import conv, expand, window_attention
+from networks.layers import conv, expand, swin, window_attention
 from networks.layers.eager import eager_cpu, is_plain
 from tests.small import NETWORKS, WIDE, build, image
 
@@ -105,6 +105,28 @@ def test_expanded_features_are_never_held(monkeypatch, name, how):
     with pytest.raises(AssertionError, match="one after another"):
         heads[0].output.register_forward_hook(lambda *_: None)
         network(x)
+
+
+def test_a_bias_that_was_put_into_the_head_counts():
+    head, x = expand.ExpandHead(8, 3).double(), torch.randn(1, 4, 4, 8, dtype=torch.float64)
+    head.output = nn.Conv2d(8, 5, 1).double()
+    torch.testing.assert_close(head(x), head.expanded_logits(x))
+    torch.testing.assert_close(torch.jit.script(head)(x), head.expanded_logits(x))
+    head.expand = nn.Linear(8, 128).double()
+    torch.testing.assert_close(head(x), head.expanded_logits(x))
+    head(x).sum().backward()
+    assert head.expand.bias.grad is not None and head.output.bias.grad is not None
+
+
+def test_hooks_within_a_stage_see_the_whole_batch():
+    """Large maps go image by image otherwise, to stay in the cache."""
+    stage = swin.SwinStage(96, 3, 7, (56, 56), [0.0]).eval()
+    x, seen = torch.randn(2, 56, 56, 96), []
+    with torch.no_grad():
+        expected = stage(x)
+        stage[0].register_forward_hook(lambda _, inputs, output: seen.append(output.shape[0]))
+        torch.testing.assert_close(stage(x), expected)
+    assert seen == [2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -19,6 +19,8 @@ from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 
+from networks.base import image_sides
+from networks.errors import UserError
 from tests.small import NETWORKS, SIZE, WIDE, build, image
 
 
@@ -340,3 +342,9 @@ class TestAtHomeInPyTorch:
         assert type(logits) is MetaTensor and torch.equal(logits.affine, batch.affine)
         torch.testing.assert_close(logits.as_tensor(), network(x))
         assert all(type(p.grad) is torch.Tensor for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("size", [0, (224,), (224, 224, 3), 224.0, (96, "96"), None], ids=str)
+def test_sizes_that_are_none_are_refused(size):
+    with pytest.raises(UserError, match=r"img_size=.* give a side, or \(height, width\)"):
+        image_sides(size)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from networks import phantom
 from networks.class_names import ORGANS, PRECIPITATES
+from networks.texture_phantom import ensure_texture_phantom
 
 SMALL_CT = {"num_training": 2, "num_validation": 1, "num_test": 1, "size": (48, 48, 12)}
 SMALL_2D = {"num_training": 1, "num_validation": 1, "num_test": 1, "size": (128, 96)}
@@ -136,6 +137,9 @@ def test_ensure_fills_an_empty_folder_but_no_other(tmp_path):
     (tmp_path / "empty").mkdir()
     phantom.ensure_precipitate_phantom(tmp_path / "empty", **SMALL_2D)
     assert (tmp_path / "empty" / "dataset.json").is_file()
+    (tmp_path / "textures").mkdir()
+    ensure_texture_phantom(tmp_path / "textures")
+    assert (tmp_path / "textures" / "training").is_dir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(ValueError, match="not an empty folder"):

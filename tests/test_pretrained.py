@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from networks import SwinUnet
 from networks.errors import UserError
 from networks.pretrained import load
+from tests.small import NETWORKS, SIZE, build, image
 
 REFERENCE = Path(__file__).parent / "reference" / "swin_unet_tiny.json"
 SMALL = {"img_size": 128, "embed_dim": 12, "num_heads": (1, 2, 3, 4), "window_size": 4}
@@ -202,6 +203,17 @@ def test_our_own_checkpoints(tmp_path, name):
     assert torch.equal(network.decoder.head.output.weight, before)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_our_checkpoint_of_other_classes_and_channels(tmp_path, name):
+    """The head starts anew, the stem is adapted, and all else is taken."""
+    torch.save(build(name, 3, 2).state_dict(), tmp_path / "model.pt")
+    network = build(name, 4, 5)
+    report = load(network, tmp_path / "model.pt")
+    assert report.left and all(f".{network.head_name}." in f".{key}" for key in report.left)
+    assert report.resized and len(report.loaded) + len(report.resized) + len(report.left) == len(network.state_dict())
+    assert network(image(1, 4)).shape == (1, 5, SIZE, SIZE)
+
+
 @pytest.mark.parametrize(
     "options", [{"depths": (2, 2, 4, 2)}, {"num_skips": 2}, {"upsample": "bilinear"}, {"mlp_ratio": 2.0}], ids=str
 )
@@ -257,6 +269,7 @@ def test_a_wrapped_network_is_unwrapped(swin, tmp_path):
     network = small()
     assert load(torch.compile(network), tmp_path / "timm.pth").left
     assert torch.equal(network.encoder.norm.weight, swin.norm.weight)
+    assert load(nn.DataParallel(network), tmp_path / "timm.pth").left
 
 
 class TouchFile:
@@ -367,7 +380,7 @@ def test_a_cached_download_is_used(hub, swin):
     assert torch.equal(network.encoder.norm.weight, swin.norm.weight)
 
 
-@pytest.mark.parametrize("source", ["nowhere/swin_tiny.pth", "swin_gigantic", "."])
+@pytest.mark.parametrize("source", ["nowhere/swin_tiny.pth", "swin_gigantic", "resnet50.pth", "."])
 def test_neither_file_nor_timm_model(source):
     with pytest.raises(UserError, match=f"{re.escape(source)} is neither a file nor a timm model"):
         load(small(), source)

@@ -7,6 +7,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
 from networks import TransUnet, Unet
+from networks.classifier import Classifier
 from networks.pretrained import load
 from tests.test_pretrained import TouchFile, randomise, small
 
@@ -138,6 +139,17 @@ def test_another_encoder_is_refused(tmp_path, own, other, message):
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     with pytest.raises(ValueError, match="no checkpoint that TransUnet can use"):
         load(transunet(), tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "vgg11_bn", "densenet121", "inception_v4", "resnet18"])
+def test_our_classifiers_go_into_encoders_of_timm(tmp_path, name):
+    """Where timm gives features, it calls "features.0" "features_0", and "stages.0" "stages_0"."""
+    torch.manual_seed(0)
+    trained = Classifier(encoder_name=name)
+    torch.save(trained.state_dict(), tmp_path / "model.pt")
+    network = Unet(encoder_name=f"tu-{name}")
+    report = load(network, tmp_path / "model.pt")
+    assert not [key for key in report.left if key.startswith("encoder.") and not key.endswith("num_batches_tracked")]
 
 
 def test_efficientnet_pytorch_files_go_into_timms_efficientnets(tmp_path):

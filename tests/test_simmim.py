@@ -11,6 +11,8 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 import networks
+from networks.classifier import MaskedImageModel
+from networks.errors import UserError
 from networks.state_dicts import read_weights
 from networks.workflow import HiddenL1, HidePatchesd
 from networks.workflow.training import StopOnNan
@@ -106,6 +108,12 @@ def test_one_channel_and_an_odd_grid(texture_dir: Path, tmp_path: Path) -> None:
     run(paths("simmim"), "train", "training", **wanted | {"img_size": [112, 112], "short_side": 112, "window_size": 7})
     state = read_weights(tmp_path / "models" / "simmim" / "model.pt")
     assert state["encoder.patch_embed.proj.weight"].shape[1] == 3 and state["painter.0.weight"].shape[0] == 32**2
+
+
+def test_another_number_of_channels_is_refused() -> None:
+    network = MaskedImageModel(1, 32, depths=[1, 1], num_heads=[3, 6], window_size=4)
+    with pytest.raises(UserError, match="3 channels but the network expects 1"):
+        network(torch.rand(2, 3, 32, 32))
 
 
 def test_required_properties(texture_dir: Path, tmp_path: Path) -> None:

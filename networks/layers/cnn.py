@@ -77,21 +77,28 @@ def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str
 
     Known are the names of torchvision, of timm, of pretrainedmodels and efficientnet-pytorch, as NASA's MicroNet files
     have them, and of smp's older versions: the first DenseNets had a dot in "norm.1", and timm's networks are one level
-    deeper since smp takes them from timm. The names of efficientnet-pytorch also go into timm's EfficientNets.
+    deeper since smp takes them from timm, which writes "stages.0" as "stages_0" there. The names of
+    efficientnet-pytorch also go into timm's EfficientNets.
     """
     own = encoder.state_dict().keys()
     found = (re.match(r"(?:model\.)?(blocks\.\d+\.\d+)\.", name) for name in own)
     blocks = dict(enumerate(dict.fromkeys(match[1] for match in found if match)))
+    flat = {_flat(name): name for name in own}
     converted = {}
     for given in names:
         name = _timm_efficientnet_name(given, blocks, own) if given.startswith("_") and blocks else given
         deeper = f"model.{name}"
         dense = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name)
-        for candidate in (name, dense, deeper, deeper.replace(".stages.", ".stages_")):
+        for candidate in (name, dense, deeper, flat.get(_flat(name))):
             if candidate in own:
                 converted[given] = candidate
                 break
     return converted
+
+
+def _flat(name: str) -> str:
+    """A name in timm's networks, the same where they give features and the outer modules of their lists are flat."""
+    return name.removeprefix("model.").replace("_", ".")
 
 
 def cnn_module(name: str) -> str:

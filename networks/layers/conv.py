@@ -286,7 +286,8 @@ class UpBlock(nn.Module):
             plain = self.conv1.bias is None
             taps = plain and taps_pay(x)
         else:
-            plain = is_plain(self.conv1) and self.conv1.bias is None  # it has one where the norm was fused into it
+            # it has a bias where the norm was fused into it
+            plain = is_plain(self.conv1) and is_3x3(self.conv1) and self.conv1.bias is None
             # An exported graph may be for all sizes, which a question about the size would restrict.
             taps = plain and not torch.compiler.is_exporting() and taps_pay(x)
         if not taps:

@@ -23,9 +23,14 @@ def is_plain(layer: nn.Module) -> bool:
     """
     if type(layer).forward not in PLAIN_CALLS or "forward" in layer.__dict__ or hasattr(layer, "parametrizations"):
         return False
-    if any(layer.__dict__[name] for name in HOOKS) or nn.modules.module._has_any_global_hook():
+    if is_hooked(layer):
         return False
     return _is_plain_tensor(layer.weight) and (layer.bias is None or _is_plain_tensor(layer.bias))
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether a hook, its own or one of all modules, watches or changes what goes through a layer."""
+    return any(layer.__dict__[name] for name in HOOKS) or nn.modules.module._has_any_global_hook()
 
 
 def _is_plain_tensor(x: object) -> bool:

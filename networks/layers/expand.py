@@ -141,7 +141,12 @@ class ExpandHead(nn.Module):
             # Known while compiling: a layer of PyTorch's dynamic quantisation has no weight to read.
             if hasattr(self.expand, "_packed_params"):
                 return self.expanded_logits(x)
-        elif not (is_plain(self.expand) and is_plain(self.norm) and is_plain(self.output)):
+            as_built = self.output.bias is None and self.expand.bias is None
+        else:
+            # Layers that were put in their places may have a bias.
+            as_built = self.output.bias is None and self.expand.bias is None
+            as_built = as_built and all(is_plain(layer) for layer in (self.expand, self.norm, self.output))
+        if not as_built:
             return self.expanded_logits(x)
         cells = self.scale * self.scale
         expand = self.expand.weight.view(cells, dim, dim)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.layers import Mlp, drop_path, trunc_normal_
 from torch import Tensor, nn
 
-from networks.layers.eager import eager_cpu, transformed
+from networks.layers.eager import eager_cpu, is_hooked, transformed
 from networks.layers.tables import Tables
 from networks.layers.window_attention import WindowAttention, relative_position_index, window_mask
 
@@ -46,7 +46,7 @@ class ResidualDrop(nn.Module):
         if not torch.jit.is_scripting() and self.fixed():
             return None
         # Drawn on the CPU whatever the device: the indices' number is needed here, and waiting for a GPU is slow.
-        kept = (torch.rand(x.shape[0]) >= self.rate).nonzero().squeeze(1)
+        kept = (torch.rand(x.shape[0], device="cpu") >= self.rate).nonzero().squeeze(1)
         return None if kept.shape[0] == x.shape[0] else kept.to(x.device, non_blocking=True)
 
     def take(self, x: Tensor, kept: Tensor | None) -> Tensor:
@@ -227,9 +227,20 @@ class SwinStage(nn.Sequential):
         """(B, H, W, dim) to the same shape."""
         # Large maps go image by image, so that the blocks' tensors stay in the cache and below the 32 MB from which on
         # the C library maps fresh pages for every tensor. 2^18 values are 56 x 56 tokens with 84 channels.
-        if not torch.jit.is_scripting() and eager_cpu(x) and x.shape[0] > 1 and x[0].numel() > 2**18:
+        if (
+            not torch.jit.is_scripting()
+            and eager_cpu(x)
+            and x.shape[0] > 1
+            and x[0].numel() > 2**18
+            and not self.hooked()
+        ):
             return torch.cat([self.blocks(image) for image in x.split(1)])
         return self.blocks(x)
+
+    @torch.jit.unused
+    def hooked(self) -> bool:
+        """Whether a hook within is to see the whole batch."""
+        return any(is_hooked(module) for module in self.modules())
 
     def blocks(self, x: Tensor) -> Tensor:
         for block in self:

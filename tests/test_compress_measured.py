@@ -1,6 +1,7 @@
 """Eight bits in other runtimes, and the comparison of compressed networks with what they were made of."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from networks.errors import UserError
 from networks.workflow.records import read_records
 from scripts.compress import compare as tool
+from scripts.compress import int8 as int8_tool
 from scripts.compress.compare import compare, find_variant, read_lines
 from scripts.compress.int8 import calibration_images, int8, is_transformer
 from scripts.compress.quantize import quantize
@@ -36,6 +38,18 @@ def test_calibration_sees_what_inference_makes_of_training_images(source: dict, 
 def test_networks_with_attention_are_transformers() -> None:
     modes = {name: is_transformer(build(name)) for name in ("SwinUnet", "LevitUnet", "Unet", "AttentionUnet")}
     assert modes == {"SwinUnet": True, "LevitUnet": True, "Unet": False, "AttentionUnet": False}
+
+
+def test_nncf_is_told_to_send_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nncf.py").write_text(
+        "import os\nquantize = Dataset = lambda *_, **__: os.environ['NNCF_CI']\nquantize()\n"
+    )
+    monkeypatch.setenv("NNCF_CI", "")  # so that it is put back
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    del sys.modules["nncf"]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("NNCF_CI")
+    assert int8_tool._quantised(None, [], False, None) == "1"
 
 
 @pytest.mark.slow

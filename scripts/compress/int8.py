@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import random
 import re
 from pathlib import Path
@@ -148,6 +149,8 @@ def _origin(makers: dict[str, Any], name: str) -> str:
 
 
 def _quantised(model: Any, images: list[np.ndarray], transformer: bool, keep: str | None) -> Any:
+    # else it sends statistics of its use to Google Analytics; it looks at this once, when it is imported
+    os.environ["NNCF_CI"] = "1"
     import nncf
 
     with torch.no_grad():

@@ -18,8 +18,10 @@ from scripts.compress.distill import distill, soft_loss
 from scripts.compress.prune import apply_masks, layer_sparsity, prune
 from scripts.compress.quantize import plan, quantise_weight, quantised_state, quantize, weighted_layers
 from scripts.compress.structured import mlps, slim, slim_heads, slim_mlps
+from scripts.compress.training import Training
 from tests.packing import NAME
 from tests.small import build, image
+from tests.workflows import same_state
 
 QUICK = {"epochs": 1, "num_workers": 0, "device": "cpu"}
 
@@ -150,6 +152,24 @@ def test_a_student_is_a_bundle(source: dict, ct_dir: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="is of a training with another temperature; remove it"):
         options = {**source, "dataset_dir": str(ct_dir), "channels": [2, 4, 4, 4, 4], **QUICK}
         distill(str(output), NAME, temperature=4.0, **options)
+
+
+def test_a_student_starts_from_weights_of_the_seed(
+    source: dict, ct_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[nn.Module] = []
+
+    def run(training: Training, name: str, network: nn.Module, lesson: Any = None) -> None:
+        found.append(network)
+        raise InterruptedError
+
+    monkeypatch.setattr(Training, "run", run)
+    for number, seed in enumerate(({}, {"seed": 0}, {"seed": 1})):
+        torch.manual_seed(number)
+        with pytest.raises(InterruptedError):
+            distill(str(tmp_path / "student"), NAME, **source, dataset_dir=str(ct_dir), **QUICK, **seed)
+    first, same, other = (network.state_dict() for network in found)
+    assert same_state(first, same) and not same_state(first, other)
 
 
 @pytest.mark.parametrize("name", ["SwinUnet", "LevitUnet", "TransUnet"])

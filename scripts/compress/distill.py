@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from monai.utils import set_determinism
 from torch import Tensor, nn
 
 from networks.errors import UserError
@@ -100,6 +101,7 @@ def distill(
     work = folder.with_name(f"{folder.name}_training")
     how = {"teacher": teacher.record["checkpoint"], "temperature": temperature, "weight": weight, "student": student}
     training = Training(student, preset, ids, dataset_dir, work, options, how)
+    set_determinism(int(options.get("seed", 0)))  # as the training does, which is given a network that is there already
     network = config["network_def"]
 
     def lesson(inferer: Any, loss: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def training_of(
         compression: how the network is compressed.
 
     Raises:
-        UserError: as :class:`Training`, or options of a training without epochs.
+        UserError: as :class:`Training`; options of a training without epochs; or one that the network was trained with.
     """
     if epochs < 1:
         if options:
@@ -53,6 +53,11 @@ def training_of(
         return None
     folder = output.with_name(f"{output.name}_training")
     ids = source.record["ids"]
+    kept = next((name for name in options if name in ids), None)
+    if kept is not None:  # the record's is what the written bundle has
+        raise UserError(
+            f"--{kept} is {ids[kept]} in what is compressed, and so in the compressed bundle too; leave it out."
+        )
     about = {**compression, "checkpoint": source.record["checkpoint"]}
     return Training(source.bundle, source.preset, ids, dataset_dir, folder, {**options, "epochs": epochs}, about)
 

@@ -14,8 +14,9 @@ from networks.layers.eager import is_plain
 from networks.layers.packed import BITS, group_counts, pack, pack_layers, packed_layers, unpack, unpack_layers
 from networks.state_dicts import read_weights
 from networks.workflow.files import file_hash
-from scripts.compress.bundles import halved
+from scripts.compress.bundles import halved, refresh
 from scripts.compress.quantize import plan, quantise_weight, quantised_state, quantize, weighted_layers
+from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.verify import check
 from tests.packing import NAME
 from tests.predicting import call, labels_of
@@ -139,6 +140,19 @@ def test_a_compressed_bundle_is_a_bundle(four_bit: Path, checkpoint: str, ct_dir
     # the record beside the weights says what the catalog's bundle must be changed to
     call(ct_dir, tmp_path / "b", bundle=NAME, ckpt_path=str(four_bit / "models" / "model.pt"), device="cpu")
     assert labels_of(tmp_path / "a") and labels_of(tmp_path / "a") == labels_of(tmp_path / "b")
+
+
+def test_new_files_replace_the_code_of_an_earlier_version(four_bit: Path, tmp_path: Path) -> None:
+    folder = tmp_path / four_bit.name
+    shutil.copytree(four_bit, folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    package = manifest["code"]["package"]
+    earlier = folder / f"{package[:-8]}01234567"
+    (folder / package).rename(earlier)
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text().replace(package, earlier.name))
+    refresh(folder)
+    assert (folder / package).is_dir() and not earlier.exists()
+    assert not [result for result in check(str(folder), load=False) if result[1] is False]
 
 
 def test_mistakes_are_told_before_anything_is_written(four_bit: Path, checkpoint: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A compressed bundle is a folder as ``scripts.zoo pack`` fills its zip files: con
 they need, so that it runs wherever MONAI does.
 """
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from networks.workflow.checkpoints import load_weights, save_atomically
 from networks.workflow.files import atomic, file_hash, parse_json, write_json
 from scripts.catalog.bundles import BY_NAME
 from scripts.opened_bundle import InferenceConfig, as_trained, bundle_folder, changes, shipped_weights
+from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.pack import assemble
 from scripts.zoo.weights import find_weights
 
@@ -166,10 +168,22 @@ def write_bundle(
 
 
 def refresh(folder: Path) -> None:
-    """Write the files of a compressed bundle that follow from its weights and from its scores, if there are any."""
+    """Write the files of a compressed bundle that follow from its weights and from its scores, if there are any.
+
+    The code is that of this version; a folder with that of an earlier one is removed once all is there.
+    """
     found = find_weights(folder)
+    before = _package(folder)
     packed = assemble(BY_NAME[found.training["bundle"]], found=found, name=folder.resolve().name)
     for name, content in packed.files.items():
         if isinstance(content, bytes):  # the weights are there
             with atomic(folder / name) as temporary:
                 temporary.write_bytes(content)
+    if before is not None and before.isidentifier() and before != _package(folder):  # a name, and no path elsewhere
+        shutil.rmtree(folder / before)
+
+
+def _package(folder: Path) -> str | None:
+    """Name of the code that a bundle's manifest lists; None before it is written."""
+    path = folder / MANIFEST
+    return parse_json(path.read_text(encoding="utf-8"), path)["code"]["package"] if path.is_file() else None

@@ -4,9 +4,9 @@
 was before through `compressed`; its state dict then has exactly the tensors of the bundle's weights.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from networks.errors import UserError
@@ -30,7 +30,7 @@ def compressed(
         group_size: largest number of packed weights that share a scale.
 
     Returns:
-        The same network; its values are no longer those that its class gave it.
+        The same network; packed weights are zero, and smaller tensors the first values of those that its class made.
 
     Raises:
         UserError: a name that the network does not have.
@@ -60,9 +60,10 @@ def _find(network: nn.Module, name: str) -> nn.Module:
 
 def _resize(module: nn.Module, key: str, shape: tuple[int, ...], name: str) -> None:
     tensor = getattr(module, key, None)
-    if not isinstance(tensor, Tensor) or tensor.ndim != len(shape):
+    if not isinstance(tensor, Tensor) or tensor.ndim != len(shape) or any(map(operator.gt, shape, tensor.shape)):
         raise UserError(f"The compressed weights have {name!r} as {shape}, but the network has no such tensor.")
-    small = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+    # not zeros: a training without the weights would never leave them
+    small = tensor.detach()[tuple(map(slice, shape))].clone()
     if isinstance(tensor, nn.Parameter):
         setattr(module, key, nn.Parameter(small, tensor.requires_grad))
     else:

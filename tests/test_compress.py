@@ -16,11 +16,13 @@ from networks.state_dicts import read_weights
 from networks.workflow.files import file_hash
 from scripts.compress.bundles import halved, refresh
 from scripts.compress.quantize import plan, quantise_weight, quantised_state, quantize, weighted_layers
+from scripts.zoo.loading import innermost
 from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.verify import check
 from tests.packing import NAME
 from tests.predicting import call, labels_of
 from tests.small import NETWORKS, build, image
+from tests.workflows import run
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +142,15 @@ def test_a_compressed_bundle_is_a_bundle(four_bit: Path, checkpoint: str, ct_dir
     # the record beside the weights says what the catalog's bundle must be changed to
     call(ct_dir, tmp_path / "b", bundle=NAME, ckpt_path=str(four_bit / "models" / "model.pt"), device="cpu")
     assert labels_of(tmp_path / "a") and labels_of(tmp_path / "a") == labels_of(tmp_path / "b")
+
+
+def test_packed_weights_are_not_trained(four_bit: Path, ct_dir: Path, tmp_path: Path) -> None:
+    options = {"bundle_root": str(four_bit), "ckpt_dir": str(tmp_path), "dataset_dir": str(ct_dir), "epochs": 1}
+    with pytest.raises(Exception) as raised:
+        run([str(four_bit / "configs" / "train.json")], "train", "training", **options, device="cpu")
+    assert "31 layers of this network have packed weights" in innermost(raised.value)
+    assert not list(tmp_path.glob("*.pt"))
+    assert "no training changes them" in (four_bit / "docs" / "README.md").read_text()
 
 
 def test_new_files_replace_the_code_of_an_earlier_version(four_bit: Path, tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from networks.compressed import compressed
 from networks.errors import UserError
 from networks.state_dicts import read_weights
+from networks.workflow import own_weights
+from networks.workflow.files import file_hash
 from scripts.compress import qat
 from scripts.compress.compare import find_variant
 from scripts.compress.distill import distill, soft_loss
@@ -21,7 +24,7 @@ from scripts.compress.structured import mlps, slim, slim_heads, slim_mlps
 from scripts.compress.training import Training
 from tests.packing import NAME
 from tests.small import build, image
-from tests.workflows import same_state
+from tests.workflows import run, same_state
 
 QUICK = {"epochs": 1, "num_workers": 0, "device": "cpu"}
 
@@ -209,3 +212,32 @@ def test_a_slimmed_bundle_is_smaller_and_can_be_slimmed_again(source: dict, tmp_
     assert find_variant(str(tmp_path / "both")).network()(torch.zeros(1, 1, 48, 48)).isfinite().all()
     with pytest.raises(UserError, match="no heads"):
         slim(str(tmp_path / "none"), **source, parts="heads")
+
+
+def test_a_slimmed_bundle_is_trained_from_its_own_weights(source: dict, ct_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "slimmed"  # a name of its own: Python keeps the code of a bundle by it
+    slim(str(output), **source, parts="channels", share=0.5)
+    models, checksum = output / "models", file_hash(output / "models" / "model.pt")
+    before = read_weights(models / "model.pt")
+    assert "`train.json` goes on from these weights" in (output / "docs" / "README.md").read_text()
+    options = {"bundle_root": str(output), "dataset_dir": str(ct_dir), "learning_rate": 1e-12, **QUICK}
+    run([str(output / "configs" / "train.json")], "train", "training", **options)
+    after = read_weights(models / "model.pt")
+    weights = [name for name in before if name.endswith(".weight")]
+    assert all(torch.allclose(after[name], before[name].float(), atol=1e-6) for name in weights)
+    record = json.loads((models / "model.json").read_text())
+    assert record["pretrained"] == [{"name": "model.pt", "sha256": checksum}]
+    (moved,) = models.glob("earlier/*/model.pt")
+    assert own_weights(models) == str(models / "model.pt") and own_weights(models, resume=True) == str(moved)
+    (models / "model.pt").unlink()  # as in a training that has not validated yet
+    assert own_weights(models) == str(moved)
+
+
+def test_a_slimmed_network_without_its_weights_can_learn() -> None:
+    whole, small = build("SwinUnet"), build("SwinUnet")
+    name = next(key for key in whole.state_dict() if key.endswith("fc1.weight"))
+    first = whole.get_parameter(name).detach()[:3]
+    compressed(small, {name: list(first.shape)})
+    assert small.get_parameter(name).shape == first.shape and small.get_parameter(name).abs().sum() > 0
+    with pytest.raises(UserError, match="has no such tensor"):
+        compressed(small, {name: [4, *first.shape[1:]]})

@@ -121,6 +121,20 @@ def packed_layers(network: nn.Module) -> list[str]:
     return [name for name, layer in network.named_modules() if parametrize.is_parametrized(layer, "weight")]
 
 
+def check_trainable(network: nn.Module) -> None:
+    """Refuse to train a network with packed weights, of which only biases and norms would change.
+
+    Raises:
+        UserError: a layer's weight is packed.
+    """
+    count = sum(isinstance(module, Unpacked) for module in network.modules())
+    if count:
+        raise UserError(
+            f"{count} layers of this network have packed weights, which a training cannot change; train the network "
+            "that they were made of, and compress that."
+        )
+
+
 def unpack_layers(network: nn.Module) -> None:
     """Turn these layers into plain ones with the same values, for runtimes that know no other."""
     for name in packed_layers(network):

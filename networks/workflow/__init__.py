@@ -61,6 +61,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "load_pictures": "labelled_pictures",
     "load_weights": "checkpoints",
     "masked_batch": "masked",
+    "own_weights": "runs",
     "per_batch": "classification",
     "picture_classes": "labelled_pictures",
     "picture_list": "labelled_pictures",

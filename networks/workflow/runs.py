@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 
 from networks.errors import UserError
+from networks.layers.packed import check_trainable
 from networks.workflow.arguments import config_files, is_bundle_run, split_arguments
 from networks.workflow.config_files import config_ids, top_level
 from networks.workflow.files import locked, not_written
@@ -28,6 +29,9 @@ from networks.workflow.inversion import label_by_class
 from networks.workflow.saving import complete_writers, write_label_names
 from networks.workflow.state import MEASURES, state_of
 from networks.workflow.stopping import GRACE, saying
+
+if TYPE_CHECKING:
+    from monai.engines import SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 BEST, LAST, FINAL, RECORD, LOG = "model.pt", "last.pt", "model_final.pt", "model.json", "metrics.csv"
@@ -97,18 +101,36 @@ class KeepEarlier:
         return folder
 
 
-def train(trainer: Engine, evaluator: Engine, ckpt_dir: str, output_dir: str) -> None:
+def own_weights(models: str | Path, resume: bool | str = False) -> str:
+    """The weights in a bundle's folder that a new training of them starts from.
+
+    They are ``model.pt``, or where a training has moved that aside and has not validated yet, the newest of
+    ``earlier``: also for one that is resumed, whose own weights ``model.pt`` holds by now.
+
+    Args:
+        models: the folder of the bundle's weights.
+        resume: whether the training in that folder goes on. A truth value or a text of one.
+    """
+    folder = Path(models)
+    found = sorted(folder.glob(f"{EARLIER}/*/{BEST}"))
+    if not (truth(resume) and (folder / LAST).is_file()):
+        found += folder.glob(BEST)
+    return str(found[-1] if found else folder / BEST)
+
+
+def train(trainer: "SupervisedTrainer", evaluator: Engine, ckpt_dir: str, output_dir: str) -> None:
     """Run a training: alone in its folders, with an orderly end, and a summary.
 
     Args:
-        trainer: the engine, with its handlers.
+        trainer: MONAI's, with its handlers.
         evaluator: the validation's.
         ckpt_dir: where its checkpoints are.
         output_dir: where its log is.
 
     Raises:
-        UserError: another training writes to one of the folders.
+        UserError: the network has packed weights, or another training writes to one of the folders.
     """
+    check_trainable(trainer.network)
     last, started = Path(ckpt_dir) / LAST, time.monotonic()
 
     def safe() -> str:

@@ -15,7 +15,7 @@ from networks.errors import UserError
 from networks.workflow.files import atomic, json_text, put_in_place, write_json
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.catalog.classification import segmentation_bundle
-from scripts.opened_bundle import shipped_weights, with_changes
+from scripts.opened_bundle import changes, shipped_weights, with_changes
 from scripts.render.bundle import LOGGING, NO_WEIGHTS, bundle_configs
 from scripts.zoo import weights as trained
 from scripts.zoo.carried import carry
@@ -29,6 +29,8 @@ LARGE = 25 * 2**20  # the zoo's limit for a file in its repository
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 SOURCES = Path(networks.__file__).resolve().parent.parent  # of the code; installed, it lies beside the tools
 MODEL_INFO = "model_info.json"
+# what the training of a slimmed network starts from
+SLIMMED = "$workflow.own_weights(@bundle_root + '/models', @resume)"
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def assemble(
         metadata = trained.describe(metadata, found)
         for name in ("train", "inference"):
             contents[name] |= {key: value for key, value in found.training["ids"].items() if key in contents[name]}
+        if changes(found.training).get("shapes"):
+            contents["train"]["pretrained"] = SLIMMED
         for content in contents.values():
             if "network_def" in content:
                 content["network_def"] = with_changes(content["network_def"], found.training)
@@ -135,8 +139,8 @@ def assemble(
     files |= {f"configs/{name}.json": _json(content) for name, content in contents.items()}
     files["configs/metadata.json"] = _json(metadata)
     files["configs/logging.conf"] = LOGGING.encode()
-    evaluations, data = (found.evaluations, found.training["data_set"]) if found else ((), None)
-    files["docs/README.md"] = zoo_readme(bundle, statement, code.package, contents, evaluations, data).encode()
+    evaluations, training = (found.evaluations, found.training) if found else ((), None)
+    files["docs/README.md"] = zoo_readme(bundle, statement, code.package, contents, evaluations, training).encode()
     files |= {path: text.encode() for path, text in code.files.items()}
     aside = None
     if found is not None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scripts.catalog.bundles import VERSIONS, Bundle
+from scripts.opened_bundle import changes
 from scripts.render.data import Config
 from scripts.render.documents import bundle_readme
 
@@ -25,7 +26,7 @@ def zoo_readme(
     package: str,
     contents: dict[str, Config],
     evaluations: Sequence[Mapping[str, Any]] = (),
-    data: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> str:
     """The document.
 
@@ -35,16 +36,17 @@ def zoo_readme(
         package: name of the code that the bundle carries.
         contents: its configs by name.
         evaluations: what was scored how, as in the metadata.
-        data: what the weights were trained on, as in their record; None without weights.
+        training: the weights' record; None without weights.
     """
     paper, preset = bundle.paper, bundle.default
     size, classes = preset.recipe.img_size, ", ".join(preset.classes)
     kind = "axial slices of volumes" if preset.volumes else "pictures"
     usage = bundle_readme(bundle, weights, package, contents)
     about, _, usage = usage.partition("\n## ")
-    use = "in images like those that it was trained on" if data else "once it is trained"
+    use = "in images like those that it was trained on" if training else "once it is trained"
     limits = "Not a medical device."
-    if data:
+    if training:
+        data = training["data_set"]
         limits += (
             f" The weights have seen {data['training']} cases of {data['name']}: on images of other devices, materials "
             "or patients expect worse, and check results against some that were labelled by hand."
@@ -65,7 +67,7 @@ Segmentation, {KINDS[preset.kind]}, {bundle.title}, 2D
 The network takes {kind} and gives one channel of logits per class: background, {classes}.
 
 ## **Intended Use**
-Research: segmentation of {classes} {use}, and a start for training on data of one's own.
+Research: segmentation of {classes} {use}{_start(training)}
 
 ## **Data**
 {weights}
@@ -90,6 +92,17 @@ Any processor or NVIDIA GPU that PyTorch supports. Written with monai {VERSIONS[
 ## **References**
 [1] {paper.authors}. {paper.title}. {paper.venue}. {paper.url}
 """
+
+
+def _start(training: Mapping[str, Any] | None) -> str:
+    """The end of the sentence about the use, with what compression means for a training."""
+    changed = changes(training or {})
+    if changed.get("packed"):
+        return ". Its weights are packed: no training changes them. Train what they were made of, and compress that."
+    start = ", and a start for training on data of one's own"
+    if not changed.get("shapes"):
+        return f"{start}."
+    return f"{start}: `train.json` goes on from these weights, and with `--pretrained null` starts from random ones."
 
 
 def _size(volumes: bool, size: int) -> str:

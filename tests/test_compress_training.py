@@ -22,6 +22,7 @@ from scripts.compress.prune import apply_masks, layer_sparsity, prune
 from scripts.compress.quantize import plan, quantise_weight, quantised_state, quantize, weighted_layers
 from scripts.compress.structured import mlps, slim, slim_heads, slim_mlps
 from scripts.compress.training import Training
+from scripts.zoo.card import model_card
 from tests.packing import NAME
 from tests.small import build, image
 from tests.workflows import run, same_state
@@ -127,9 +128,27 @@ def test_training_sees_the_weights_that_are_packed(bits: int) -> None:
 
 
 def test_bits_can_be_trained(source: dict, ct_dir: Path, tmp_path: Path) -> None:
-    output = tmp_path / "binary"
-    quantize(str(output), **source, bits=1, dataset_dir=str(ct_dir), **QUICK)
+    output, other = tmp_path / "binary", tmp_path / "other"
+    shutil.copytree(ct_dir, other)
+    content = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps({**content, "name": "Other", "licence": "CC BY-NC 4.0"}))
+    quantize(str(output), **source, bits=1, dataset_dir=str(other), **QUICK)
     step = step_of(output)
+    # the record keeps what the weights were trained on before, and says what the training of the bits has added
+    record = json.loads((output / "models" / "model.json").read_text())
+    before = json.loads(Path(source["ckpt_path"]).with_suffix(".json").read_text())
+    assert record["data_set"] == before["data_set"] and not {"epoch", "val_mean_dice"} & record.keys()
+    added = step["training"]
+    assert (added["data_set"]["name"], added["data_set"]["licence"]) == ("Other", "CC BY-NC 4.0")
+    assert (added["seed"], added["epoch"]) == (0, 1) and "val_mean_dice" in added
+    metadata, text = (output / name for name in ("configs/metadata.json", "docs/README.md"))
+    metadata = json.loads(metadata.read_text())
+    number = added["data_set"]["training"]
+    assert f"trained for 1 epoch on Other ({number} training and" in metadata["data_source"]
+    assert "Licences of the data: Other: CC BY-NC 4.0." in metadata["data_source"]
+    assert f"{number} cases of {record['data_set']['name']} and {number} cases of Other" in text.read_text()
+    assert (output / "docs" / "data_license.txt").read_text() == "Other: CC BY-NC 4.0\n"
+    assert "license_name: CC BY-NC 4.0" in model_card(output.name, metadata, "")
     assert step["summary"] == "rounded to 1 bit and trained for 1 epoch" and step["bits"].keys() == {"1", "8"}
     assert find_variant(str(output)).network()(torch.zeros(1, 1, 48, 48)).isfinite().all()
 
@@ -150,6 +169,10 @@ def test_a_student_is_a_bundle(source: dict, ct_dir: Path, tmp_path: Path) -> No
     distill(str(output), NAME, **source, dataset_dir=str(ct_dir), channels=[2, 4, 4, 4, 4], **QUICK)
     step = step_of(output)
     assert step["teacher"]["bundle"] == NAME and step["temperature"] == 2.0
+    before = json.loads(Path(source["ckpt_path"]).with_suffix(".json").read_text())
+    assert step["teacher"]["data_sets"] == [before["data_set"]] == [step["training"]["data_set"]]
+    document = (output / "docs" / "README.md").read_text()
+    assert f"taught by a trained {NAME}, which had learned from {before['data_set']['name']}." in document
     network = find_variant(str(output)).network()
     assert sum(p.numel() for p in network.parameters()) < 3000
     shutil.rmtree(output)

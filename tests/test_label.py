@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from networks.errors import UserError
-from networks.workflow.files import file_hash
+from networks.workflow.files import file_hash, write_json
 from scripts.catalog.bundles import BY_NAME
 from scripts.label.prepare import app
 from scripts.label.server import start
@@ -304,14 +304,19 @@ def test_ten_at_once(server: Server) -> None:
 @pytest.mark.label
 def test_processes_of_a_training_that_fail_are_a_failure() -> None:
     """As those of several GPUs are started, with the choices that the server offers."""
-    pytest.importorskip("monailabel", reason="the extra 'label' lives in an environment of its own")
-    from scripts.label.monailabel_tasks import BundleTrain
-
+    tasks = pytest.importorskip("scripts.label.monailabel_tasks", reason="needs the extra 'label'")
     check = "import sys; sys.exit(int('--tracking' in sys.argv))"
     options = ["--tracking", "None", "--tracking_uri", "sqlite://"]
-    BundleTrain.run_multi_gpu(None, {}, [sys.executable, "-c", check, "run", *options], None)
+    tasks.BundleTrain.run_multi_gpu(None, {}, [sys.executable, "-c", check, "run", *options], None)
     with pytest.raises(RuntimeError, match="ended with code 1"):
-        BundleTrain.run_multi_gpu(None, {}, [sys.executable, "-c", check, "--tracking", "mlflow"], None)
+        tasks.BundleTrain.run_multi_gpu(None, {}, [sys.executable, "-c", check, "--tracking", "mlflow"], None)
+
+
+@pytest.mark.label
+def test_compressed_weights_tell_no_epoch(tmp_path: Path) -> None:
+    tasks = pytest.importorskip("scripts.label.monailabel_tasks", reason="needs the extra 'label'")
+    write_json(tmp_path / "models" / "model.json", {"compression": {}})
+    assert tasks.BundleTrain.stats(type("Task", (), {"bundle_path": tmp_path})) == {}
 
 
 @pytest.mark.label

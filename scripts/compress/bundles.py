@@ -25,6 +25,7 @@ from scripts.zoo.pack import assemble
 from scripts.zoo.weights import find_weights
 
 HALF_ERROR = 1e-3  # what half precision may change of a value, relative to it and to the mean size of the tensor's
+OF_OTHER_WEIGHTS = ("dtype", "evaluations", "epoch", "val_mean_dice")  # in the record of what is compressed
 Record = dict[str, Any]
 
 
@@ -146,7 +147,7 @@ def write_bundle(
     before = source.record.get("compression", {"steps": []})
     made_of = {"checkpoint": source.record["checkpoint"], "bytes": source.checkpoint.stat().st_size}
     record = {
-        **{key: value for key, value in source.record.items() if key not in ("dtype", "evaluations")},
+        **{key: value for key, value in source.record.items() if key not in OF_OTHER_WEIGHTS},
         "bundle": source.bundle,
         "compression": {
             "network": {**changes(source.record), **network},

@@ -16,6 +16,7 @@ from networks.workflow.files import file_hash
 from scripts.compress.bundles import Source, check_output, halved, open_source, write_bundle
 from scripts.compress.training import Training
 from scripts.opened_bundle import InferenceConfig
+from scripts.zoo.weights import data_sets
 
 SAME = ("in_channels", "out_channels", "spatial_dims", "intensity_range", "intensity_percentiles", "window")
 
@@ -115,10 +116,14 @@ def distill(
     step = {
         "method": "distill",
         "summary": f"taught by a trained {teacher.bundle}",
-        "teacher": {"bundle": teacher.bundle, "checkpoint": teacher.record["checkpoint"]},
+        "teacher": {
+            "bundle": teacher.bundle,
+            "checkpoint": teacher.record["checkpoint"],
+            "data_sets": data_sets(teacher.record),
+        },
         "temperature": temperature,
         "weight": weight,
-        "training": training.said,
+        "training": training.described(record),
     }
     write_bundle(source, folder, halved(network.state_dict()), {}, step)
 

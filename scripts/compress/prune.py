@@ -72,6 +72,7 @@ def prune(
         fill(source.build(), start, rewind)  # only to see that it fits
     layers = [name for name in weighted_layers(network) if not is_edge(network, name)]
     steps: list[dict[str, Any]] = []
+    record: dict[str, Any] = {}
     generator = torch.Generator().manual_seed(0)
     for number, share in enumerate(schedule, start=1):
         apply_masks(network, layers, share, scope, method, generator)
@@ -93,7 +94,7 @@ def prune(
         "weights": method,
         "rewound": rewind is not None,
         "steps": steps,
-        "training": training.said if training is not None else {},
+        "training": training.described(record) if training is not None else {},
         "layer_sparsity": found,
     }
     write_bundle(source, folder, halved(network.state_dict()), {}, step)

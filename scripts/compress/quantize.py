@@ -52,7 +52,7 @@ def quantize(
     step = report(source, chosen, group_size, layers)
     if training is not None:
         step["summary"] += trained_for(epochs)
-        step["training"] = {**training.said, "val_mean_dice": record.get("val_mean_dice")}
+        step["training"] = training.described(record)
     write_bundle(source, folder, halved(state), network, step)
 
 

@@ -64,7 +64,7 @@ def slim(
     if training is not None:
         record = training.run(parts, network)
         step["summary"] += trained_for(epochs)
-        step["training"] = {**training.said, "val_mean_dice": record.get("val_mean_dice")}
+        step["training"] = training.described(record)
     known = source.record.get("compression", {}).get("network", {})
     changed = {"shapes": {**known.get("shapes", {}), **shapes}, "heads": {**known.get("heads", {}), **heads}}
     write_bundle(source, folder, halved(network.state_dict()), {k: v for k, v in changed.items() if v}, step)

@@ -17,6 +17,7 @@ from scripts.compress.bundles import Source
 from scripts.opened_bundle import bundle_folder
 
 OWN = ("bundle_root", "ckpt_dir", "output_dir", "log_dir", "dataset_dir", "network_def", "network", "resume", "preset")
+RECORDED = ("data_set", "seed", "pretrained", "epoch", "val_mean_dice")
 SETTINGS, DONE = "settings.json", "done"
 Lesson = Callable[[Any, Any], dict[str, Any]]
 
@@ -107,6 +108,10 @@ class Training:
 
         # for records, which say nothing of this machine
         self.said = {key: value for key, value in options.items() if isinstance(value, int | float | bool)}
+
+    def described(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """For a step's record: the options, and what a training's record says of its data, start and best epoch."""
+        return {**self.said, **{key: record[key] for key in RECORDED if key in record}}
 
     def run(self, name: str, network: nn.Module, lesson: Lesson | None = None) -> dict[str, Any]:
         """Train a network, or go on where an earlier call was stopped; it has the best weights afterwards.

@@ -111,9 +111,8 @@ class BundleTrain(BundleTrainTask):
             with log.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             return _stats(rows, float(rows[-1]["loss"]))
-        if record.is_file():
-            return _stats([json.loads(record.read_text(encoding="utf-8"))], None)
-        return {}
+        found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        return _stats([found], None) if "epoch" in found else {}  # compressed weights are of no epoch
 
     def run_multi_gpu(self, request: dict[str, Any], cmd: list[str], env: dict[str, str]) -> None:
         """In a process per GPU, as MONAI Label does, which says that training is done also where it failed.

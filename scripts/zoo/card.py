@@ -5,21 +5,24 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from scripts.zoo.weights import licences
+
 TASK = "image-segmentation"
 
 
 def model_card(name: str, metadata: Mapping[str, Any], document: str) -> str:
     """``README.md`` for the hub: front matter from a packed bundle's metadata, then its own documentation.
 
-    The licence of weights is taken to be that of the data they were trained on, where the record names one, since some
-    licences ask for that; else it is the code's.
+    The licence of weights is taken to be that of the data they have learned from, or those, where the record names any,
+    since some licences ask for that; else it is the code's.
 
     Args:
         name: of the bundle.
         metadata: its ``metadata.json``.
         document: its ``docs/README.md``.
     """
-    data = metadata.get("trained_weights", {}).get("data_set", {})
+    training = metadata.get("trained_weights")
+    names = list(dict.fromkeys(licence for _, licence in licences(training))) if training else []
     results = [
         EvalResult(
             task_type=TASK,
@@ -34,8 +37,8 @@ def model_card(name: str, metadata: Mapping[str, Any], document: str) -> str:
         for metric, value in evaluation["scores"].items()
     ]
     licence = {"license": "apache-2.0"}
-    if data.get("licence"):
-        licence = {"license": "other", "license_name": data["licence"], "license_link": "docs/data_license.txt"}
+    if names:
+        licence = {"license": "other", "license_name": " and ".join(names), "license_link": "docs/data_license.txt"}
     front = ModelCardData(
         model_name=name,
         library_name="monai",

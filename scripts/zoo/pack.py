@@ -144,8 +144,8 @@ def assemble(
     files |= {path: text.encode() for path, text in code.files.items()}
     aside = None
     if found is not None:
-        if licence := found.training["data_set"].get("licence"):
-            files["docs/data_license.txt"] = f"{found.training['data_set']['name']}: {licence}\n".encode()
+        if licences := trained.licences(found.training):
+            files["docs/data_license.txt"] = "".join(f"{name}: {licence}\n" for name, licence in licences).encode()
         files["models/model.json"] = _json(found.training)
         if large_files_url and found.path.stat().st_size > LARGE:
             aside = found.path

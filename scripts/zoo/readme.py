@@ -8,6 +8,7 @@ from scripts.catalog.bundles import VERSIONS, Bundle
 from scripts.opened_bundle import changes
 from scripts.render.data import Config
 from scripts.render.documents import bundle_readme
+from scripts.zoo.weights import data_sets
 
 KINDS = {"ct": "CT", "mr": "MR", "volume": "Volumes", "micrograph": "Microscopy", "picture": "Pictures"}
 BY_ITSELF = "normalised one by one, unless `intensity_range` is given"
@@ -46,9 +47,9 @@ def zoo_readme(
     use = "in images like those that it was trained on" if training else "once it is trained"
     limits = "Not a medical device."
     if training:
-        data = training["data_set"]
+        seen = " and ".join(f"{data['training']} cases of {data['name']}" for data in data_sets(training))
         limits += (
-            f" The weights have seen {data['training']} cases of {data['name']}: on images of other devices, materials "
+            f" The weights have learned from {seen}: on images of other devices, materials "
             "or patients expect worse, and check results against some that were labelled by hand."
         )
     if bundle.not_scriptable:

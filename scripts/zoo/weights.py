@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ class Weights:
         data = self.training["data_set"]
         cases = f"{data['training']} training and {data['validation']} validation cases"
         about = f" ({data['description'].rstrip('.')})" if data.get("description") else ""
-        steps = [step["summary"] for step in self.training.get("compression", {}).get("steps", ())]
+        steps = [_said(step, data) for step in self.training.get("compression", {}).get("steps", ())]
         then = f" They were then {', then '.join(steps)}." if steps else ""
-        licence = f" Licence of the data: {data['licence']}." if data.get("licence") else ""
+        licence = _licences_said(self.training)
         return f"The weights were trained on {data['name']}{about}: {cases}{start_of(self.training)}.{then}{licence}"
 
 
@@ -154,6 +154,25 @@ def check_fit(bundle: Bundle, weights: Weights) -> None:
     load_weights(compressed(network, **changes(weights.training)), weights.path)
 
 
+def data_sets(training: Mapping[str, Any]) -> list[Record]:
+    """What weights have learned from, each once: their training's data, those of their compressions, those of teachers.
+
+    Args:
+        training: the weights' record.
+    """
+    found = [training["data_set"]]
+    for step in training.get("compression", {}).get("steps", ()):
+        own = step.get("training", {}).get("data_set")
+        found += [*([own] if own else []), *step.get("teacher", {}).get("data_sets", ())]
+    return [data for number, data in enumerate(found) if data not in found[:number]]
+
+
+def licences(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and licences of the data that weights have learned from, where their record has these."""
+    found = [(data["name"], data["licence"]) for data in data_sets(training) if data.get("licence")]
+    return list(dict.fromkeys(found))
+
+
 def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
     """Metadata with what the runs recorded in place of the catalog's "no weights"."""
     ids = weights.training["ids"]
@@ -194,6 +213,23 @@ def _scores(evaluations: tuple[Record, ...]) -> dict[str, float]:
         for record in evaluations
         for name, mean in record["scores"].items()
     }
+
+
+def _said(step: Record, data: Record) -> str:
+    """How a step of compression was made, with the data that it has learned from beside those of the training."""
+    text, own = step["summary"], step.get("training", {}).get("data_set", data)
+    if own != data:
+        text += f" on {own['name']} ({own['training']} training and {own['validation']} validation cases)"
+    if taught := step.get("teacher", {}).get("data_sets"):
+        text += f", which had learned from {' and '.join(other['name'] for other in taught)}"
+    return text
+
+
+def _licences_said(training: Record) -> str:
+    found = licences(training)
+    if len(data_sets(training)) == 1:
+        return f" Licence of the data: {found[0][1]}." if found else ""
+    return f" Licences of the data: {'; '.join(': '.join(names) for names in found)}." if found else ""
 
 
 def _classes(default: list[str], weights: Weights) -> list[str]:

@@ -189,6 +189,9 @@ def test_what_is_uploaded_stays_in_its_folder_and_bounds(bench, micrograph, volu
     (tmp_path / "colon.mha").write_text("ObjectType = Image\nElementDataFile : /etc/passwd\n")
     for name, line in (("case", "elementdatafile = LOCAL"), ("comment", "Comment\nElementDataFile = LOCAL")):
         (tmp_path / f"{name}.mha").write_text(f"ObjectType = Image\n{line}\nElementDataFile = /etc/passwd\n")
+    (tmp_path / "return.nrrd").write_bytes(b"NRRD0004\nencoding: raw\rdata file: /etc/passwd\n\n")
+    (tmp_path / "return.mha").write_bytes(b"NDims = 2\rElementDataFile = /etc/passwd\nElementDataFile = LOCAL\n")
+    (tmp_path / "value.mha").write_bytes(b"NDims = 2\nElementDataFile = LOCAL\r/../../passwd\n")
     (tmp_path / "long.nrrd").write_text(f"NRRD0004\n{'# remark' * 9000}\ntype: uchar\ndata file: /etc/passwd\n\n")
     for file, sentence in (
         (bomb, "bomb.zip has 120 MB, but this page takes 100 MB"),
@@ -202,6 +205,9 @@ def test_what_is_uploaded_stays_in_its_folder_and_bounds(bench, micrograph, volu
         (tmp_path / "colon.mha", r"colon\.mha keeps its voxels in another file"),
         (tmp_path / "case.mha", r"case\.mha keeps its voxels in another file"),
         (tmp_path / "comment.mha", r"comment\.mha keeps its voxels in another file"),
+        (tmp_path / "return.nrrd", r"return\.nrrd keeps its voxels in another file"),
+        (tmp_path / "return.mha", r"return\.mha keeps its voxels in another file"),
+        (tmp_path / "value.mha", r"value\.mha keeps its voxels in another file"),
         (tmp_path / "long.nrrd", r"long\.nrrd keeps its voxels in another file, or may"),
     ):
         files = upload(tmp_path / "upload", file)

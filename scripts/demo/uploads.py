@@ -21,7 +21,7 @@ MAX_FILES = 20_000
 MB = 10**6
 # MetaImage and NRRD may name other files of this computer that hold their voxels; how their headers end
 _META_END = re.compile(rb"^\s*ElementDataFile\b[\s=:]*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
-_NRRD_END = re.compile(rb"\r?\n\r?\n")
+_NRRD_END = re.compile(rb"\n\n")
 _NRRD_DETACHED = re.compile(rb"^\s*data ?file\s*:", re.IGNORECASE | re.MULTILINE)
 _HEADER = 1 << 16
 
@@ -69,10 +69,12 @@ def _stands_alone(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         head = file.read(_HEADER)
+    # ITK ends lines of NRRD at a lone carriage return too, those of MetaImage only at some places: both readings count
+    lines = head.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if name.endswith(".nrrd"):
-        end = _NRRD_END.search(head)
-        return end is not None and _NRRD_DETACHED.search(head, 0, end.end()) is None
-    return {end[1].upper() for end in _META_END.finditer(head)} == {b"LOCAL"}
+        end = _NRRD_END.search(lines)
+        return end is not None and _NRRD_DETACHED.search(lines, 0, end.end()) is None
+    return {end[1].upper() for text in (head, lines) for end in _META_END.finditer(text)} == {b"LOCAL"}
 
 
 def check_image(case: Case, limit: int) -> None:

@@ -18,6 +18,7 @@ from scripts.render.bundle import NO_WEIGHTS
 from scripts.render.shipped import data_licences, section, statement
 from scripts.zoo import ship as command
 from scripts.zoo.static_checks import check_weights
+from scripts.zoo.weights import shipped
 from tests.packing import NAME
 from tests.workflows import ROOT, config_paths, run
 
@@ -50,7 +51,14 @@ def test_weights_are_shipped_scored_and_used(repository: Path, ct_dir: Path, tmp
     scores = str(tmp_path / "eval" / "results_strict.jsonl")
     command.ship(str(repository), "phantom", str(checkpoint), f"{scores},{scores}")
     record = json.loads(path.with_suffix(".json").read_text())
-    assert [item["protocol"] for item in record["evaluations"]] == ["strict", "strict"]
+    assert [item["protocol"] for item in record["evaluations"]] == ["strict"]
+    command.ship(str(repository), "phantom", str(checkpoint))
+    assert json.loads(path.with_suffix(".json").read_text()) == record
+    command.ship(str(repository), "phantom", str(checkpoint), str(_of_another_list(scores)))
+    assert [item["split"] for item in json.loads(path.with_suffix(".json").read_text())["evaluations"]] == [
+        "test",
+        "validation",
+    ]
     with pytest.raises(UserError, match="evaluate exactly that file"):
         command.ship(str(repository), "other", str(repository / "models" / "model.pt"), str(_of_others(scores)))
 
@@ -116,9 +124,45 @@ def test_a_bundle_has_the_weights_it_describes(tmp_path: Path) -> None:
             check_weights(tmp_path)
 
 
+def test_weights_never_pass_with_the_record_of_others(repository: Path, tmp_path: Path, monkeypatch) -> None:
+    checkpoint = repository / "models" / "model.pt"
+    path = command.ship(str(repository), "phantom", str(checkpoint))
+    _, weights = shipped("phantom", tmp_path)
+    assert weights.training["checkpoint"] == file_hash(tmp_path / "model.pt")
+
+    other, record = tmp_path / "other.pt", json.loads(checkpoint.with_suffix(".json").read_text())
+    torch.save({key: tensor + 1 for key, tensor in read_weights(checkpoint).items()}, other)
+    other.with_suffix(".json").write_text(json.dumps(record | {"checkpoint": file_hash(other)}))
+    monkeypatch.setattr(command, "atomic", _stop)
+    with pytest.raises(KeyboardInterrupt):
+        command.ship(str(repository), "phantom", str(other))
+    for damage in (lambda: None, path.with_suffix(".json").unlink):
+        damage()
+        with pytest.raises(UserError, match=r"phantom\.json is missing or about other weights than .*; restore both"):
+            shipped("phantom", tmp_path)
+
+
+def test_weights_of_the_repository_have_their_own_records(tmp_path: Path) -> None:
+    for file in shipped_weights():
+        bundle, weights = shipped(file.stem, tmp_path / file.stem)
+        assert bundle.name == file.parent.parent.name and weights.evaluations
+
+
+def _stop(*_) -> None:
+    raise KeyboardInterrupt
+
+
 def _of_others(scores: str) -> Path:
     """The same scores, of other weights."""
+    return _changed(scores, checkpoint="0" * 64)
+
+
+def _of_another_list(scores: str) -> Path:
+    return _changed(scores, split="validation")
+
+
+def _changed(scores: str, **values: str) -> Path:
     path = Path(scores).with_name("results_other.jsonl")
-    records = [json.loads(line) | {"checkpoint": "0" * 64} for line in Path(scores).read_text().splitlines()]
+    records = [json.loads(line) | values for line in Path(scores).read_text().splitlines()]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path

@@ -9,16 +9,18 @@ from torch import Tensor, float16
 
 from networks.errors import UserError
 from networks.state_dicts import read_weights, unwrap_state
-from networks.workflow.files import atomic, file_hash, parse_json, write_json
+from networks.workflow.files import atomic, file_hash, write_json
 from networks.workflow.records import read_records
 from scripts.opened_bundle import SHIPPED, bundle_folder
-from scripts.zoo.weights import evaluations_of
+from scripts.zoo.weights import EVALUATION_IDS, evaluations_of, read_record
 
 LIMIT = 15e6  # bytes: what a clone of the repository can bear
 
 
 def ship(bundle: str, name: str, checkpoint: str, scores: str | Sequence[str] = ()) -> Path:
     """Do what the command line describes, with the same arguments.
+
+    Evaluations of the same weights that the record has already stay, but for those that ``scores`` has anew.
 
     Returns:
         The file of the weights.
@@ -31,7 +33,7 @@ def ship(bundle: str, name: str, checkpoint: str, scores: str | Sequence[str] = 
     record_path = source.with_suffix(".json")
     if not source.is_file() or not record_path.is_file():
         raise UserError(f"{source} and its record {record_path.name} are not both there; give a training's model.pt.")
-    record = parse_json(record_path.read_text(encoding="utf-8"), record_path)
+    record = read_record(record_path)
     if record.get("checkpoint") != file_hash(source):
         raise UserError(f"{record_path} is about other weights than {source}; give both as the training wrote them.")
     content = save({key: _half(tensor) for key, tensor in unwrap_state(read_weights(source)).items()})
@@ -41,20 +43,25 @@ def ship(bundle: str, name: str, checkpoint: str, scores: str | Sequence[str] = 
             "network, or host them in a zoo (scripts.zoo pack)."
         )
     target = bundle_folder(bundle) / SHIPPED / f"{name}.safetensors"
+    target_record = target.with_suffix(".json")
     checksum = hashlib.sha256(content).hexdigest()
-    evaluations = []
+    earlier = read_record(target_record)["evaluations"] if target_record.is_file() else []
+    evaluations = [item for item in earlier if item["checkpoint"] == checksum]
     for file in scores.split(",") if isinstance(scores, str) else scores:
         own = [item for item in read_records(file) if item["checkpoint"] == checksum]
         if not own:
             raise UserError(f"{file} has no scores of {target}; evaluate exactly that file, by --ckpt_path {target}.")
         evaluations += evaluations_of(own)
+    latest = {tuple(item[key] for key in EVALUATION_IDS): item for item in evaluations}
     target.parent.mkdir(exist_ok=True)
+    # the record first: weights are never without one, and whatever stops this in between leaves one of other weights,
+    # which whoever reads both notices by the checksum
+    write_json(
+        target_record,
+        {**record, "checkpoint": checksum, "dtype": "float16", "evaluations": list(latest.values())},
+    )
     with atomic(target) as temporary:
         temporary.write_bytes(content)
-    write_json(
-        target.with_suffix(".json"),
-        {**record, "checkpoint": checksum, "dtype": "float16", "evaluations": evaluations},
-    )
     return target
 
 

@@ -22,6 +22,7 @@ from scripts.opened_bundle import changes, shipped_weights
 
 DECIMALS = 4
 SCORES = "results_*.jsonl"
+EVALUATION_IDS = ("data_set", "split", "protocol", "model")
 Record = dict[str, Any]
 
 
@@ -81,7 +82,7 @@ def weights_at(path: Path, score_files: Iterable[Path]) -> Weights:
             f"{path} has no {record_path.name} beside it, so what it was trained on is unknown; train it with this "
             "version, which writes that file, or move the weights away to pack the bundle without."
         )
-    training = _read(record_path)
+    training = read_record(record_path)
     if training.get("checkpoint") != checksum:
         raise UserError(
             f"{record_path} is about other weights than {path} (their SHA-256 differ); restore the file that the "
@@ -110,10 +111,16 @@ def shipped(name: str, folder: Path) -> tuple[Bundle, Weights]:
         The catalog's entry of their bundle, and the weights.
 
     Raises:
-        UserError: no weights of that name.
+        UserError: no weights of that name, or their record is missing or of other weights.
     """
     (source,) = shipped_weights(name)
-    record, path = _read(source.with_suffix(".json")), folder / "model.pt"
+    record_path, path = source.with_suffix(".json"), folder / "model.pt"
+    record = read_record(record_path) if record_path.is_file() else {}
+    if any(part.get("checkpoint") != file_hash(source) for part in (record, *record.get("evaluations", ()))):
+        raise UserError(
+            f"{record_path} is missing or about other weights than {source} (their SHA-256 differ); restore both "
+            "files, or write them anew by 'python -m scripts.zoo ship'."
+        )
     state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in load_file(source).items()}
     save_atomically(state, path)
     checksum = file_hash(path)
@@ -195,8 +202,10 @@ def evaluations_of(records: list[Record]) -> list[Record]:
     """What was scored how, with the mean over the cases and then the classes of every metric."""
     found: dict[tuple, Record] = {}
     for table in tables(records):
-        ids = {"data_set": table.dataset, "split": table.split, "protocol": table.protocol, "model": table.model}
-        entry = found.setdefault(tuple(ids.values()), {"checkpoint": records[0]["checkpoint"], **ids})
+        ids = (table.dataset, table.split, table.protocol, table.model)
+        entry = found.setdefault(
+            ids, {"checkpoint": records[0]["checkpoint"], **dict(zip(EVALUATION_IDS, ids, strict=True))}
+        )
         entry["cases"] = len(table.cases)
         mean = float(class_mean(table.values))
         scores = entry.setdefault("scores", {})
@@ -241,7 +250,8 @@ def _classes(default: list[str], weights: Weights) -> list[str]:
     return [labels.get(str(i)) or f"class {i}" for i in range(1, number + 1)]
 
 
-def _read(path: Path) -> Record:
+def read_record(path: Path) -> Record:
+    """The object in a JSON file; raises UserError where the file holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

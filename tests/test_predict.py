@@ -164,6 +164,24 @@ def test_exported_model_in_its_runtime(images: Path, volumes: dict[str, Any], tm
     assert not (tmp_path / "wrong").exists()
 
 
+def test_exported_model_of_an_earlier_training_is_refused(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "bundles" / "unet" / "configs", tmp_path / "unet" / "configs")
+    model, weights = tmp_path / "unet" / "models" / "model.onnx", tmp_path / "unet" / "models" / "model.pt"
+    model.parent.mkdir()
+    model.write_bytes(b"network")
+    weights.write_bytes(b"trained again")
+    about = {"format": "onnx", "bundle": "another", "preset": None, "options": {}, "input": {"shape": []}}
+    about |= {"files": {model.name: file_hash(model)}, "output": {"labels": {}}}
+    for checkpoint, message in (
+        ({"file": "model.pt", "sha256": "0" * 64}, r"model\.onnx was exported with other weights .*; export it again"),
+        (None, r"model\.onnx was exported with other weights"),  # random ones
+        ({"file": "model.pt", "sha256": file_hash(weights)}, "is a model of the bundle another, not of unet"),
+    ):
+        write_json(model.with_suffix(".onnx.json"), about | {"checkpoint": checkpoint})
+        with pytest.raises(UserError, match=message):
+            predict(str(images), str(tmp_path / "out"), bundle=str(tmp_path / "unet"), runtime="onnx")
+
+
 def test_failed_cases_are_listed_and_the_rest_is_done(
     images: Path, volumes: dict[str, Any], tmp_path: Path, capfd
 ) -> None:

@@ -172,6 +172,8 @@ def kept(folder: Path) -> dict[str, bytes]:
 def test_a_second_training_keeps_the_first(ct_dir: Path, tmp_path: Path, caplog) -> None:
     options = training_overrides(UNET, tmp_path, ct_dir, epochs=1)
     run(TRAIN, **options)
+    for name in ("model.onnx", "model.onnx.json"):
+        (tmp_path / "models" / name).write_text("exported from the best weights")
     first = kept(tmp_path)
     assert {"models/model.pt", "models/model.json", "models/last.pt", "eval/metrics.csv"} < first.keys()
     with pytest.raises(Exception) as caught:
@@ -185,7 +187,8 @@ def test_a_second_training_keeps_the_first(ct_dir: Path, tmp_path: Path, caplog)
     assert sorted(kept(earlier).values()) == sorted(first.values())
     second = kept(tmp_path)
     assert second["models/model.pt"] != first["models/model.pt"]
-    assert first.keys() - {k for k in first if "events" in k} < second.keys()
+    assert {k for k in first if "events" not in k and "onnx" not in k} < second.keys()
+    assert not any("onnx" in k for k in second if "earlier" not in k)
     run(TRAIN, **options, overwrite="true")
     assert [p.name for p in earlier.parent.iterdir()] == [earlier.name]
     assert kept(tmp_path)["models/model.pt"] == first["models/model.pt"]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from monai.engines import SupervisedTrainer
 
 logger = logging.getLogger(__name__)
-BEST, LAST, FINAL, RECORD, LOG = "model.pt", "last.pt", "model_final.pt", "model.json", "metrics.csv"
+BEST, LAST, FINAL, LOG = "model.pt", "last.pt", "model_final.pt", "metrics.csv"
 EARLIER = "earlier"
 EVENTS = "events.out.tfevents.*"
 
@@ -42,8 +42,9 @@ EVENTS = "events.out.tfevents.*"
 class KeepEarlier:
     """Move the files of an earlier training aside when a new one starts.
 
-    They are the best, last and final checkpoint and the record of ``ckpt_dir``, ``metrics.csv`` of ``output_dir`` and
-    TensorBoard's files of ``log_dir``. Attach it last, so that whatever refuses a run has done so before.
+    They are the best, last and final checkpoint of ``ckpt_dir``, the record and what was exported of the best one
+    (``model.*``), ``metrics.csv`` of ``output_dir`` and TensorBoard's files of ``log_dir``. Attach it last, so that
+    whatever refuses a run has done so before.
 
     Args:
         ckpt_dir, output_dir, log_dir: the training's folders.
@@ -88,8 +89,9 @@ class KeepEarlier:
         logger.info("Moved the earlier training's files to %s%s.", target, could)
 
     def _files(self) -> list[Path]:
-        checkpoints = [self.ckpt_dir / name for name in (BEST, LAST, FINAL, RECORD)]
-        return [*checkpoints, self.output_dir / LOG, *sorted(self.log_dir.glob(EVENTS))]
+        checkpoints = [self.ckpt_dir / name for name in (BEST, LAST, FINAL)]
+        of_best = sorted(path for path in self.ckpt_dir.glob(f"{Path(BEST).stem}.*") if path.name != BEST)
+        return [*checkpoints, *of_best, self.output_dir / LOG, *sorted(self.log_dir.glob(EVENTS))]
 
     def _target(self) -> Path:
         """A new folder under the time at which the earlier training wrote last."""

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from networks.errors import UserError
+from networks.workflow.files import file_hash
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import FORMATS, load_model
 from scripts.opened_bundle import InferenceConfig, as_trained, shipped_weights
@@ -100,10 +101,9 @@ def _exported(bundle: str | None, runtime: str | None, model: str | None) -> tup
         return None, None
     if model is None and bundle is None:
         raise UserError(f"Give --bundle NAME or --model FILE for the runtime {runtime}.")
-    path = (
-        Path(str(model)) if model is not None else Path(InferenceConfig(bundle)["ckpt_dir"], FORMATS[runtime].files[0])
-    )
-    if model is None and not path.is_file():
+    config = InferenceConfig(bundle) if model is None else None
+    path = Path(config["ckpt_dir"], FORMATS[runtime].files[0]) if config is not None else Path(str(model))
+    if config is not None and not path.is_file():
         raise UserError(
             f"{path} does not exist; write it with 'python -m scripts.export {bundle} --format {runtime}', or give "
             "--model FILE."
@@ -116,7 +116,19 @@ def _exported(bundle: str | None, runtime: str | None, model: str | None) -> tup
     manifest = read_manifest(path)
     if runtime not in (None, manifest["format"]):
         raise UserError(f"{path} is a model of the format {manifest['format']}, not {runtime}; leave --runtime out.")
+    if config is not None:
+        _check_checkpoint(Path(config["ckpt_path"]), path, manifest)
     return path, manifest
+
+
+def _check_checkpoint(checkpoint: Path, path: Path, manifest: dict[str, Any]) -> None:
+    """Raise UserError where a bundle was trained again since its model was exported."""
+    exported = manifest.get("checkpoint") or {}  # nothing of random weights
+    if checkpoint.is_file() and exported.get("sha256") != file_hash(checkpoint):
+        raise UserError(
+            f"{path} was exported with other weights than {checkpoint} (their SHA-256 differ); export it again, or use "
+            "it as it is by --model FILE."
+        )
 
 
 def _check_model(config: InferenceConfig, path: Path, manifest: dict[str, Any]) -> None:

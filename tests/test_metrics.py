@@ -274,6 +274,15 @@ def test_evaluation_and_saved_label_maps_score_the_same(kind: str, ct_dir: Path,
     assert len(record["checkpoint"]) == 64
 
 
+def test_records_say_that_flips_were_averaged(ct_dir: Path, tmp_path: Path) -> None:
+    options = tiny_overrides(SWIN_UNET, tmp_path, ct_dir)
+    save_random_weights(tmp_path, config_paths(SWIN_UNET, "train"), options)
+    for given, told in (("true", True), ("horizontal", "horizontal"), ("false", None)):
+        run(config_paths(SWIN_UNET, "train", "evaluate"), "train", **options, tta=given)
+        records = read_records(tmp_path / "eval" / "results_strict.jsonl")
+        assert {record.get("tta") for record in records} == {told}
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not survive a fork")
 def test_two_processes_score_as_one(ct_dir: Path, tmp_path: Path) -> None:
     options = tiny_overrides(SWIN_UNET, tmp_path, ct_dir)

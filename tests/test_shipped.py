@@ -106,6 +106,8 @@ def test_documents_say_what_weights_are() -> None:
     assert "trained on 20 cases of EM (Membranes), 5 for" in text and "Licence of the data: CC BY 4.0." in text
     assert "python -m scripts.predict IMAGES OUTPUT --trained em" in text
     assert "| strict | EM, test | 5 | dice 0.9123, iou 0.8 |" in text
+    flipped = RECORD | {"evaluations": [RECORD["evaluations"][0] | {"tta": True}]}
+    assert "| strict with --tta true | EM, test | 5 |" in section({"em": flipped})
     assert data_licences({"em": RECORD}) == "trained/em.safetensors was trained on EM (Membranes): CC BY 4.0\n"
     assert "| protocol |" not in section({"em": RECORD | {"evaluations": []}})
 

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from networks.workflow.data import case_name, dataset_name, has_spacing
 from networks.workflow.files import atomic, file_hash, not_written
 from networks.workflow.geometry import spacing_of
+from networks.workflow.ids import HORIZONTAL, truth
 from networks.workflow.protocols import TOLERANCE, check_protocol
 from networks.workflow.records import Record, make_records, write_records
 from networks.workflow.scores import score_case
@@ -107,7 +108,8 @@ class ScoreWriter:
         class_names: names of the classes, background first.
         dataset_dir: the data set's folder.
         model, split, seed: as in the records.
-        tolerance: of the normalised surface Dice, in millimetres or pixels.
+        tolerance: of the normalised surface Dice, in millimetres or pixels, which the metric's name tells.
+        tta: as of :func:`networks.workflow.flips.flipped`; the records have it where there were flips.
 
     Raises:
         ValueError: there is no such protocol.
@@ -123,11 +125,14 @@ class ScoreWriter:
         split: str,
         seed: int,
         tolerance: float = TOLERANCE,
+        tta: bool | str = False,
     ) -> None:
         check_protocol(protocol)
         self.path = Path(save_dir) / f"results_{protocol}.jsonl"
         self.class_names, self.dataset_dir = list(class_names), dataset_dir
         self.ids: dict[str, Any] = {"protocol": protocol, "model": model, "split": split, "seed": seed}
+        if tta == HORIZONTAL or truth(tta):
+            self.ids["tta"] = tta if tta == HORIZONTAL else True
         self.tolerance = tolerance
         self._records: list[Record] = []
 

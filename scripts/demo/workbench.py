@@ -244,7 +244,8 @@ def _about(model: Model) -> str:
     data = record.get("data_set") or {}
     if data.get("name"):
         text += f", trained on {data['training']} images of {data['name']}"
-    scores = [e for e in record.get("evaluations", []) if e["protocol"] == "strict" and "dice" in e["scores"]]
+    strict = [e for e in record.get("evaluations", []) if e["protocol"] == "strict" and not e.get("tta")]
+    scores = [e for e in strict if "dice" in e["scores"]]
     if scores:
         dice, cases = scores[0]["scores"]["dice"], scores[0]["cases"]
         text += f". Mean Dice {dice:.3f} on {cases} {scores[0]['split']} images of {scores[0]['data_set']}"

@@ -39,6 +39,7 @@ def evaluate(bundle: Bundle) -> Config:
             "split": "@split",
             "seed": "@seed",
             "tolerance": "@tolerance",
+            "tta": "@tta",
         },
         "validate::evaluator::network": "@network",
         "validate::evaluator::inferer": flipped("@validate::inferer"),

@@ -4,6 +4,7 @@ import json
 import textwrap
 from typing import Any
 
+from networks.workflow.protocols import told_flips
 from networks.workflow.provenance import start_of
 from scripts.catalog.bundles import Bundle
 from scripts.opened_bundle import ROOT, SHIPPED
@@ -55,9 +56,8 @@ def section(records: dict[str, Record]) -> str:
         rows = ["| protocol | list | cases | scores, means over cases and classes |", "| --- | --- | --- | --- |"]
         for scored in record["evaluations"]:
             scores = ", ".join(f"{metric} {value:.4g}" for metric, value in scored["scores"].items())
-            rows.append(
-                f"| {scored['protocol']} | {scored['data_set']}, {scored['split']} | {scored['cases']} | {scores} |"
-            )
+            how, where = f"{scored['protocol']}{told_flips(scored)}", f"{scored['data_set']}, {scored['split']}"
+            rows.append(f"| {how} | {where} | {scored['cases']} | {scores} |")
         if record["evaluations"]:
             parts.append("\n".join(rows) + "\n")
     return "\n".join(parts) + "\n"

@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from networks.workflow.protocols import told_flips
 from scripts.zoo.weights import licences
 
 TASK = "image-segmentation"
@@ -30,7 +31,9 @@ def model_card(name: str, metadata: Mapping[str, Any], document: str) -> str:
             dataset_name=evaluation["data_set"],
             dataset_split=evaluation["split"],
             metric_type=metric.split(",")[0],
-            metric_name=f"{metric} ({evaluation['protocol']} protocol, mean over cases and classes)",
+            metric_name=(
+                f"{metric} ({evaluation['protocol']} protocol{told_flips(evaluation)}, mean over cases and classes)"
+            ),
             metric_value=value,
         )
         for evaluation in metadata.get("evaluations", [])

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from networks.workflow.protocols import told_flips
 from scripts.catalog.bundles import VERSIONS, Bundle
 from scripts.opened_bundle import changes
 from scripts.render.data import Config
@@ -113,7 +114,8 @@ def _size(volumes: bool, size: int) -> str:
 def _performance(evaluations: Sequence[Mapping[str, Any]]) -> str:
     """A row for every evaluation and metric, from the records of the runs."""
     rows = [
-        f"| {part['data_set']}, {part['split']} | {part['cases']} | {part['protocol']} | {metric} | {mean:g} |"
+        f"| {part['data_set']}, {part['split']} | {part['cases']} | {part['protocol']}{told_flips(part)} | "
+        f"{metric} | {mean:g} |"
         for part in evaluations
         for metric, mean in part["scores"].items()
     ]

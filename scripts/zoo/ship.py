@@ -52,7 +52,7 @@ def ship(bundle: str, name: str, checkpoint: str, scores: str | Sequence[str] = 
         if not own:
             raise UserError(f"{file} has no scores of {target}; evaluate exactly that file, by --ckpt_path {target}.")
         evaluations += evaluations_of(own)
-    latest = {tuple(item[key] for key in EVALUATION_IDS): item for item in evaluations}
+    latest = {tuple(item.get(key) for key in EVALUATION_IDS): item for item in evaluations}
     target.parent.mkdir(exist_ok=True)
     # the record first: weights are never without one, and whatever stops this in between leaves one of other weights,
     # which whoever reads both notices by the checksum

@@ -14,6 +14,7 @@ from networks.compressed import compressed
 from networks.errors import UserError
 from networks.workflow.checkpoints import load_weights, save_atomically
 from networks.workflow.files import file_hash
+from networks.workflow.protocols import told_flips
 from networks.workflow.provenance import start_of
 from networks.workflow.records import read_records
 from networks.workflow.statistics import class_mean, tables
@@ -22,7 +23,7 @@ from scripts.opened_bundle import changes, shipped_weights
 
 DECIMALS = 4
 SCORES = "results_*.jsonl"
-EVALUATION_IDS = ("data_set", "split", "protocol", "model")
+EVALUATION_IDS = ("data_set", "split", "protocol", "model", "tta")
 Record = dict[str, Any]
 
 
@@ -199,13 +200,16 @@ def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
 
 
 def evaluations_of(records: list[Record]) -> list[Record]:
-    """What was scored how, with the mean over the cases and then the classes of every metric."""
+    """What was scored how, with the mean over the cases and then the classes of every metric.
+
+    Evaluations with flips at test time say so by ``tta``.
+    """
     found: dict[tuple, Record] = {}
-    for table in tables(records):
-        ids = (table.dataset, table.split, table.protocol, table.model)
-        entry = found.setdefault(
-            ids, {"checkpoint": records[0]["checkpoint"], **dict(zip(EVALUATION_IDS, ids, strict=True))}
-        )
+    flips = dict.fromkeys(record.get("tta") for record in records)
+    for tta, table in ((tta, table) for tta in flips for table in tables(r for r in records if r.get("tta") == tta)):
+        ids = (table.dataset, table.split, table.protocol, table.model, tta)
+        told = {key: value for key, value in zip(EVALUATION_IDS, ids, strict=True) if value is not None}
+        entry = found.setdefault(ids, {"checkpoint": records[0]["checkpoint"], **told})
         entry["cases"] = len(table.cases)
         mean = float(class_mean(table.values))
         scores = entry.setdefault("scores", {})
@@ -218,9 +222,9 @@ def evaluations_of(records: list[Record]) -> list[Record]:
 def _scores(evaluations: tuple[Record, ...]) -> dict[str, float]:
     """The means under names that say how they were scored."""
     return {
-        f"mean {name} ({record['protocol']} protocol, {record['data_set']}, {record['split']})": mean
-        for record in evaluations
-        for name, mean in record["scores"].items()
+        f"mean {name} ({part['protocol']} protocol{told_flips(part)}, {part['data_set']}, {part['split']})": mean
+        for part in evaluations
+        for name, mean in part["scores"].items()
     }
 
 

@@ -90,6 +90,25 @@ def test_options_reach_the_bundle_as_they_are(tmp_path: Path, micrograph_dir: Pa
     assert DefaultParseValue(given["--img_size"]) == options["img_size"]
 
 
+def test_pretrained_files_are_those_of_the_folder_it_is_started_in(
+    tmp_path: Path, micrograph_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = {name: {"bundle": "cs_unet"} for name in "AB"}
+    sources = {"A": "weights/a.pth", "B": ["resnet50", "weights/a.pth"]}
+    suite = load_suite(write_suite(tmp_path, micrograph_dir, networks=networks, pretraining={"other": sources}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^weights/a\.pth, from which A of the suite trial starts, is neither a file"):
+        run(str(tmp_path / "trial.json"), str(tmp_path / "runs"), only="__A__")
+    assert not (tmp_path / "runs").exists()
+    file = tmp_path / "weights" / "a.pth"
+    file.parent.mkdir()
+    file.touch()
+    suite.check_sources(suite.runs)
+    for asked, expected in zip(suite.runs, (str(file), ["resnet50", str(file)]), strict=True):
+        arguments = RunFolder(asked, tmp_path / "runs")._arguments("train")
+        assert DefaultParseValue(arguments[arguments.index("--pretrained") + 1]) == expected
+
+
 def test_options_of_evaluation_stay_out_of_the_training(tmp_path: Path, micrograph_dir: Path) -> None:
     options = {"tta": True, "epochs": 2, "img_size": [48, 48]}
     folder = RunFolder(load_suite(write_suite(tmp_path, micrograph_dir, recipes={"short": options})).runs[0], tmp_path)

@@ -31,6 +31,7 @@ def run(suite: str, runs_dir: str = RUNS_DIR, gpus: Sequence[int] | int | None =
             f"{changed[0].path} was started with other settings than {suite} has now; move that folder away, or give "
             "the recipe, network or data set in the suite another label."
         )
+    read.check_sources(folder.run for folder in folders if TRAIN not in folder.record().get("done", {}))
     devices: list[int | None] = [None] if gpus is None else [gpus] if isinstance(gpus, int) else list(gpus)
     todo: queue.SimpleQueue[RunFolder] = queue.SimpleQueue()
     for folder in folders:

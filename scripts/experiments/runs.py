@@ -197,6 +197,9 @@ class RunFolder:
         elif step == TRAIN:
             files = [f"{configs}/train.json", f"{preset}.json"]
             options |= {"seed": run.seed, "log_dir": str(self.path.resolve() / "logs")}
+            if run.sources:  # the step does not run in the folder that files are relative to
+                found = [str(Path(s).resolve()) if Path(s).is_file() else s for s in run.sources]
+                options["pretrained"] = found[0] if isinstance(options["pretrained"], str) else found
             options["resume"] = (self.path / "models" / "last.pt").is_file()
         else:
             split, protocol = step.rsplit(" ", 1)

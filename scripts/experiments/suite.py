@@ -96,6 +96,12 @@ class Run:
         """Whether the network tells whole pictures apart, and segments none."""
         return isinstance(any_bundle(self.bundle), ClassificationBundle)
 
+    @property
+    def sources(self) -> list[str]:
+        """Files or timm models that the training starts from; files are relative to the folder that this runs in."""
+        given = self.options.get("pretrained") or []
+        return [given] if isinstance(given, str) else list(given)
+
     def spec(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON reads it back."""
         return json.loads(json.dumps(asdict(self)))
@@ -137,6 +143,17 @@ class Suite:
             lacking = [split for split in run.splits if not lists.get(split)]
             if lacking:
                 raise UserError(f'{folder} has no list "{lacking[0]}", which {self.name} scores.')
+
+    def check_sources(self, runs: Iterable[Run]) -> None:
+        """Raise UserError with one sentence if weights that some of its runs start from are not there."""
+        import timm  # here, as a suite is read without it
+
+        for source, run in {source: r for r in runs for source in r.sources}.items():
+            if not Path(source).is_file() and timm.get_pretrained_cfg(source) is None:
+                raise UserError(
+                    f"{source}, from which {run.network} of the suite {self.name} starts, is neither a file nor a timm "
+                    "model; fetch it as docs/experiments.md says, or start in the folder that it is relative to."
+                )
 
 
 def load_suite(path: str | Path) -> Suite:

@@ -16,12 +16,12 @@ import pytest
 from fire.parser import DefaultParseValue
 
 from networks.errors import UserError
-from networks.workflow.files import write_json
+from networks.workflow.files import file_hash, write_json
 from networks.workflow.records import read_records
 from scripts.experiments import runs
 from scripts.experiments.__main__ import collect, run, show
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, WAITING, RunFolder
-from scripts.experiments.suite import load_suite
+from scripts.experiments.suite import Suite, load_suite
 from scripts.report.__main__ import report
 from scripts.zoo.release import release
 from tests import classifying
@@ -107,6 +107,50 @@ def test_pretrained_files_are_those_of_the_folder_it_is_started_in(
     for asked, expected in zip(suite.runs, (str(file), ["resnet50", str(file)]), strict=True):
         arguments = RunFolder(asked, tmp_path / "runs")._arguments("train")
         assert DefaultParseValue(arguments[arguments.index("--pretrained") + 1]) == expected
+
+
+def test_a_run_keeps_to_the_files_it_was_started_with(
+    tmp_path: Path, texture_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    data, configs = tmp_path / "data", tmp_path / "bundles" / "swin_classification" / "configs"
+    data.mkdir()
+    shutil.copytree(ROOT / "bundles" / "swin_classification" / "configs", configs)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    (data / "labels.csv").write_text("image,class\n")
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"weights")
+    path = write_classifier_suite(tmp_path, data, pretraining={"own": {"Swin": str(weights)}})
+    folder = RunFolder(load_suite(path).runs[0], tmp_path / "runs")
+    files = {"train.json": configs / "train.json", "presets/from_scratch.json": configs / "presets/from_scratch.json"}
+    files |= {"labels.csv": data / "labels.csv", "weights.pt": weights}
+    assert folder.digests() == {name: file_hash(file) for name, file in files.items()}
+
+    def half_done(children: runs.Children, command: list[str], **options) -> int | None:
+        return 0 if "training" in command else None
+
+    monkeypatch.setattr(runs.Children, "run", half_done)
+    assert folder.execute() == STOPPED
+    begun = folder.record()
+    finished = begun | {"done": dict.fromkeys(folder.steps)}
+    for name, file in files.items():
+        before = file.read_bytes()
+        file.write_bytes(before + b"\n")
+        for record in (begun, finished):
+            write_json(folder.path / "run.json", record)
+            assert folder.state() == folder.execute() == CHANGED and folder.changes() == [name]
+            write_json(folder.path / "run.json", {key: value for key, value in record.items() if key != "digests"})
+            assert folder.state() == (STOPPED if record is begun else DONE)  # of an earlier version
+        file.write_bytes(before)
+    write_json(folder.path / "run.json", begun)
+    assert folder.state() == STOPPED
+    weights.write_bytes(b"others")
+    show(str(path), str(tmp_path / "runs"))
+    assert "1 changed" in capsys.readouterr().out
+    monkeypatch.setattr(Suite, "check_data", lambda *_: None)
+    with pytest.raises(UserError, match=r"was started with another weights\.pt than is there now; restore that file"):
+        run(str(path), str(tmp_path / "runs"))
+    weights.unlink()  # what is not here is not compared
+    assert folder.state() == STOPPED
 
 
 def test_options_of_evaluation_stay_out_of_the_training(tmp_path: Path, micrograph_dir: Path) -> None:
@@ -209,6 +253,7 @@ def test_killed_suite_goes_on(
     assert {record["class"] for record in records} == {"secondary precipitate", "tertiary precipitate"}
     (line,) = (tmp_path / "results" / "trial_runs.jsonl").read_text().splitlines()
     assert len(json.loads(line)["curve"]) == EPOCHS
+    assert json.loads(line)["digests"]["dataset.json"] == file_hash(micrograph_dir / "dataset.json")
     assert str(tmp_path) not in line
 
     # another machine does the second seed and gets the results of the first with the repository

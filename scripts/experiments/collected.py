@@ -31,6 +31,7 @@ def result_of(folder: RunFolder) -> tuple[Line, list[Record]]:
     record = folder.record()
     line = {
         **_spec(folder.run),
+        **({"digests": record["digests"]} if "digests" in record else {}),  # earlier versions kept none
         "seconds": folder.seconds(),
         "curve": folder.curve(),
         "date": time.strftime("%Y-%m-%d", time.gmtime(record["started"])),

@@ -10,7 +10,18 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from networks.errors import UserError
 from networks.workflow.records import write_records
 from scripts.experiments.collected import collected, is_of, result_files, result_of, write_runs
-from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, TRAIN, WAITING, Children, RunFolder
+from scripts.experiments.runs import (
+    CHANGED,
+    DONE,
+    FAILED,
+    RUNNING,
+    SETTINGS,
+    STOPPED,
+    TRAIN,
+    WAITING,
+    Children,
+    RunFolder,
+)
 from scripts.experiments.suite import load_suite
 
 RUNS_DIR = "runs"
@@ -27,9 +38,13 @@ def run(suite: str, runs_dir: str = RUNS_DIR, gpus: Sequence[int] | int | None =
     folders = [RunFolder(r, runs_dir) for r in chosen]
     changed = [folder for folder in folders if folder.state() == CHANGED]
     if changed:
+        what, path = changed[0].changes()[0], changed[0].path
         raise UserError(
-            f"{changed[0].path} was started with other settings than {suite} has now; move that folder away, or give "
-            "the recipe, network or data set in the suite another label."
+            f"{path} was started with other settings than {suite} has now; move that folder away, or give the recipe, "
+            "network or data set in the suite another label."
+            if what == SETTINGS
+            else f"{path} was started with another {what} than is there now; restore that file, or move the folder "
+            "away to do the run anew."
         )
     read.check_sources(folder.run for folder in folders if TRAIN not in folder.record().get("done", {}))
     devices: list[int | None] = [None] if gpus is None else [gpus] if isinstance(gpus, int) else list(gpus)

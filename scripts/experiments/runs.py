@@ -1,11 +1,13 @@
 """One run of a suite in its folder: what is done of it, and doing the rest in subprocesses.
 
-``run.json`` in the folder says what was asked for and which steps are done. A lock, which the subprocess inherits, is
-held while a step runs: whatever is killed, nobody else starts the same step as long as its process lives.
+``run.json`` in the folder says what was asked for, the checksums of the files that this names, and which steps are
+done. A lock, which the subprocess inherits, is held while a step runs: whatever is killed, nobody else starts the same
+step as long as its process lives.
 """
 
 import contextlib
 import csv
+import functools
 import json
 import os
 import subprocess
@@ -18,13 +20,16 @@ from typing import Any
 
 import torch
 
-from networks.workflow.files import write_json
+from networks.workflow.data import json_path
+from networks.workflow.files import file_hash, write_json
+from networks.workflow.labelled_pictures import TABLE
 from scripts.benchmark.measure import machine
 from scripts.experiments.suite import Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 20.0  # seconds that a run has for an orderly end
 TRAIN, PREDICT = "train", "predict"
+SETTINGS = "settings"
 DONE, RUNNING, FAILED, STOPPED, WAITING, CHANGED = "done", "running", "failed", "stopped", "waiting", "changed"
 
 
@@ -100,13 +105,38 @@ class RunFolder:
         record = self.record()
         if not record:
             return WAITING
-        if record["spec"] != self.run.spec():
+        if self.changes(record):
             return CHANGED
         if all(step in record["done"] for step in self.steps):
             return DONE
         if self._is_locked():
             return RUNNING
         return FAILED if record["error"] else STOPPED
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the files whose names, but not contents, are in what was asked for; those that are here.
+
+        They are the training's configs and the data set's overlays for evaluations, its list or table of cases, and
+        the files that it starts from.
+        """
+        run = self.run
+        overlays = [f"presets/{run.preset}", *(f"presets/{run.preset}_{p}" for p in run.protocols if p != "strict")]
+        files = {f"{name}.json": self._config_path(name) for name in ("train", *overlays)}
+        root = Path(run.dataset_dir)
+        cases = json_path(run.dataset_dir) if not run.classifies else root if root.is_file() else root / TABLE
+        files |= {cases.name: cases, **{Path(source).name: Path(source) for source in run.sources}}
+        return {name: _digest(path, path.stat().st_mtime_ns) for name, path in files.items() if path.is_file()}
+
+    def changes(self, record: dict[str, Any] | None = None) -> list[str]:
+        """What is other than when the run was started: "settings" of the suite, or names of files.
+
+        A run of an earlier version has no digests, and a file that is not here is not compared.
+        """
+        record = self.record() if record is None else record
+        if record and record["spec"] != self.run.spec():
+            return [SETTINGS]
+        before = record.get("digests")
+        return [name for name, digest in self.digests().items() if before.get(name, digest) != digest] if before else []
 
     def epochs(self) -> tuple[int, int]:
         """Epochs that are trained, and the most that will be (patience may end a training before)."""
@@ -146,8 +176,14 @@ class RunFolder:
             if lock is None:
                 return RUNNING
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            record = self.record() or {"spec": self.run.spec(), "machine": machine(device), "done": {}, "error": ""}
-            if record["spec"] != self.run.spec():
+            record = self.record() or {
+                "spec": self.run.spec(),
+                "digests": self.digests(),
+                "machine": machine(device),
+                "done": {},
+                "error": "",
+            }
+            if self.changes(record):
                 return CHANGED
             for step in self.steps:
                 if step in record["done"]:
@@ -223,8 +259,10 @@ class RunFolder:
         return self._config(f"presets/{self.run.preset}")
 
     def _config(self, name: str) -> dict[str, Any]:
-        path = ROOT / "bundles" / self.run.bundle / "configs" / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(self._config_path(name).read_text(encoding="utf-8"))
+
+    def _config_path(self, name: str) -> Path:
+        return ROOT / "bundles" / self.run.bundle / "configs" / f"{name}.json"
 
     def _scores(self, split: str) -> Path:
         return self.path / "scores" / split
@@ -261,6 +299,12 @@ class RunFolder:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+@functools.cache
+def _digest(path: Path, _changed: int) -> str:
+    """Of a file as it was changed last: a state is asked for often, and weights are large."""
+    return file_hash(path)
 
 
 def _take(descriptor: int) -> bool:

@@ -71,7 +71,7 @@ def copy(bundle: str, folder: str) -> None:
 
     Args:
         bundle: its name.
-        folder: folder to create; it becomes the bundle's.
+        folder: folder to create, or an empty one; it becomes the bundle's.
     """
     source, target = ROOT / "bundles" / bundle, Path(folder)
     if not (source / "configs" / "metadata.json").is_file():
@@ -79,13 +79,20 @@ def copy(bundle: str, folder: str) -> None:
         raise UserError(f"There is no bundle {bundle!r}; choose from {known}.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists and is not an empty folder; give another one.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".copy-", dir=target.parent) as temporary:
+    # one that is there may be where the command is given, which cannot be replaced
+    is_there = target.is_dir()
+    place = target if is_there else target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".copy-", dir=place) as temporary:
         whole = Path(temporary) / bundle
         for part in ("configs", "docs"):
             shutil.copytree(source / part, whole / part)
         shutil.copyfile(source / "LICENSE", whole / "LICENSE")
-        whole.replace(target)
+        if is_there:
+            for path in list(whole.iterdir()):
+                path.replace(target / path.name)
+        else:
+            whole.replace(target)
     print(f"Wrote {target}. Train it there: cd {target} && python -m monai.bundle run --config_file configs/train.json")
 
 

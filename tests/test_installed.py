@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from networks.errors import UserError
 from scripts.catalog.bundles import BY_NAME
+from segbundles.__main__ import copy
 from tests.workflows import ROOT, command_line, training_overrides
 
 PARTS = ("networks", "segbundles", "scripts", "bundles", "results", "suites")
@@ -55,6 +57,20 @@ def test_editable_installation(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert all(name in done.stdout for name in BY_NAME)
     assert "No trained weights" in done.stdout
+
+
+def test_a_bundle_is_copied_to_a_new_folder_and_to_the_one_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for here, folder in (("empty", "."), ("other", "new/mine")):
+        (tmp_path / here).mkdir()
+        monkeypatch.chdir(tmp_path / here)
+        copy("unet", folder)
+        assert {path.name for path in Path(folder).iterdir()} == {"configs", "docs", "LICENSE"}
+        assert Path(folder, "configs", "train.json").is_file()
+        with pytest.raises(UserError, match="exists and is not an empty folder"):
+            copy("unet", folder)
+    assert [path.name for path in tmp_path.glob("other/*")] == ["new"]
 
 
 @pytest.mark.slow

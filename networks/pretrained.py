@@ -240,13 +240,18 @@ def _read(source: str | Path) -> Mapping[str, Any]:
     """Content of a file or of a timm model's weights; errors as `load`."""
     if Path(source).is_file():
         return read_weights(source)
-    try:
-        hub_id = getattr(timm.get_pretrained_cfg(str(source)), "hf_hub_id", None)
-    except RuntimeError:  # a model of timm, but no weights of that name, such as "resnet50.pth"
-        hub_id = None
+    hub_id = timm_hub_id(str(source))
     if hub_id is None:
         raise UserError(f"{source} is neither a file nor a timm model with weights: check the path or the name.")
     return _download(str(source), hub_id)
+
+
+def timm_hub_id(name: str) -> str | None:
+    """Where a timm model's weights are on the Hugging Face hub; None if there is no such model, or none of it."""
+    try:
+        return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    except RuntimeError:  # a model of timm, but no weights of that name, such as "resnet50.pth"
+        return None
 
 
 def _download(name: str, hub_id: str) -> dict[str, Tensor]:

@@ -135,11 +135,14 @@ def test_a_run_keeps_to_the_files_it_was_started_with(
     for name, file in files.items():
         before = file.read_bytes()
         file.write_bytes(before + b"\n")
-        for record in (begun, finished):
-            write_json(folder.path / "run.json", record)
-            assert folder.state() == folder.execute() == CHANGED and folder.changes() == [name]
-            write_json(folder.path / "run.json", {key: value for key, value in record.items() if key != "digests"})
-            assert folder.state() == (STOPPED if record is begun else DONE)  # of an earlier version
+        write_json(folder.path / "run.json", begun)
+        assert folder.state() == folder.execute() == CHANGED and folder.changes() == [name]
+        write_json(folder.path / "run.json", {key: value for key, value in begun.items() if key != "digests"})
+        assert folder.state() == STOPPED  # of an earlier version
+        write_json(folder.path / "run.json", finished)
+        assert folder.state() == DONE and not folder.changes()
+        show(str(path), str(tmp_path / "runs"))
+        assert f"by another {name} than is here" in capsys.readouterr().out
         file.write_bytes(before)
     write_json(folder.path / "run.json", begun)
     assert folder.state() == STOPPED

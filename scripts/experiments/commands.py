@@ -86,7 +86,8 @@ def show(suite: str, runs_dir: str = RUNS_DIR) -> None:
         if state in (RUNNING, STOPPED, FAILED):
             text += f"  {record['step']}, epoch {epochs} of at most {most}"
         if state == DONE:
-            text += f"  {epochs} epochs"
+            others = folder.other_files(record)
+            text += f"  {epochs} epochs" + (f", by another {' and '.join(others)} than is here" if others else "")
         if state == FAILED:
             text += f"  {record['error']}"
         print(text)

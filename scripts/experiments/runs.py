@@ -107,7 +107,7 @@ class RunFolder:
             return WAITING
         if self.changes(record):
             return CHANGED
-        if all(step in record["done"] for step in self.steps):
+        if self._is_finished(record):
             return DONE
         if self._is_locked():
             return RUNNING
@@ -128,15 +128,25 @@ class RunFolder:
         return {name: _digest(path, path.stat().st_mtime_ns) for name, path in files.items() if path.is_file()}
 
     def changes(self, record: dict[str, Any] | None = None) -> list[str]:
-        """What is other than when the run was started: "settings" of the suite, or names of files.
+        """What is other than when the run was started, so that it can't go on: "settings" of the suite, or files' names.
 
-        A run of an earlier version has no digests, and a file that is not here is not compared.
+        Files do not matter to a run that is finished: it is what its digests say.
         """
         record = self.record() if record is None else record
         if record and record["spec"] != self.run.spec():
             return [SETTINGS]
-        before = record.get("digests")
+        return [] if self._is_finished(record) else self.other_files(record)
+
+    def other_files(self, record: dict[str, Any] | None = None) -> list[str]:
+        """Names of files that are others now than when the run was started.
+
+        A run of an earlier version has no digests, and a file that is not here is not compared.
+        """
+        before = (self.record() if record is None else record).get("digests")
         return [name for name, digest in self.digests().items() if before.get(name, digest) != digest] if before else []
+
+    def _is_finished(self, record: dict[str, Any]) -> bool:
+        return all(step in record.get("done", {}) for step in self.steps)
 
     def epochs(self) -> tuple[int, int]:
         """Epochs that are trained, and the most that will be (patience may end a training before)."""

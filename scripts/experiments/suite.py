@@ -146,10 +146,10 @@ class Suite:
 
     def check_sources(self, runs: Iterable[Run]) -> None:
         """Raise UserError with one sentence if weights that some of its runs start from are not there."""
-        import timm  # here, as a suite is read without it
+        from networks.pretrained import timm_hub_id  # here, as a suite is read without PyTorch
 
         for source, run in {source: r for r in runs for source in r.sources}.items():
-            if not Path(source).is_file() and timm.get_pretrained_cfg(source) is None:
+            if not Path(source).is_file() and timm_hub_id(source) is None:
                 raise UserError(
                     f"{source}, from which {run.network} of the suite {self.name} starts, is neither a file nor a timm "
                     "model; fetch it as docs/experiments.md says, or start in the folder that it is relative to."

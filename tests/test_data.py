@@ -162,6 +162,9 @@ def test_files_below_follow_links_but_no_circles(tmp_path: Path) -> None:
         ("phantom_003.nii.gz", None),
         ("subway-01.png", None),
         ("outpatient01.png", None),
+        ("sub-NDARINV003RTV85/sub-NDARINV003RTV85_T1w.nii.gz", "sub-ndarinv003rtv85"),
+        ("sub-grain/sub-micron_003.png", None),
+        ("sub-surface_1.tif", None),
         ("00.png", None),
     ],
 )

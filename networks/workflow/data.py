@@ -24,10 +24,11 @@ PHANTOMS = {"ct": ensure_ct_phantom, "precipitate": ensure_precipitate_phantom}
 LISTS = ("training", "validation", "test")
 Pair = dict[str, str]
 
-# Names that say of whom an image is: BIDS, the word patient or subject with a number, and a numbered case of which
-# there are parts. A bare case_001 may be counted anew in every list, so it says nothing.
+# Names that say of whom an image is: BIDS with a number, as sub-micron and sub-grain are no patients, the word patient
+# or subject with one, and a numbered case of which there are parts. A bare case_001 may be counted anew in every list,
+# so it says nothing.
 _PATIENT = re.compile(
-    r"(?:^|[/_.-])(?P<patient>sub-[a-z0-9]+|(?:patient|subject)[_-]?\d+"
+    r"(?:^|[/_.-])(?P<patient>sub-(?=[a-z]*\d)[a-z0-9]+|(?:patient|subject)[_-]?\d+"
     r"|case[_-]?\d+(?=[_-]?(?:slice|frame|volume|ses|visit|time|ed\b|es\b)))(?![a-z0-9])",
     re.IGNORECASE,
 )

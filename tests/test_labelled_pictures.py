@@ -146,6 +146,41 @@ def test_no_copy_of_a_test_picture_is_learnt_from(tmp_path: Path) -> None:
     assert ["2 of the 5" in text and "copies of pictures for test" in text for text in said] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("source", "xyzx", r"The source x is in training \(.*1.png\) and in test \(.*4.png\)"),
+        ("group", "xyy ", "The group y is in training"),
+        ("duplicates", " 77 ", "The group of duplicates 7 is in training"),
+    ],
+)
+def test_what_belongs_together_is_in_one_split(column: str, values: str, message: str, tmp_path: Path) -> None:
+    """Also where the splits are given, unless that is meant; without labels it is left out."""
+    lines = [f"image,class,split,{column}"]
+    for i, (value, split) in enumerate(zip(values, ("train", "train", "val", "test"), strict=True), start=1):
+        picture(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'ab'[i % 2]},{split},{value}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=f"{message}.*--allow_overlap"):
+        lists(tmp_path)
+    found = load_pictures(str(tmp_path), ["a", "b"])
+    check_pictures(str(tmp_path), ["a", "b"], allow_overlap="true", **found)
+
+
+def test_what_belongs_to_test_pictures_is_not_learnt_from(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), ("b", "train", "y", "1"), ("sub-1_c", "train", "", ""), ("d", "train", "z", "")]
+    rows += [("e", "val", "z", ""), ("f", "test", "x", "1"), ("sub-1_g", "test", "", "")]
+    lines = ["image,split,source,group"]
+    for name, *others in rows:
+        picture(tmp_path / f"{name}.png")
+        lines.append(",".join([f"{name}.png", *others]))
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    said: list[str] = []
+    found = unlabelled_pictures(str(tmp_path), say=said.append)
+    assert [[item["name"] for item in items] for items in found.values()] == [["d.png"], ["e.png"]]
+    assert len(said) == 1 and said[0].startswith("3 of the 5 pictures") and "share a source" in said[0]
+
+
 def test_lists_of_a_segmentation(micrograph_dir: Path) -> None:
     found = unlabelled_pictures(str(micrograph_dir))
     names = {split: [item["name"] for item in items] for split, items in found.items()}

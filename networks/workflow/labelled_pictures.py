@@ -6,7 +6,8 @@ What is understood:
   training, val, valid or validation, test or testing;
 - a CSV file, or a folder with a ``labels.csv``, with the columns ``image`` (paths from the file's folder), ``class``
   and ``split``; without ``split`` all are for training, without ``class`` they are for learning without labels. The
-  columns ``source``, ``group`` and ``duplicates`` say what stays together where a validation split is drawn.
+  columns ``source``, ``group`` and ``duplicates`` say what must be in one split, and stays together where one for
+  validation is drawn.
 """
 
 import csv
@@ -28,7 +29,8 @@ from networks.workflow.overlap import check_lists, same_content
 logger = logging.getLogger(__name__)
 TABLE = "labels.csv"
 SPLITS = ("training", "validation", "test")
-TOGETHER = ("source", "group", "duplicates")  # columns whose pictures of one value stay in one split
+# columns whose pictures of one value stay in one split, and what such a value is called
+TOGETHER = {"source": "source", "group": "group", "duplicates": "group of duplicates"}
 # what people call them
 SPLIT_NAMES = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
 SPLIT_NAMES |= {name: name for name in SPLITS}
@@ -114,9 +116,9 @@ def unlabelled_pictures(
     Args:
         dataset_dir: what :func:`picture_classes` takes, a data set with ``dataset.json``, of which the pictures for
             training and validation are taken, or any tree of folders with pictures. Pictures for test are never taken,
-            nor are copies of them.
+            nor are copies of them, nor what shares a source, a group, duplicates or a patient with them.
         phantom: as for :func:`picture_classes`.
-        say: gets a sentence for copies that are left out, and if pictures were kept for validation.
+        say: gets a sentence for what is left out, and if pictures were kept for validation.
 
     Returns:
         Items of "training" and "validation" with ``image`` and ``name``.
@@ -133,7 +135,7 @@ def unlabelled_pictures(
         pictures = [Picture(Path(case["image"]), "", splits[name]) for name in lists for case in lists[name]]
     else:
         pictures = _pictures(dataset_dir, labelled=False)
-    pictures = _without_copies(pictures, dataset_dir, say)
+    pictures = _not_of_test(pictures, dataset_dir, say)
     if len(pictures) < 2:
         raise UserError(f"{dataset_dir} has {len(pictures)} pictures to learn from; expected at least two.")
     # one class for all: the fifth for validation is drawn from the whole
@@ -200,12 +202,13 @@ def check_pictures(
     Args:
         dataset_dir: of the data set.
         class_names: names of the classes by number.
-        allow_overlap: accept that a picture is in two splits.
+        allow_overlap: accept that a picture, or what pictures belong to, is in two splits.
         **lists: the pictures of every split.
 
     Raises:
         UserError: a class has no picture for training, one picture is of two classes, or as
-            :func:`networks.workflow.overlap.check_lists`.
+            :func:`networks.workflow.overlap.check_lists`, to which sources, groups and duplicates are what pictures
+            belong to.
     """
     counts = Counter(item["label"] for item in lists["training"])
     lacking = [name for number, name in enumerate(class_names) if not counts[number]]
@@ -221,7 +224,11 @@ def check_pictures(
                 f"{one} ({class_names[labels[one]]}) and {twin} ({class_names[labels[twin]]}) hold the same picture, "
                 "but are of two classes; remove the one that is wrong."
             )
-    pairs: Any = lists  # whose labels are files there
+    # not in the items themselves, which become batches
+    of = {str(picture.image): picture.of for picture in _labelled(dataset_dir, phantom=False)}
+    pairs: Any = {  # whose labels are files there
+        name: [{**item, "of": of.get(item["image"], ())} for item in items] for name, items in lists.items()
+    }
     check_lists(str(picture_root(dataset_dir)), allow_overlap, **pairs)
 
 
@@ -275,7 +282,7 @@ def _of_row(row: Mapping[str, str | None], path: Path, line: int, labelled: bool
     image = path.parent / name
     if not image.is_file():
         raise UserError(f"Line {line} of {path} lists {image}, but there is no such file; restore it or take it out.")
-    together = tuple(f"{key} {value}" for key in TOGETHER if (value := (row.get(key) or "").strip()))
+    together = tuple(f"{what} {value}" for key, what in TOGETHER.items() if (value := (row.get(key) or "").strip()))
     return Picture(image, kind, SPLIT_NAMES[split.lower()] if "split" in row else "training", together)
 
 
@@ -305,22 +312,36 @@ def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
             yield from (Picture(path, folder.name if labelled else "", split) for path in images)
 
 
-def _without_copies(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]) -> list[Picture]:
-    """The pictures for training and validation, each once, without those for test and copies of these."""
+def _not_of_test(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]) -> list[Picture]:
+    """The pictures for training and validation, each once, without those for test, their copies and their kin."""
     tested = {picture.image for picture in pictures if picture.split == "test"}
     others = [picture for picture in pictures if picture.image not in tested]
     # those for test first: of equal files the first is the original
     pairs = same_content([*sorted(tested), *(picture.image for picture in others)])
     copies = {twin: original for original, twin in pairs if twin not in tested}
     of_test = sum(original in tested for original in copies.values())
-    told = ((of_test, "pictures for test"), (len(copies) - of_test, "others"))
+    root = str(picture_root(dataset_dir))
+    units = {unit for picture in pictures if picture.split == "test" for unit in _belongs(picture, root)}
+    distinct = [picture for picture in others if picture.image not in copies]
+    found = [picture for picture in distinct if units.isdisjoint(_belongs(picture, root))]
+    told = (
+        (of_test, "are copies of pictures for test"),
+        (len(copies) - of_test, "are copies of others"),
+        (len(distinct) - len(found), "share a source, a group, duplicates or a patient with pictures for test"),
+    )
     for number, what in told if idist.get_rank() == 0 else ():
         if number:
             say(
-                f"{number} of the {len(others)} pictures of {dataset_dir} for training and validation are copies of "
-                f"{what} and are left out."
+                f"{number} of the {len(others)} pictures of {dataset_dir} for training and validation {what} and are "
+                "left out."
             )
-    return [picture for picture in others if picture.image not in copies]
+    return found
+
+
+def _belongs(picture: Picture, root: str) -> list[str]:
+    """What a picture must share its split with, by its table and by its name."""
+    who = patient(str(picture.image), root)
+    return [*picture.of, *([f"patient {who}"] if who else [])]
 
 
 def _images(folder: Path) -> Iterator[Path]:
@@ -338,12 +359,7 @@ def _carved(pictures: list[Picture], dataset_dir: str, say: Callable[[str], Any]
     root = str(picture_root(dataset_dir))
     # by the path in the data set, so that the draw does not depend on where that lies, nor on the order of a table
     training = sorted((p for p in pictures if p.split == "training"), key=lambda p: case_name(str(p.image), root))
-    names = []
-    for picture in training:
-        who = patient(str(picture.image), root)
-        own = f"file {case_name(str(picture.image), root)}"
-        names.append([own, *picture.of, *([f"patient {who}"] if who else [])])
-    units = joined(names)
+    units = joined([[f"file {case_name(str(picture.image), root)}", *_belongs(picture, root)] for picture in training])
     drawn = drawn_for_validation(units, [picture.kind for picture in training])
     chosen = {picture.image for picture, unit in zip(training, units, strict=True) if unit in drawn}
     if chosen and idist.get_rank() == 0:

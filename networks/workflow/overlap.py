@@ -29,11 +29,13 @@ def check_lists(
             if all cases lie in it.
         allow_overlap: accept them all the same.
         say: gets a sentence for files of one list that are equal, which is odd but takes nothing from a score.
-        **lists: items by name of the list. Of ``dataset.json`` only training, validation and test are compared.
+        **lists: items by name of the list. Of ``dataset.json`` only training, validation and test are compared. What an
+            image belongs to beside its patient, such as "source a.tif", its item may name as ``of``.
 
     Raises:
         UserError: fewer validation cases than processes share them; a case is twice in a list (by its path) or in two
-            lists (by its path or its content), an image has two labels, or a patient is in two lists.
+            lists (by its path or its content), an image has two labels, or a patient, or what else images belong to,
+            is in two lists.
     """
     processes = idist.get_world_size()
     if 0 < len(lists.get("validation", ())) < processes:
@@ -57,7 +59,7 @@ def check_lists(
 def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str, say: Callable[[str], Any]) -> str:
     """The first overlap as the beginning of a sentence, or nothing."""
     images: dict[Path, tuple[str, Pair]] = {}
-    people: dict[str, tuple[str, Pair]] = {}
+    units: dict[str, tuple[str, Pair]] = {}
     for name, cases in lists.items():
         for case in cases:
             path = Path(case["image"]).resolve()
@@ -68,9 +70,10 @@ def _overlap(lists: Mapping[str, Sequence[Pair]], dataset_dir: str, say: Callabl
                 return f"{case['image']} is {_both(other, name)}"
             images[path] = name, case
             who = patient(case["image"], dataset_dir)
-            other, first = people.setdefault(who, (name, case)) if who else (name, case)
-            if other != name:
-                return f"The patient {who} is in {other} ({first['image']}) and in {name} ({case['image']})"
+            for unit in (*case.get("of", ()), *([f"patient {who}"] if who else [])):
+                other, first = units.setdefault(unit, (name, case))
+                if other != name:
+                    return f"The {unit} is in {other} ({first['image']}) and in {name} ({case['image']})"
     for one, twin in same_content(list(images)):
         (name, first), (other_name, second) = images[one], images[twin]
         same = f"{first['image']} and {second['image']} hold the same image"

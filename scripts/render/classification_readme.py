@@ -45,7 +45,7 @@ def classification_readme(bundle: ClassificationBundle) -> str:
 
 Without pictures for validation, a fifth of the training pictures of every class are kept for it, the same in every run.
 Pictures with one `source`, `group` or number of `duplicates` in the table, as `python -m scripts.corpus` writes it, and
-those of one patient by their names stay together.
+those of one patient by their names stay together; given splits that divide them are refused.
 Before the first batch every picture is read, and these are refused in one sentence: a picture that is missing or
 damaged, a class without training pictures, the same picture in two splits or in two classes.
 

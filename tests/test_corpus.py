@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 from scipy import ndimage
 from timm.models.vgg import VGG
@@ -29,6 +30,7 @@ from scripts.corpus.joining import join
 from scripts.corpus.readers import read_corpus
 from scripts.corpus.splitting import split
 from scripts.corpus.tiling import starts, tile
+from tests.classifying import paths
 from tests.converters import REAL
 from tests.tables import rows_of
 
@@ -293,6 +295,14 @@ def test_vgg_takes_the_names_of_torchvision(tmp_path: Path) -> None:
     assert torch.equal(filled["features.0.weight"], state["features.0.weight"])
 
 
+def training_input(image: Path) -> torch.Tensor:
+    """A picture (C, x, y) as the classifier's training would feed it, but for what is random."""
+    parser = ConfigParser()
+    parser.read_config(paths("train"))
+    parser.update({"img_size": [32, 32], "short_side": 32})
+    return parser.get_parsed_content("validate::preprocessing")({"image": str(image)})["image"]
+
+
 def test_features_of_a_classifier_with_and_without_labels(corpus: Path, tmp_path: Path) -> None:
     """What the encoder of the bundle `swin_classification` says, after learning classes as after SimMIM."""
     torch.manual_seed(0)
@@ -307,22 +317,29 @@ def test_features_of_a_classifier_with_and_without_labels(corpus: Path, tmp_path
         ids = {"img_size": [32, 32], "short_side": 32, "in_channels": 3, **sizes}
         ids |= {"num_classes": 5} if name == "classes" else {}
         write_json(weights.with_suffix(".json"), {"ids": ids})
-        found.append(bundle_features("swin_classification", str(weights), None, 32, "cpu")(images))
+        features = bundle_features("swin_classification", str(weights), None, None, "cpu")
+        assert features.about["size"] == 32
+        found.append(features(images))
     np.testing.assert_array_equal(*found)
-    grey = torch.from_numpy(np.asarray(Image.open(images[0]).convert("RGB"))).permute(2, 0, 1)
+    # as training feeds it: the reader of pictures puts x first
+    fed = training_input(images[0])
+    grey = torch.from_numpy(np.asarray(Image.open(images[0]).convert("RGB"))).permute(2, 1, 0)
     square = tv.center_crop(tv.resize(grey, 32, antialias=True), 32) / 255
     square = tv.normalize(square, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
-        upright, turned = (classifier.pool(classifier.encoder(x[None]))[0] for x in (square, square.transpose(1, 2)))
+        as_trained, swapped = (
+            classifier.pool(classifier.encoder(x[None]))[0] for x in (square, square.transpose(1, 2))
+        )
     # up to the rounding of grey values after the resizing
-    assert np.abs(found[0][0] - upright.numpy()).max() < 0.05 < np.abs(found[0][0] - turned.numpy()).max()
+    assert np.abs(found[0][0] - as_trained.numpy()).max() < 0.05 < np.abs(found[0][0] - swapped.numpy()).max()
+    assert (fed - square).abs().max() < 0.05 < (fed - square.transpose(1, 2)).abs().max()
     write_json(tmp_path / "classes" / "model.json", {"ids": {**ids, "num_classes": 5, "depths": [1, 1, 2, 1]}})
     with pytest.raises(UserError, match=r"is of another (encoder|Classifier)"):
         bundle_features("swin_classification", str(tmp_path / "classes" / "model.pt"), None, 32, "cpu")
 
 
 def test_features_of_a_trained_bundle(corpus: Path) -> None:
-    """The encoder of the network that comes with U-Net++, on prepared pictures, upright."""
+    """The encoder of the network that comes with U-Net++, on prepared pictures."""
     features = bundle_features("", None, "superalloys", 96, "cpu")
     images = sorted((corpus / "fine").iterdir())[:2]
     found = features(images)

@@ -160,7 +160,7 @@ def cluster(
     bundle: str | None = None,
     ckpt_path: str | None = None,
     trained: str | None = None,
-    size: int = 224,
+    size: int | None = None,
     clusters: int | None = None,
     max_clusters: int = 30,
     components: int = 50,
@@ -181,7 +181,8 @@ def cluster(
         bundle: instead of ``network``, a bundle whose trained encoder is used.
         ckpt_path: its checkpoint; by default ``models/model.pt`` of the bundle.
         trained: instead of both, the name of weights that come with the bundles.
-        size: side in pixels to which pictures are resized for the network.
+        size: side in pixels to which pictures are resized for the network; by default the ``img_size`` that a classifier
+            of this project was trained with, else 224.
         clusters: how many; by default the number up to ``max_clusters`` with the best silhouette.
         max_clusters: see above.
         components: principal components of the features that count.

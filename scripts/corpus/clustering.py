@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.files import write_json
-from scripts.corpus.features import Features, bundle_features, timm_features
+from scripts.corpus.features import SIZE, Features, bundle_features, timm_features
 from scripts.corpus.index import Micrograph, classes_of
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.sheets import Tile, sample, write_sheet
@@ -57,7 +57,7 @@ def cluster(
     bundle: str | None = None,
     ckpt_path: str | None = None,
     trained: str | None = None,
-    size: int = 224,
+    size: int | None = None,
     clusters: int | None = None,
     max_clusters: int = 30,
     components: int = 50,
@@ -73,11 +73,16 @@ def cluster(
     """
     if sum(value is not None for value in (network, bundle, trained)) != 1:
         raise UserError("Give one of --network NAME (of timm), --bundle NAME and --trained NAME.")
-    if (clusters is not None and clusters < 2) or max_clusters < 2 or components < 1 or not 32 <= size <= 2048:
+    if (
+        (clusters is not None and clusters < 2)
+        or max_clusters < 2
+        or components < 1
+        or not (size is None or 32 <= size <= 2048)
+    ):
         raise UserError("Expected at least 2 clusters, at least 1 component, and a size of 32 to 2048 pixels.")
     micrographs = corpus_beside(source, output_dir, layout)
     if network is not None:
-        features = timm_features(network, weights, size, device)
+        features = timm_features(network, weights, size or SIZE, device)
     else:
         features = bundle_features(str(bundle), ckpt_path, trained, size, device)
     settings = {**features.about, "clusters": clusters, "max_clusters": max_clusters, "components": components}

@@ -25,6 +25,7 @@ from scripts.opened_bundle import InferenceConfig, as_trained, bundle_folder, cl
 
 # torchvision's VGGs have as linear layers what timm has as convolutions
 VGG_LINEAR = {"classifier.0.": "pre_logits.fc1.", "classifier.3.": "pre_logits.fc2."}
+SIZE = 224  # side in pixels of pictures for networks whose training does not tell it
 CLASSIFIERS = ("fc", "head", "head_dist", "classifier", "last_linear", "_fc")
 
 
@@ -131,7 +132,9 @@ def fill_timm(network: nn.Module, weights: str) -> None:
     network.load_state_dict(own | found)
 
 
-def bundle_features(bundle: str, ckpt_path: str | None, trained: str | None, size: int, device: str) -> Features:
+def bundle_features(
+    bundle: str, ckpt_path: str | None, trained: str | None, size: int | None, device: str
+) -> Features:
     """By the encoder of a network that was trained with one of the bundles, on pictures prepared as it knows them.
 
     Args:
@@ -139,7 +142,7 @@ def bundle_features(bundle: str, ckpt_path: str | None, trained: str | None, siz
         ckpt_path: its checkpoint; by default the one in the bundle's folder. Of the bundle that classifies also what
             its training without labels (SimMIM) wrote.
         trained: name of weights that come with the bundles.
-        size: side to which pictures are resized.
+        size: side to which pictures are resized; by default that of a classifier's training, else SIZE.
         device: where to compute.
 
     Raises:
@@ -164,15 +167,17 @@ def bundle_features(bundle: str, ckpt_path: str | None, trained: str | None, siz
     else:
         load_weights(network, config["ckpt_path"])
     prepare: Compose = config["preprocessing"]
+    side = size or (max(config["img_size"]) if is_classifier else SIZE)
 
     def read(image: Path) -> Tensor:
+        # (C, x, y), as the reader of pictures gives it and the network was trained: upright would be another picture
         picture = convert_to_tensor(prepare({"image": str(image)})["image"], track_meta=False)
-        return _resized(picture[None].float().swapaxes(2, 3), size)
+        return _resized(picture[None].float(), side)
 
     about = {
         "network": config.name,
         "weights": Path(config["ckpt_path"]).name,
-        "size": size,
+        "size": side,
         "sha256": file_hash(config["ckpt_path"]),
     }
     return Features(_Encoder(network), read, about, device)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from networks.workflow.pictures import read_picture
 from networks.workflow.pixel_size import read_pixel_size
@@ -87,6 +88,21 @@ def test_a_flat_border_is_no_banner() -> None:
     pixels = micrograph()
     pixels[-60:] = 0
     assert not find_overlays(pixels[..., None]).banners
+
+
+@pytest.mark.parametrize(("hole", "ground"), [(40, 170), (220, 60)])
+@pytest.mark.parametrize(("pitch", "radius", "turn"), [(40, 10, 0), (40, 10, 1), (60, 14, 0.5), (80, 18, 1)])
+def test_a_regular_array_has_no_banner(pitch: int, radius: int, turn: float, hole: int, ground: int) -> None:
+    """The rows between holes or pillars are flat, and a row of them stands on a line as letters do."""
+    y, x = np.mgrid[:768, :1024].astype(float)
+    cos, sin = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
+    across, down = ((v % pitch - pitch / 2) ** 2 for v in (x * cos + y * sin, y * cos - x * sin))
+    pixels = ndimage.gaussian_filter(np.where(across + down < radius**2, hole, ground).astype(float), 1.5)
+    pixels += np.random.default_rng(0).normal(0, 3, pixels.shape)
+    pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
+    assert not find_overlays(pixels[..., None]).banners
+    below = np.concatenate([pixels, np.pad(banner(0, 255), ((0, 0), (0, 1024 - WIDTH)))])
+    assert [(box.top, box.bottom) for box in find_overlays(below[..., None]).banners] == [(768, 808)]
 
 
 @pytest.mark.parametrize(("ink", "field"), [(255, None), (255, 0), (0, 255), ((255, 0, 0), None)])

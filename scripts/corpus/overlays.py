@@ -118,7 +118,7 @@ def _banner(grey: np.ndarray) -> tuple[int, int]:
     for flat in FLAT:
         for ground in _grounds(lower, spread[1], flat):
             rows = _band(lower, spread, ground, flat, max(4, round(MAX_TAIL * len(grey))))
-            if rows is not None:
+            if rows is not None and not _goes_on(grey, len(grey) - len(lower) + rows[0], ground, flat):
                 return len(lower) - rows[0], len(lower) - rows[1]
     return 0, 0
 
@@ -159,6 +159,13 @@ def _band(lower: np.ndarray, spread: np.ndarray, ground: int, flat: int, tail: i
         if first > start - JPEG_BLOCK:  # else that is how the micrograph looks
             start = first
     return start, end
+
+
+def _goes_on(grey: np.ndarray, start: int, ground: int, flat: int) -> bool:
+    """Whether what looks like a banner from row ``start`` on is how the micrograph looks: a regular array of holes or
+    pillars has flat rows between its dots, which stand on lines as letters do, above that row too."""
+    above = grey[max(2 * start - len(grey), 0) : start]  # as many rows
+    return bool(((np.abs(above - ground) <= flat).mean(axis=1) >= 0.9).any())
 
 
 def _is_line(spread: np.ndarray, ground: int, most: int) -> np.ndarray:

@@ -28,7 +28,7 @@ from scripts.corpus.features import bundle_features, fill_timm
 from scripts.corpus.index import Micrograph, read_index, write_index
 from scripts.corpus.joining import join
 from scripts.corpus.readers import read_corpus
-from scripts.corpus.splitting import split
+from scripts.corpus.splitting import split, splits_of, units_of
 from scripts.corpus.tiling import starts, tile
 from tests.classifying import paths
 from tests.converters import REAL
@@ -157,6 +157,21 @@ def test_from_folder_to_training_table(corpus: Path, tmp_path: Path) -> None:
         split(str(tmp_path / "tiles"), str(tmp_path / "again"))
     with pytest.raises(UserError, match="lies in"):
         split(str(corpus), str(corpus / "split"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_class_keeps_pictures_for_training(seed: int, tmp_path: Path) -> None:
+    """Specimens of which some hold all pictures of a rare class beside more of another one."""
+    kinds = [*"ab" * 8, *"aaar", *"aaar", *"bbbs"]  # sixteen specimens of one picture, three of four
+    specimens = [*range(16), *[20] * 4, *[21] * 4, *[22] * 4]
+    corpus = [
+        Micrograph(tmp_path / f"{i}.png", kind, source=str(i), group=str(specimen))
+        for i, (kind, specimen) in enumerate(zip(kinds, specimens, strict=True))
+    ]
+    units = units_of(corpus)
+    found = splits_of(corpus, units, 0.4, 0.4, seed)
+    assert {m.kind for m, unit in zip(corpus, units, strict=True) if found[unit] == "training"} == set("abrs")
+    assert set(found.values()) == {"training", "validation", "test"} and len(found) == 19
 
 
 def test_duplicates_are_found_and_stay_together(tmp_path: Path) -> None:

@@ -69,16 +69,21 @@ def splits_of(
     """The split of every unit, the shares taken of the units of every class by itself.
 
     A unit is of the class of most of its pictures. Of a class of two units one is for training and one for the test, of
-    a single one all is for training.
+    a single one all is for training, and so is a unit that is the last with pictures of any class.
     """
     found = {}
+    training = Counter(m.kind for m in micrographs)
     for kind, members in units_by_class(units, [m.kind for m in micrographs]).items():
         names = list(members)
         shares = {"test": test if len(names) > 1 else 0, "validation": validation if len(names) > 2 else 0}
         left = names
         for name, share in shares.items():
             own = [seed, zlib.crc32(f"{name} {kind}".encode())]  # other classes leave this one's draw as it is
-            chosen = set(carve(left, share, own, name, total=len(names)))
+            chosen = set()
+            for unit in carve(left, share, own, name, total=len(names)):
+                if all(training[other] > number for other, number in members[unit].items()):
+                    chosen.add(unit)
+                    training.subtract(members[unit])
             found.update(dict.fromkeys(chosen, name))
             left = [unit for unit in left if unit not in chosen]
         found.update(dict.fromkeys(left, "training"))

@@ -13,9 +13,10 @@ from scipy import ndimage
 
 from networks.workflow.pictures import read_picture
 from networks.workflow.pixel_size import read_pixel_size
+from scripts.corpus import scale
 from scripts.corpus.cleaning import clean, painted_over, save_png
 from scripts.corpus.index import read_index
-from scripts.corpus.overlays import Overlays, find_overlays
+from scripts.corpus.overlays import Box, Overlays, find_overlays
 from scripts.corpus.scale import FIELD, LENGTH, Scale, from_texts, has_ocr, read_scale
 from tests.converters import REAL
 
@@ -198,6 +199,28 @@ def test_a_comma_that_may_be_of_thousands_is_not_read() -> None:
     for text, number in (("1,5 µm", "1,5"), ("0,500 µm", "0,500"), ("7.516 µm", "7.516"), ("1000nm", "1000")):
         for match in (LENGTH.fullmatch(text), FIELD.search(f"HFW = {text}")):
             assert match is not None and match["number"] == number
+
+
+@pytest.mark.parametrize(
+    ("label", "field", "size"),
+    [
+        ("500 µm", "", 6250),
+        ("500 pm", "", None),
+        ("500 pm", "HFW = 2.5 mm", 6250),
+        ("500 pm", "HFW = 2500 pm", 6250),
+        ("500 pm", "HFW = 2.5 nm", None),
+    ],
+)
+def test_picometres_are_micrometres_where_the_field_says_so(
+    label: str, field: str, size: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OCR takes µ for p: a bar of 80 pixels in a picture of 400."""
+    words = [scale._Word(text, Box(300, HEIGHT + 3, 345, HEIGHT + 18)) for text in label.split()]
+    words += [scale._Word(text, Box(6, HEIGHT + 12, 60, HEIGHT + 25)) for text in field.split()]
+    monkeypatch.setattr(scale, "_words", lambda page, area: words)
+    pixels = np.concatenate([micrograph(), banner(0, 255)])[..., None]
+    found = from_texts(pixels, find_overlays(pixels))
+    assert found.size == pytest.approx(size) if size else found.size is None and found.remark
 
 
 @pytest.mark.skipif(not has_ocr("auto"), reason="needs tesseract")

@@ -20,7 +20,9 @@ from scripts.corpus.overlays import INK, Bar, Box, Overlays
 
 SQUARE = 0.01  # by which the two sides of a pixel may differ
 AGREE = 0.08  # by which a bar, of which a pixel or two are uncertain, may differ from the field's width
-# What OCR makes of µm; n and m are left to themselves, since a nanometre for a micrometre is a thousandfold mistake.
+# What OCR makes of µm; n and m are left to themselves, since a nanometre for a micrometre is a thousandfold mistake. A
+# bar in pm may be one of picometres, an image's width may not.
+UNSURE = "pm"
 UNIT = r"(?P<unit>[nm]m|[uµμpyjkg]m|[jp]um|microns?)"
 # A comma before three digits is one of thousands or of decimals, which only a 0 before it tells apart.
 NUMBER = r"(?P<number>0,\d+|\d+(?:\.\d+|,(?!\d{3}(?!\d))\d+)?)"
@@ -89,7 +91,7 @@ def from_texts(pixels: np.ndarray, overlays: Overlays) -> Scale:
     Digits are misread as other digits. So every text is read twice, from pages that were made in two ways, and counts
     only where both say the same.
     """
-    by_bar, by_field, unsure = [], [], False
+    by_bar, by_field, picometres, unsure = [], [], False, False
     for area in (*overlays.banners, *overlays.drawn):
         bars = [bar for bar in overlays.bars if max(bar.box.gap(area)) == 0]
         if area in overlays.drawn and not bars:
@@ -100,8 +102,12 @@ def from_texts(pixels: np.ndarray, overlays: Overlays) -> Scale:
         unsure |= fields[0] != fields[1]
         for bar in bars:
             labels = [_label(words, bar) for words in readings]
-            by_bar += [labels[0] / bar.length] if labels[0] and labels[0] == labels[1] else []
-            unsure |= labels[0] != labels[1]
+            lengths = [_nanometres(label) if label else None for label in labels]
+            by_bar += [lengths[0] / bar.length] if lengths[0] and lengths[0] == lengths[1] else []
+            picometres |= any(label and label["unit"].lower() == UNSURE for label in labels)
+            unsure |= lengths[0] != lengths[1]
+    if picometres and not by_field:
+        return Scale(remark="A scale bar may be of picometres or micrometres.")
     others = [*by_field, *by_bar]
     if others and max(others) / min(others) - 1 > AGREE:
         sizes = ", ".join(f"{value:.4g}" for value in others)
@@ -153,18 +159,17 @@ def _words(page: Image.Image, area: Box) -> list[_Word]:
     return words
 
 
-def _label(words: list[_Word], bar: Bar) -> float | None:
-    """The length in nm that is written nearest to a bar, where it is one that bars have."""
+def _label(words: list[_Word], bar: Bar) -> re.Match[str] | None:
+    """The length that is written nearest to a bar, where it is one that bars have, as LENGTH has found it."""
     found = []
     for text, box in _singles_and_pairs(words):
         match = LENGTH.fullmatch(text)
         if match is None:
             continue
         across, down = box.gap(bar.box)
-        length = _nanometres(match)
-        if across <= 2 * box.height and down <= 3 * box.height and _is_round(length):
-            found.append((across + down, length))
-    return min(found)[1] if found else None
+        if across <= 2 * box.height and down <= 3 * box.height and _is_round(_nanometres(match)):
+            found.append((across + down, match))
+    return min(found, key=lambda item: item[0])[1] if found else None
 
 
 def _singles_and_pairs(words: list[_Word]) -> Iterator[tuple[str, Box]]:

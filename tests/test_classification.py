@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite import distributed as idist
@@ -17,6 +18,7 @@ from networks.classifier import Classifier
 from networks.errors import UserError
 from networks.state_dicts import read_weights
 from networks.texture_phantom import TEXTURES
+from networks.workflow.class_figures import misclassified_figure
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
 from networks.workflow.training import StopOnNan
@@ -63,6 +65,14 @@ def test_evaluation_takes_the_network_from_the_record(trained: Path, texture_dir
     assert sum(map(sum, counts)) == 8 and sum(counts[i][i] for i in range(4)) == right
     for name in ("confusion", "misclassified"):
         assert min(Image.open(tmp_path / f"{name}.png").size) > 100
+
+
+def test_misclassified_pictures_are_shown_as_the_network_sees_them(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 2048], [4095, 4095]], np.uint16)).save(tmp_path / "deep.png")
+    figure = misclassified_figure([(tmp_path / "deep.png", "a", "b", 0.9)], (0, 4095))
+    assert figure.axes[0].images[0].get_array()[..., 0].tolist() == [[0, 128], [255, 255]]
+    (config,) = paths("evaluate")
+    assert json.loads(Path(config).read_text())["validate::scores"]["window"] == "@window"
 
 
 def test_evaluation_goes_by_the_names_of_the_classes(trained: Path, texture_dir: Path, tmp_path: Path) -> None:

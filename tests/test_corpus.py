@@ -4,6 +4,7 @@ import itertools
 import json
 import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from networks.workflow.checkpoints import save_atomically
 from networks.workflow.files import write_json
 from networks.workflow.pictures import read_picture
 from scripts.corpus.augmenting import augment
+from scripts.corpus.cleaning import clean
 from scripts.corpus.clustering import cluster, k_means, purity, reduced
 from scripts.corpus.duplicates import duplicates
 from scripts.corpus.features import bundle_features, fill_timm
@@ -204,6 +206,22 @@ def test_duplicates_are_found_and_stay_together(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "dropped")) == len(list(source.iterdir())) - 3
     split(str(tmp_path / "two"), str(tmp_path / "split"), validation=0.3, test=0.3)
     assert len({row["split"] for row in rows(tmp_path / "split") if row["duplicates"]}) == 1
+
+
+@pytest.mark.parametrize("step", [tile, duplicates, augment])
+def test_sixteen_bit_needs_the_window_of_clean(step: Callable[..., None], tmp_path: Path) -> None:
+    """Of 12 bits in 16, other steps would keep 16 grey values."""
+    deep = tmp_path / "source"
+    deep.mkdir()
+    for n in range(2):
+        Image.fromarray(16 * texture(n).astype(np.uint16)).save(deep / f"{n}.png")
+    (deep / "labels.csv").write_text("image,split\n0.png,train\n1.png,train\n")
+    with pytest.raises((UserError, SystemExit)):
+        step(str(deep), str(tmp_path / "refused"))
+    assert "no value above 4080" in (tmp_path / "refused" / "failed.csv").read_text()
+    clean(str(deep), str(tmp_path / "clean"), ocr="false", window=(0, 4080))
+    step(str(tmp_path / "clean"), str(tmp_path / "done"))
+    assert rows(tmp_path / "done")
 
 
 def test_joined_corpora_keep_pictures_for_test_apart(tmp_path: Path) -> None:

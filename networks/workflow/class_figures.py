@@ -44,8 +44,13 @@ def confusion_figure(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def misclassified_figure(wrong: Sequence[Wrong]) -> Figure:
-    """A sheet of pictures with (path, truth, answer, its probability), as many as there is room for."""
+def misclassified_figure(wrong: Sequence[Wrong], window: Sequence[float] | None = None) -> Figure:
+    """A sheet of pictures with (path, truth, answer, its probability), as many as there is room for.
+
+    Args:
+        wrong: see above.
+        window: of 16-bit pictures, as the network sees them; see :func:`networks.workflow.pictures.read_picture`.
+    """
     shown = wrong[: COLUMNS * ROWS]
     columns = max(min(COLUMNS, len(shown)), 3)
     rows = max(-(-len(shown) // columns), 1)
@@ -54,7 +59,7 @@ def misclassified_figure(wrong: Sequence[Wrong]) -> Figure:
     figure.suptitle(f"{len(wrong)} pictures taken for another class{more}")
     for place, (path, truth, answer, probability) in enumerate(shown, start=1):
         axes = figure.add_subplot(rows, columns, place)
-        pixels = read_picture(path, channels=3)
+        pixels = read_picture(path, 3, window)
         step = max(max(pixels.shape[:2]) // SIDE, 1)
         axes.imshow(pixels[::step, ::step])
         axes.set_title(f"truth: {truth}\nanswer: {answer}, {probability:.0%}", fontsize=7)

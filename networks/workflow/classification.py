@@ -97,12 +97,21 @@ class ClassScores(_Findings):
         class_names: names of the classes by number.
         dataset_dir: of the data set.
         model, split, seed: as in the records.
+        window: of 16-bit pictures, as the network sees them.
     """
 
     def __init__(
-        self, save_dir: str, class_names: Sequence[str], dataset_dir: str, model: str, split: str, seed: int
+        self,
+        save_dir: str,
+        class_names: Sequence[str],
+        dataset_dir: str,
+        model: str,
+        split: str,
+        seed: int,
+        window: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        self.window = window
         self.save_dir, self.class_names, self.root = Path(save_dir), list(class_names), picture_root(dataset_dir)
         self.ids = {"dataset": self.root.resolve().name, "model": model, "split": split, "seed": seed}
 
@@ -137,7 +146,8 @@ class ClassScores(_Findings):
             [
                 (self.root / f["case"], self.class_names[f["truth"]], self.class_names[f["answer"]], f["probability"])
                 for f in wrong
-            ]
+            ],
+            self.window,
         )
         save_figure(figure, self.save_dir / MISSED)
         logger.info("Wrote %s.\n\n%s\n", self.save_dir / RESULTS, markdown(scored))

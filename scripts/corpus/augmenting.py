@@ -10,11 +10,10 @@ from torchvision.transforms import v2
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from networks.workflow.pictures import read_picture
 from scripts.corpus.index import Micrograph
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.sheets import Tile, write_sheet
-from scripts.corpus.steps import Done, derived, names_of, step
+from scripts.corpus.steps import Done, derived, names_of, read_cleaned, step
 
 ROWS = 8  # pictures on the sheet, each with its copies
 GREY = 2  # grey values by which the channels of a picture without colours may differ
@@ -54,7 +53,7 @@ def augment(source: str, output_dir: str, copies: int = 3, seed: int = 0, layout
 
 
 def _copies(micrograph: Micrograph, stem: Path, copies: int, seed: int) -> list[Micrograph]:
-    pixels = torch.from_numpy(read_picture(micrograph.image)).permute(2, 0, 1)
+    pixels = torch.from_numpy(read_cleaned(micrograph.image)).permute(2, 0, 1)
     change = _transforms(pixels)
     results = []
     for number in range(1, copies + 1):

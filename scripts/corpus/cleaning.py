@@ -16,7 +16,7 @@ from scripts.corpus.overlays import INK, Box, Overlays, find_overlays
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.scale import has_ocr, read_scale
 from scripts.corpus.sheets import KEPT, REMOVED, SIZE, Tile, nanometres, sample, write_sheet
-from scripts.corpus.steps import Done, derived, names_of, step
+from scripts.corpus.steps import Done, derived, is_dark, names_of, step
 
 WAYS = ("crop", "inpaint", "keep")
 NM_PER_INCH, PER_METRE = 2.54e7, 2**31 - 1  # the latter is PNG's limit
@@ -88,7 +88,7 @@ def _clean(micrograph: Micrograph, target: Path, drawn: str, ocr: bool, window: 
         "scale": origin if size is not None else "",
         "size": size,
         "unread": size is None and not ocr and bool(overlays.banners or overlays.bars),
-        "dark": bool(raw.dtype != np.uint8 and window is None and raw.max() < 2**15),
+        "dark": window is None and is_dark(raw),
         "highest": int(raw.max()),
     }
     box = micrograph.part(kept.left, kept.top, kept.width, kept.height)

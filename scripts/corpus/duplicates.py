@@ -16,11 +16,10 @@ from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import file_hash
 from networks.workflow.ids import truth
-from networks.workflow.pictures import read_picture
 from scripts.corpus.index import Micrograph
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.sheets import SIZE, Tile, write_sheet
-from scripts.corpus.steps import Done, step
+from scripts.corpus.steps import Done, read_cleaned, step
 
 SIDE, BLUR = 128, 6.0  # pixels of the small pictures that are compared, and how much of a shading is taken out of them
 FLAT = 0.5  # grey values of detail below which a picture is one plain field
@@ -109,7 +108,7 @@ def find_pairs(
 
     def details(i: int) -> np.ndarray:
         if i not in small:
-            small[i] = small_details(read_picture(micrographs[i].image))
+            small[i] = small_details(read_cleaned(micrographs[i].image))
         return small[i]
 
     best: dict[tuple[int, int], Pair] = {}
@@ -170,7 +169,7 @@ def turned_by(array: np.ndarray, turn: str) -> np.ndarray:
 
 
 def _hashes(micrograph: Micrograph, turned: bool) -> Done:
-    pixels = read_picture(micrograph.image)
+    pixels = read_cleaned(micrograph.image)
     grey = np.rint(pixels.mean(axis=2)).astype(np.uint8)
     turns = [""]
     if turned:

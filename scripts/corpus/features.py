@@ -20,7 +20,7 @@ from networks.pretrained import COUNTER, load
 from networks.state_dicts import CONSTANTS, check_tensor, read_weights, unwrap_state
 from networks.workflow import load_weights
 from networks.workflow.files import file_hash
-from networks.workflow.pictures import read_picture
+from scripts.corpus.steps import read_cleaned
 from scripts.opened_bundle import InferenceConfig, as_trained, bundle_folder, classifies, shipped_weights
 
 # torchvision's VGGs have as linear layers what timm has as convolutions
@@ -88,7 +88,7 @@ def timm_features(name: str, weights: str | None, size: int, device: str) -> Fea
     mean, std = (torch.tensor(data[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
 
     def read(image: Path) -> Tensor:
-        picture = torch.tensor(read_picture(image, 3)).permute(2, 0, 1)[None] / 255
+        picture = torch.tensor(read_cleaned(image, 3)).permute(2, 0, 1)[None] / 255
         return (_resized(picture, size) - mean) / std
 
     about = {"network": name, "weights": "timm" if weights is None else Path(weights).name, "size": size}

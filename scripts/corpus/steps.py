@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, file_hash, json_text, locked, parse_json, write_json
+from networks.workflow.pictures import as_picture, read_pixels
 from networks.workflow.pixel_size import side_file
 from scripts.corpus.index import TABLE, Micrograph, from_row, write_index
 
@@ -182,6 +184,26 @@ def names_of(micrographs: Sequence[Micrograph]) -> dict[Path, str]:
 def safe(name: str) -> str:
     """A name for a file or folder that every system takes, and that no config takes for a reference."""
     return re.sub(r"^[.%@$~-]", "_", re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)).rstrip(". ") or "_"
+
+
+def is_dark(pixels: np.ndarray) -> bool:
+    """Whether pixels of a file have 16 bit and lose most of their values in 8 bit without a window of their own."""
+    return pixels.dtype != np.uint8 and int(pixels.max()) < 2**15
+
+
+def read_cleaned(image: Path, channels: int | None = None) -> np.ndarray:
+    """:func:`networks.workflow.pictures.read_picture` for the steps that follow ``clean``, which takes a window.
+
+    Raises:
+        UserError: as there, or the picture would come out nearly black.
+    """
+    pixels = read_pixels(image)
+    if is_dark(pixels):
+        raise UserError(
+            f"{image} has 16 bit and no value above {int(pixels.max())}, so that it would come out dark; run "
+            f"'python -m scripts.corpus clean' with --window 0,{int(pixels.max())}, or what fits all pictures, first."
+        )
+    return as_picture(pixels, channels)
 
 
 def derived(micrograph: Micrograph, image: Path, **changes: Any) -> Micrograph:

@@ -7,11 +7,10 @@ from PIL import Image
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from networks.workflow.pictures import read_picture
 from scripts.corpus.index import Micrograph
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.sheets import KEPT, Tile, sample, write_sheet
-from scripts.corpus.steps import Done, derived, names_of, step
+from scripts.corpus.steps import Done, derived, names_of, read_cleaned, step
 
 SMALL = ("keep", "pad", "leave_out")
 
@@ -64,7 +63,7 @@ def starts(length: int, size: int, min_overlap: int = 0) -> list[int]:
 
 
 def _tiles(micrograph: Micrograph, stem: Path, size: int, min_overlap: int, small: str) -> Done:
-    pixels = read_picture(micrograph.image)
+    pixels = read_cleaned(micrograph.image)
     height, width = pixels.shape[:2]
     if min(height, width) < size and small == "leave_out":
         return [], {"boxes": []}

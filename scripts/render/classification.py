@@ -176,6 +176,7 @@ def evaluate(bundle: ClassificationBundle) -> Config:
             "model": "@model",
             "split": "@split",
             "seed": "@seed",
+            "window": "@window",
         },
         "validate::handlers": [load_weights(), _progress(), "@validate::scores"],
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(@seed)"],

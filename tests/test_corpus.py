@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +300,12 @@ def test_cluster_sorts_and_says_how_well(corpus: Path, tmp_path: Path) -> None:
     two = next(record for record in records if record["clusters"] == 2)
     assert two["adjusted_rand_index"] == 1 and two["purity"] == 1 and two["classes"] == 2
     assert {r["class"] for r in rows(tmp_path / "given")} == {"fine", "coarse"}
+
+    index = read_corpus(corpus)
+    write_index(tmp_path, [replace(m, kind="") if n < 3 else m for n, m in enumerate(index)])
+    cluster(str(tmp_path / "labels.csv"), str(tmp_path / "some"), **{**options, "clusters": 2})
+    (two,) = json.loads((tmp_path / "some" / "clusters.json").read_text())["records"]
+    assert (two["labelled"], two["pictures"], two["adjusted_rand_index"], two["purity"]) == (17, 20, 1, 1)
 
     cluster(str(corpus), str(tmp_path / "unknown"), **{**options, "clusters": 2, "layout": "plain"})
     found = rows(tmp_path / "unknown")

@@ -168,22 +168,25 @@ def _all_features(
 def _records(
     about: dict[str, Any], points: np.ndarray, kinds: Sequence[str], tried: dict[int, Clusters], best: int
 ) -> list[dict[str, Any]]:
-    """A record per number of clusters; agreement with the given classes where all pictures have one."""
-    labelled = all(kinds) and len(set(kinds)) > 1
+    """A record per number of clusters; agreement with the given classes, of the pictures that have one."""
+    given = [i for i, kind in enumerate(kinds) if kind]
+    truth = [kinds[i] for i in given]
+    labelled = len(set(truth)) > 1
     records = []
     for count, found in tried.items():
         record = {
             **about,
             "pictures": len(points),
-            "classes": len(set(kinds)) if labelled else None,
+            "labelled": len(given),
+            "classes": len(set(truth)) if labelled else None,
             "components": points.shape[1],
             "clusters": count,
             "chosen": count == best,
             "silhouette": found.silhouette,
         }
         if labelled:
-            record["adjusted_rand_index"] = float(adjusted_rand_score(kinds, found.numbers))
-            record["purity"] = purity(kinds, found.numbers)
+            record["adjusted_rand_index"] = float(adjusted_rand_score(truth, found.numbers[given]))
+            record["purity"] = purity(truth, found.numbers[given])
         records.append(record)
     return records
 
@@ -215,7 +218,7 @@ def _tell(records: Sequence[dict[str, Any]], best: int) -> None:
             text = f"{record['clusters']} clusters: silhouette {record['silhouette']:.3f}"
             if record["classes"]:
                 text += (
-                    f", against the {record['classes']} given classes adjusted Rand index "
-                    f"{record['adjusted_rand_index']:.3f}, purity {record['purity']:.3f}"
+                    f", against the {record['classes']} given classes of {record['labelled']} pictures adjusted Rand "
+                    f"index {record['adjusted_rand_index']:.3f}, purity {record['purity']:.3f}"
                 )
             print(text)

@@ -1,8 +1,7 @@
-"""A corpus from a folder of micrographs: reading it, duplicates, splits, tiles, copies, clusters."""
+"""A corpus from a folder of micrographs: duplicates, splits, tiles, copies, clusters."""
 
 import itertools
 import json
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,6 @@ import timm
 import torch
 from monai.bundle import ConfigParser
 from PIL import Image
-from scipy import ndimage
 from timm.models.vgg import VGG
 from torchvision.transforms.v2 import functional as tv
 
@@ -28,93 +26,27 @@ from scripts.corpus.cleaning import clean
 from scripts.corpus.clustering import cluster, k_means, purity, reduced
 from scripts.corpus.duplicates import duplicates
 from scripts.corpus.features import bundle_features, fill_timm
-from scripts.corpus.index import Micrograph, read_index, write_index
+from scripts.corpus.index import Micrograph, write_index
 from scripts.corpus.joining import join
 from scripts.corpus.readers import read_corpus
 from scripts.corpus.splitting import split, splits_of, units_of
 from scripts.corpus.tiling import starts, tile
 from tests.classifying import paths
 from tests.converters import REAL
+from tests.corpora import texture, write_corpus
 from tests.tables import rows_of
 
 POLLEN = REAL / "pollen73s"
 NASA = REAL / "nasa_microscopy" / "benchmark_segmentation_data"
 
 
-def texture(seed: int, fine: float = 2.0, size: tuple[int, int] = (96, 96)) -> np.ndarray:
-    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=size), fine)
-    return (128 + 40 * noise / noise.std()).clip(0, 255).astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes, ten pictures each, that differ in how fine they are."""
-    root = tmp_path_factory.mktemp("corpus") / "micrographs"
-    for kind, fine in (("fine", 1.0), ("coarse", 5.0)):
-        (root / kind).mkdir(parents=True)
-        for n in range(10):
-            Image.fromarray(texture(n + 100 * int(fine), fine)).save(root / kind / f"{n}.png")
-    return root
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
     return rows_of(folder / "labels.csv")
-
-
-def test_layouts(corpus: Path, tmp_path: Path) -> None:
-    found = read_corpus(corpus)
-    assert Counter(m.kind for m in found) == {"fine": 10, "coarse": 10} and {m.split for m in found} == {""}
-    assert found[0].source == "micrographs/coarse/0.png"
-    assert {m.kind for m in read_corpus(corpus, "plain")} == {""}
-    for name in ("train/a", "val/a", "train/b"):
-        (tmp_path / "splits" / name).mkdir(parents=True)
-        Image.fromarray(texture(0)).save(tmp_path / "splits" / name / "x.png")
-    assert {(m.split, m.kind) for m in read_corpus(tmp_path / "splits")} == {
-        ("training", "a"),
-        ("validation", "a"),
-        ("training", "b"),
-    }
-    Image.fromarray(texture(0)).save(tmp_path / "splits" / "loose.png")
-    with pytest.raises(UserError, match="folders of splits"):
-        read_corpus(tmp_path / "splits")
-    assert [m.split for m in read_corpus(tmp_path / "splits", "plain")] == [""] * 4
-    (tmp_path / "linked").mkdir()
-    (tmp_path / "linked" / "fine").symlink_to(corpus / "fine")
-    assert len(read_corpus(tmp_path / "linked")) == 10
-
-
-def test_uhcs(tmp_path: Path) -> None:
-    (tmp_path / "micrographs").mkdir()
-    with sqlite3.connect(tmp_path / "microstructures.sqlite") as database:
-        database.execute(
-            "CREATE TABLE micrograph (micrograph_id INTEGER, path TEXT, micron_bar FLOAT, micron_bar_units TEXT, "
-            "micron_bar_px INTEGER, sample_key INTEGER, primary_microconstituent TEXT)"
-        )
-        lines = [
-            (1, "a/micrograph1.tif", 5.0, "um", 100, 7, "pearlite"),
-            (2, "b.png", None, None, None, None, "spheroidite"),
-        ]
-        database.executemany("INSERT INTO micrograph VALUES (?, ?, ?, ?, ?, ?, ?)", lines)
-    for name in ("micrograph1.tif", "b.png"):
-        Image.fromarray(texture(0)).save(tmp_path / "micrographs" / name)
-    one, two = read_corpus(tmp_path)
-    assert (one.kind, one.group, one.pixel_size, one.pixel_size_from) == ("pearlite", "specimen 7", 50.0, "database")
-    assert (two.kind, two.group, two.pixel_size) == ("spheroidite", "", None)
-
-
-def test_index_keeps_everything(tmp_path: Path) -> None:
-    Image.fromarray(texture(0)).save(tmp_path / "a.png")
-    whole = Micrograph(
-        tmp_path / "a.png", "k", "test", "s/a.tif", "g", 7.34375, "Zeiss", (1, 2, 3, 4), {"mine": "x, y"}
-    )
-    write_index(tmp_path, [whole])
-    assert read_index(tmp_path / "labels.csv") == [whole]
-    (tmp_path / "bad.csv").write_text("image,class,split\na.png,k,tset\n")
-    with pytest.raises(UserError, match=r"Line 2 of .*'tset'"):
-        read_index(tmp_path / "bad.csv")
-    (tmp_path / "bad.csv").write_text("image,class\na.png,k\na.png,l\n")
-    with pytest.raises(UserError, match="again, as line 2"):
-        read_index(tmp_path / "bad.csv")
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,9 @@ def test_pictures_without_labels(tmp_path: Path) -> None:
         (tmp_path / "splits" / split).symlink_to(tmp_path / "tree" / str(number))
     found = unlabelled_pictures(str(tmp_path / "splits"))
     assert {Path(item["name"]).parts[0] for items in found.values() for item in items} == {"training"}
+    picture(tmp_path / "splits" / "loose.png")
+    with pytest.raises(UserError, match="lies beside the folders of splits"):
+        unlabelled_pictures(str(tmp_path / "splits"))
 
 
 def test_no_copy_of_a_test_picture_is_learnt_from(tmp_path: Path) -> None:
@@ -219,6 +222,7 @@ def _folders(*names: str, same: bool = False) -> Callable[[Path], None]:
         (_folders("a/1.png", "b/"), "holds no pictures of the class 'b'"),
         (_folders("a/1.png", "b/2.png", "3.png"), "lies in no folder of a class"),
         (_folders("train/a/1.png", "train/b/2.png", "c/3.png"), r"folders of splits \(train\) beside others \(c\)"),
+        (_folders("train/a/1.png", "train/b/2.png", "3.png"), r"3.png lies beside the folders of splits \(train\)"),
         (_folders("train/a/1.png", "test/b/2.png"), "The class 'b' of .* has no pictures for training"),
         (_folders("train/a/1.png", "train/b/2.png", same=True), r"\(a\) and .* \(b\) hold the same picture"),
         (

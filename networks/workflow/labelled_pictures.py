@@ -295,6 +295,12 @@ def _of_folders(root: Path, labelled: bool) -> Iterator[Picture]:
             f"{root} has folders of splits ({splits[0].name}) beside others ({other.name}); put every class into a "
             "split, or the splits apart."
         )
+    beside = next((path for path in sorted(root.iterdir()) if _is_picture(path)), None) if splits else None
+    if beside is not None:
+        raise UserError(
+            f"{beside} lies beside the folders of splits ({splits[0].name}) and is of none; put it into one, or out of "
+            f"{root}."
+        )
     if not labelled and not splits:
         yield from (Picture(path, "", "training") for path in _images(root))
         return

@@ -181,8 +181,8 @@ def cluster(
         bundle: instead of ``network``, a bundle whose trained encoder is used.
         ckpt_path: its checkpoint; by default ``models/model.pt`` of the bundle.
         trained: instead of both, the name of weights that come with the bundles.
-        size: side in pixels to which pictures are resized for the network; by default the ``img_size`` that a classifier
-            of this project was trained with, else 224.
+        size: side in pixels to which pictures are resized for the network; by default the ``img_size`` that one of this
+            project's classifiers was trained with, else 224.
         clusters: how many; by default the number up to ``max_clusters`` with the best silhouette.
         max_clusters: see above.
         components: principal components of the features that count.

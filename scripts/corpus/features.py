@@ -132,9 +132,7 @@ def fill_timm(network: nn.Module, weights: str) -> None:
     network.load_state_dict(own | found)
 
 
-def bundle_features(
-    bundle: str, ckpt_path: str | None, trained: str | None, size: int | None, device: str
-) -> Features:
+def bundle_features(bundle: str, ckpt_path: str | None, trained: str | None, size: int | None, device: str) -> Features:
     """By the encoder of a network that was trained with one of the bundles, on pictures prepared as it knows them.
 
     Args:

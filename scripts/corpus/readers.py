@@ -15,7 +15,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -63,9 +63,14 @@ def read_corpus(source: str | os.PathLike, layout: str = "auto") -> list[Microgr
     if not pictures:
         raise UserError(f"{root} holds no pictures; expected files ending in {', '.join(PICTURE_SUFFIXES)}.")
     outer = {} if layout == "plain" else _splits(root, pictures)
-    loose = next((path for path in pictures if len(path.relative_to(root).parts) < (3 if outer else 2)), None)
+    loose = [path for path in pictures if len(path.relative_to(root).parts) < (3 if outer else 2)]
     if layout == "classes" and loose:
-        raise UserError(f"{loose} lies in no folder of a class; put it into one, or choose --layout plain.")
+        raise UserError(f"{loose[0]} lies in no folder of a class; put it into one, or choose --layout plain.")
+    if layout == "auto" and 0 < len(loose) < len(pictures):
+        print(
+            f"{len(loose)} of the {len(pictures)} pictures of {root} lie in no folder of a class, such as {loose[0]}, "
+            "so that none gets a class; move them for classes, or give --layout plain if there are none."
+        )
     if layout == "plain" or loose:
         return [Micrograph(path, split=_split(outer, root, path), source=_name(root, path)) for path in pictures]
     return [
@@ -107,7 +112,7 @@ def _data_set(root: Path) -> list[Micrograph]:
     return list({micrograph.image: micrograph for micrograph in found}.values())
 
 
-def _uhcs(root: Path, database: Path, pictures: Iterable[Path]) -> list[Micrograph]:
+def _uhcs(root: Path, database: Path, pictures: Sequence[Path]) -> list[Micrograph]:
     query = (
         "SELECT micrograph_id, path, micron_bar, micron_bar_units, micron_bar_px, sample_key, primary_microconstituent"
         " FROM micrograph ORDER BY micrograph_id"
@@ -142,6 +147,12 @@ def _uhcs(root: Path, database: Path, pictures: Iterable[Path]) -> list[Microgra
         )
     if not found:
         raise UserError(f"None of the {len(rows)} pictures of {database} lies in {root}; put them beside it.")
+    strange = len(set(pictures) - {micrograph.image for micrograph in found})
+    if strange:
+        print(
+            f"{strange} of the {len(pictures)} pictures of {root} are not in {database.name} and left out; --layout "
+            "plain takes all."
+        )
     if missing:
         print(f"{missing} of the {len(rows)} pictures of {database.name} are not in {root} and left out.")
     return found

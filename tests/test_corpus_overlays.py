@@ -170,6 +170,17 @@ def test_clean_pictures_carry_their_scale(size: float | None, tmp_path: Path) ->
         assert found is None
 
 
+def test_scales_that_png_cannot_carry_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["image,pixel_size_nm"]
+    for n, size in enumerate((7.34, 0.4, 12700, 25400, "")):
+        Image.fromarray(micrograph(height=64, width=64)).save(tmp_path / f"{n}.png")
+        lines.append(f"{n}.png,{size}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    clean(str(tmp_path), str(tmp_path / "out"), ocr="false")
+    assert "3 pixel sizes, such as 0.4 nm, do not go into a PNG file" in capsys.readouterr().out
+    assert [m.pixel_size for m in read_index(tmp_path / "out" / "labels.csv")] == [7.34, 0.4, 12700, 25400, None]
+
+
 def test_a_side_file_that_comes_later_or_is_corrected_counts(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

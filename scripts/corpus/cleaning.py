@@ -11,6 +11,7 @@ from scipy import ndimage
 from networks.errors import UserError
 from networks.workflow.files import atomic
 from networks.workflow.pictures import as_picture, read_picture, read_pixels
+from networks.workflow.pixel_size import read_pixel_size
 from scripts.corpus.index import Micrograph
 from scripts.corpus.overlays import INK, Box, Overlays, find_overlays
 from scripts.corpus.readers import corpus_beside
@@ -87,6 +88,7 @@ def _clean(micrograph: Micrograph, target: Path, drawn: str, ocr: bool, window: 
         "remark": scale.remark,
         "scale": origin if size is not None else "",
         "size": size,
+        "carried": size is None or read_pixel_size(target)[0] is not None,
         "unread": size is None and not ocr and bool(overlays.banners or overlays.bars),
         "dark": window is None and is_dark(raw),
         "highest": int(raw.max()),
@@ -97,7 +99,10 @@ def _clean(micrograph: Micrograph, target: Path, drawn: str, ocr: bool, window: 
 
 
 def save_png(pixels: np.ndarray, path: Path, size: float | None) -> None:
-    """Write a picture that carries the side of its pixels, in nm, for whatever measures it; PNG can say 0.47 nm."""
+    """Write a picture that carries the side of its pixels, in nm, for whatever measures it; PNG can say 0.47 nm.
+
+    Of some sizes, such as 12.7 and 25.4 µm, that is a printer's resolution, which is not read as a size.
+    """
     resolution = {} if size is None or 1e9 / size > PER_METRE else {"dpi": (NM_PER_INCH / size,) * 2}
     Image.fromarray(pixels).save(path, **resolution)
 
@@ -170,6 +175,12 @@ def _tell(found: Sequence[dict], ocr: bool) -> None:
     print(f"Of {len(found)} pictures {banners} had a banner and {drawn} a scale bar or text in the micrograph.")
     for origin, count in Counter(about["scale"] for about in found).most_common():
         print(f"  pixel size from {origin}: {count}" if origin else f"  pixel size unknown: {count}")
+    lost = [about["size"] for about in found if not about["carried"]]
+    if lost:
+        print(
+            f"  {len(lost)} pixel sizes, such as {lost[0]:.4g} nm, do not go into a PNG file, or are a printer's "
+            "there; labels.csv has them, and --pixel_size tells them to what measures the pictures."
+        )
     for remark, count in Counter(about["remark"] for about in found if about["remark"]).most_common(3):
         print(f"  {remark} ({count})")
     if any(about["unread"] for about in found):

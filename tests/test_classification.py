@@ -178,6 +178,18 @@ def test_any_encoder_of_timm(texture_dir: Path, tmp_path: Path) -> None:
     assert not [key for key in report.left if key.startswith("cnn_encoder.")]
 
 
+def test_a_picture_left_for_the_last_batch_is_left_out(texture_dir: Path, tmp_path: Path) -> None:
+    """Batch normalisation has no statistics of one; of 24 pictures 23 make a batch."""
+    wanted = options(tmp_path, texture_dir, encoder_name="mobilenetv3_small_050", epochs=1, batch_size=23)
+    run(paths("train"), "train", "training", **wanted)
+    parser = ConfigParser()
+    parser.read_config(paths("train"))
+    for size, batches in ((23, 1), (24, 1), (11, 3), (1, 24)):
+        parser.update({"dataset_dir": str(texture_dir), "batch_size": size, "cache_rate": 0.0})
+        parser.parse()
+        assert len(parser.get_parsed_content("train::dataloader")) == batches
+
+
 def test_multi_gpu_train(texture_dir: Path, tmp_path: Path, monkeypatch) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -28,6 +28,7 @@ from scripts.render.training import (
 from scripts.render.whole_pictures import (
     IMPORTS,
     IS_PHANTOM,
+    PER_BATCH,
     PHANTOM,
     TRAINED,
     adamw,
@@ -43,6 +44,9 @@ from scripts.render.whole_pictures import (
     validation_handlers,
 )
 
+# batch normalisation of the last features, which may be one value per channel, has no statistics of a single picture;
+# several processes share theirs
+NO_SINGLE: Config = {"drop_last": f"$idist.get_world_size() == 1 and len(@train::dataset::data) % {PER_BATCH[1:]} == 1"}
 NAMES = f"workflow.picture_classes(@dataset_dir, {IS_PHANTOM})"
 
 
@@ -70,7 +74,7 @@ def train(bundle: ClassificationBundle) -> Config:
         "train": {
             "preprocessing": compose(*load_picture(), untracked(*augmentation())),
             "dataset": dataset("train", "training"),
-            "dataloader": dataloader("train", shuffle=True),
+            "dataloader": dataloader("train", shuffle=True) | NO_SINGLE,
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
             "postprocessing": probabilities(),
             "key_metric": {"train_top1": _accuracy()},

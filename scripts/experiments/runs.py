@@ -128,7 +128,7 @@ class RunFolder:
         return {name: _digest(path, path.stat().st_mtime_ns) for name, path in files.items() if path.is_file()}
 
     def changes(self, record: dict[str, Any] | None = None) -> list[str]:
-        """What is other than at the start of the run, so that it cannot go on: "settings" of the suite, or names of files.
+        """What is other than at the start, so that the run cannot go on: "settings" of the suite, or names of files.
 
         Files do not matter to a run that is finished: it is what its digests say.
         """

@@ -9,7 +9,7 @@ from scripts.render.documents import PHANTOM_ONLY, id_table, paragraph
 MEANINGS = {
     "dataset_dir": "folder of pictures in classes, or a CSV file; for inference any folder of pictures, or one picture",
     "split": "pictures to evaluate: training, validation or test",
-    "allow_overlap": "accept a picture, or what shares a source, group or patient, in two of training, validation and test",
+    "allow_overlap": "accept a picture, a source, a group or a patient in two of training, validation and test",
     "check_data": "read every picture before the start, and name all that cannot be used",
     "window": "values of 16-bit pictures that become 0 and 255; null for those of data set or training, else 0, 65535",
     "img_size": "height and width of the crops that the network sees",

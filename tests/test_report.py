@@ -21,7 +21,7 @@ from networks.workflow.records import make_records, read_records, write_records
 from networks.workflow.scores import score_case
 from scripts import command_line
 from scripts.report import __main__ as command
-from scripts.report import figures, panels, published, ran, sheets
+from scripts.report import drawing, figures, panels, published, ran, sheets
 from scripts.report.results import load
 from tests.small import SMALL
 
@@ -166,6 +166,13 @@ def test_a_mean_over_fewer_cases_says_so(trial: Path, tmp_path: Path) -> None:
     assert "3 cases" in sheet.caption
     fewer, other = (next(row[1] for row in sheet.rows if row[0].text == name) for name in ("U-Net++", "CS-UNet"))
     assert "n 4" in fewer.detail and not any(line.startswith("n ") for line in other.detail)
+
+
+def test_a_picture_of_any_number_of_classes(trial: Path, tmp_path: Path) -> None:
+    source = panels.find_sources(load([trial / f"{SUITE}.jsonl"]), trial / "runs")[0]["Super1"]
+    drawing.panel(source.dataset_dir, str(next(iter(source.predictions.values()))), str(tmp_path / "all.png"), cases=2)
+    with Image.open(tmp_path / "all.png") as picture:
+        assert picture.width % 3 == 0 and len(picture.getcolors(1 << 20)) > 3
 
 
 def test_pictures_are_of_the_best_median_and_worst_case(trial: Path) -> None:

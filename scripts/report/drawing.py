@@ -30,7 +30,7 @@ def panel(
     pairs = load_datalist(dataset_dir)[split][:cases]
     for pair, prediction in zip(pairs, find_predictions(predictions, pairs, dataset_dir), strict=True):
         grey, truth, found = read_case(pair, prediction, window)
-        classes = max(len(class_names(dataset_dir, 2)), int(max(truth.max(), found.max())) + 1)
+        classes = max(len(class_names(dataset_dir)), int(max(truth.max(), found.max())) + 1)
         both = overlay(grey, truth, found, classes)
         plain = grey.transpose(1, 2).expand(3, -1, -1)
         rows.append(torch.cat([plain, both], dim=-1))

@@ -129,10 +129,7 @@ def unlabelled_pictures(
     if phantom:
         ensure_texture_phantom(dataset_dir)
     if (Path(dataset_dir) / "dataset.json").is_file():
-        lists = load_datalist(dataset_dir, say=say)
-        # a list of another name, such as different_test, is one to score on
-        splits = {name: name if name in ("training", "validation") else "test" for name in lists}
-        pictures = [Picture(Path(case["image"]), "", splits[name]) for name in lists for case in lists[name]]
+        pictures = pictures_to_segment(dataset_dir, say)
     else:
         pictures = _pictures(dataset_dir, labelled=False)
     pictures = _not_of_test(pictures, dataset_dir, say)
@@ -145,6 +142,27 @@ def unlabelled_pictures(
     for image, _, split, _ in pictures:
         found[split].append({"image": str(image), "name": case_name(str(image), root)})
     return {split: picture_list(found, split) for split in found}
+
+
+def pictures_to_segment(dataset_dir: str, say: Callable[[str], Any] = logger.info) -> list[Picture]:
+    """The images of a data set with ``dataset.json``, without classes; what is not in training or validation is for test.
+
+    Args:
+        dataset_dir: that folder.
+        say: gets a sentence if cases were kept for validation.
+
+    Raises:
+        UserError: as :func:`networks.workflow.data.load_datalist`, or an image is no picture.
+    """
+    found = []
+    for name, cases in load_datalist(dataset_dir, say=say).items():
+        # a list of another name, such as different_test, is one to score on
+        split = name if name in ("training", "validation") else "test"
+        found += [Picture(Path(case["image"]), "", split) for case in cases]
+    volume = next((image for image, *_ in found if not image.name.lower().endswith(PICTURE_SUFFIXES)), None)
+    if volume is not None:
+        raise UserError(f"{dataset_dir} lists {volume}, which is no picture; expected {', '.join(PICTURE_SUFFIXES)}.")
+    return found
 
 
 def pictures_to_classify(dataset_dir: str, phantom: bool = False) -> list[Item]:

@@ -20,9 +20,9 @@ from contextlib import closing
 from pathlib import Path
 
 from networks.errors import UserError
-from networks.workflow.data import PICTURE_SUFFIXES, json_path, load_datalist
+from networks.workflow.data import PICTURE_SUFFIXES, json_path
 from networks.workflow.files import files_below
-from networks.workflow.labelled_pictures import SPLIT_NAMES, TABLE
+from networks.workflow.labelled_pictures import SPLIT_NAMES, TABLE, pictures_to_segment
 from networks.workflow.pixel_size import metres
 from scripts.corpus.index import Micrograph, read_index
 
@@ -100,16 +100,9 @@ def _name(root: Path, path: Path) -> str:
 
 
 def _data_set(root: Path) -> list[Micrograph]:
-    lists = load_datalist(str(root), say=print)
-    found = []
-    for name, cases in lists.items():
-        split = name if name in ("training", "validation") else "test"
-        for case in cases:
-            image = Path(case["image"])
-            if not image.name.lower().endswith(PICTURE_SUFFIXES):
-                raise UserError(f"{root} lists {image}, which is no picture; expected {', '.join(PICTURE_SUFFIXES)}.")
-            found.append(Micrograph(image, split=split, source=_name(root, image)))
-    return list({micrograph.image: micrograph for micrograph in found}.values())
+    # one that is in several lists is for test, if one of these is
+    found = {image: split for image, _, split, _ in pictures_to_segment(str(root), say=print)}
+    return [Micrograph(image, split=split, source=_name(root, image)) for image, split in found.items()]
 
 
 def _uhcs(root: Path, database: Path, pictures: Sequence[Path]) -> list[Micrograph]:

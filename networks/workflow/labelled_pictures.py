@@ -145,7 +145,7 @@ def unlabelled_pictures(
 
 
 def pictures_to_segment(dataset_dir: str, say: Callable[[str], Any] = logger.info) -> list[Picture]:
-    """The images of a data set with ``dataset.json``, without classes; what is not in training or validation is for test.
+    """The images of a data set with ``dataset.json``, those for test being all but training and validation.
 
     Args:
         dataset_dir: that folder.

@@ -121,7 +121,7 @@ def find_sources(results: Results, runs_dir: str | Path) -> tuple[dict[str, Sour
         drawn = _best_of_each_network(results, data_set, there)
         dataset_dir = dataset_dirs.get(data_set.name, "")
         if not drawn:
-            sentences.append(f"Pictures of {data_set.title} are left out: {root} has no predictions of it.")
+            sentences.append(f"Pictures of {data_set.title} are left out: the folder of the runs has none of it.")
         elif not (Path(dataset_dir) / "dataset.json").is_file():
             sentences.append(f"Pictures of {data_set.title} are left out: the data set ({dataset_dir}) is not there.")
         else:

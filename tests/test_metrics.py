@@ -319,6 +319,12 @@ def test_one_label_map_is_not_that_of_two_cases(tmp_path: Path) -> None:
     assert [path.parent.name for path in find_predictions(str(tmp_path), pairs, "data")] == ["left", "right"]
 
 
+def test_labels_may_be_named_as_our_label_maps_are(tmp_path: Path) -> None:
+    pairs = [{"image": "data/images/007.png", "label": "data/labels/007_seg.png"}]
+    (tmp_path / "007_seg.png").write_bytes(b"")
+    assert find_predictions(str(tmp_path), pairs, "data") == [tmp_path / "007_seg.png"]
+
+
 def test_a_list_without_labels_has_no_scores(ct_dir: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(ct_dir, tmp_path / "data")
     content = json.loads((folder / "dataset.json").read_text())

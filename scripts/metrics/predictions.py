@@ -44,7 +44,8 @@ def find_predictions(folder: str, pairs: Sequence[Pair], dataset_dir: str, remed
 def _one(root: Path, by_stem: dict[str, list[Path]], pair: Pair, dataset_dir: str, remedy: str) -> Path:
     image = stem(Path(pair["image"]).name)
     stems = dict.fromkeys(stem(Path(path).name) for path in pair.values())
-    found = [path for known in stems for name in (known, known + POSTFIX) for path in by_stem.get(name, [])]
+    names = dict.fromkeys(name for known in stems for name in (known, known + POSTFIX))  # a label may be called x_seg
+    found = [path for name in names for path in by_stem.get(name, [])]
     if len(found) > 1:
         parent = root / Path(case_name(pair["image"], dataset_dir)).parent
         found = [path for path in found if path.parent == parent] or found

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 from ignite import distributed as idist
+from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.engines import SupervisedTrainer
 from PIL import Image
+from torch import nn
 
 import networks
 from networks.classifier import Classifier
@@ -21,7 +24,7 @@ from networks.texture_phantom import TEXTURES
 from networks.workflow.class_figures import misclassified_figure
 from networks.workflow.ids import IDS
 from networks.workflow.records import read_records
-from networks.workflow.training import StopOnNan
+from networks.workflow.training import AccumulatedMean, StopOnNan
 from scripts.catalog.classification import CLASSIFIERS, ClassificationBundle, segmentation_bundle
 from scripts.opened_bundle import bundle_folder
 from scripts.render.classification_bundle import classification_configs
@@ -176,6 +179,28 @@ def test_any_encoder_of_timm(texture_dir: Path, tmp_path: Path) -> None:
     (report,) = networks.pretrained.load_all(network, tmp_path / "models" / "model.pt")
     assert all(key.startswith("cnn_encoder.") for key in report.loaded) and report.loaded
     assert not [key for key in report.left if key.startswith("cnn_encoder.")]
+
+
+def test_the_last_step_of_an_epoch_has_the_mean_gradient_of_its_batches() -> None:
+    """Of five batches two make a step, and the fifth one by itself."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    optimizer = torch.optim.SGD(network.parameters(), 1.0)
+    batches = [{"image": torch.full((1, 1), x), "label": torch.zeros(1, 1)} for x in (1.0, 3.0, 5.0, 7.0, 11.0)]
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=2,
+        train_data_loader=batches,
+        network=network,
+        optimizer=optimizer,
+        loss_function=lambda answer, _: answer.sum(),  # whose gradient is the input
+        train_handlers=[AccumulatedMean(optimizer)],
+        accumulation_steps=2,
+    )
+    weights = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: weights.append(network.weight.item()))
+    trainer.run()
+    assert weights == [0, -2, -2, -8, -19, -19, -21, -21, -27, -38]
 
 
 def test_a_picture_left_for_the_last_batch_is_left_out(texture_dir: Path, tmp_path: Path) -> None:

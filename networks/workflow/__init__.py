@@ -3,6 +3,7 @@
 from networks.lazy import public_list
 
 PUBLIC = {  # name: its module, which is imported when the name is first asked for
+    "AccumulatedMean": "training",
     "AutocastInferer": "training",
     "BalancedDiceCELoss": "losses",
     "BestCheckpoint": "checkpoints",

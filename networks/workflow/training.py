@@ -150,6 +150,33 @@ class EpochSeed:
         set_rnd(self.dataloader.dataset, seed=seed % 2**32)
 
 
+class AccumulatedMean:
+    """Make the gradient of an epoch's last step the mean over its batches where fewer are left than for the others.
+
+    MONAI's trainer divides every loss by ``accumulation_steps``. Attach it before what else looks at the gradients.
+
+    Args:
+        optimizer: whose parameters have the gradients.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to MONAI's trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        length = engine.state.epoch_length
+        left = length % engine.accumulation_steps if length else 0
+        if not left or engine.state.iteration % length:
+            return
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(engine.accumulation_steps / left)
+
+
 class ClipGradients:
     """Scale the gradients of a step down to a norm, over all parameters together, where it is larger.
 

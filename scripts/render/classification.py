@@ -78,7 +78,7 @@ def train(bundle: ClassificationBundle) -> Config:
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
             "postprocessing": probabilities(),
             "key_metric": {"train_top1": _accuracy()},
-            "handlers": train_handlers(epoch_log(per_class=False)),
+            "handlers": train_handlers(epoch_log(per_class=False), accumulated=True),
             "trainer": supervised_trainer() | ACCUMULATION,
         },
         "validate": {

@@ -61,7 +61,7 @@ def simmim(bundle: ClassificationBundle) -> Config:
             "inferer": {"_target_": f"{WORKFLOW}.AutocastInferer", "amp": "@amp"},
             "postprocessing": compose(),
             "key_metric": {"train_l1": _error()},
-            "handlers": train_handlers(epoch_log(per_class=False), clipped=True),
+            "handlers": train_handlers(epoch_log(per_class=False), clipped=True, accumulated=True),
             "trainer": supervised_trainer() | ACCUMULATION | {"prepare_batch": "$workflow.masked_batch"},
         },
         "validate": {

@@ -174,14 +174,16 @@ def validation_scores() -> Config:
     }
 
 
-def train_handlers(log: Config, robust: bool = False, clipped: bool = False) -> list[Config]:
+def train_handlers(log: Config, robust: bool = False, clipped: bool = False, accumulated: bool = False) -> list[Config]:
     """What follows a training: the steps, the validation, what is written, in this order.
 
     Args:
         log: of the epochs.
         robust: whether weights are averaged, and gradients clipped.
         clipped: whether gradients are clipped.
+        accumulated: whether gradients may be accumulated.
     """
+    mean = {"_target_": f"{WORKFLOW}.AccumulatedMean", "optimizer": "@optimizer"}
     clip = {"_target_": f"{WORKFLOW}.ClipGradients", "optimizer": "@optimizer", "max_norm": "@max_grad_norm"}
     return [
         {
@@ -190,6 +192,7 @@ def train_handlers(log: Config, robust: bool = False, clipped: bool = False) -> 
             "dataloader": "@train::dataloader",
         },
         {"_target_": f"{WORKFLOW}.StopOnNan"},
+        *([mean] if accumulated else []),
         *([clip] if robust or clipped else []),
         *([{"_target_": "$@average.handler"}] if robust else []),
         {"_target_": f"{WORKFLOW}.TrainingProgress", "optimizer": "@optimizer"},

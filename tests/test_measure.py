@@ -14,7 +14,7 @@ from networks.errors import UserError
 from networks.workflow.pixel_size import PixelSize
 from networks.workflow.records import read_records
 from networks.workflow.saving import mark_as_labels, save_picture, write_label_names
-from scripts.measure.kinds import Region, choose_regions
+from scripts.measure.kinds import Region, choose_regions, default_kind
 from scripts.measure.measurement import measure_map
 from scripts.measure.measuring import measure
 from scripts.measure.objects import find_objects, perimeters
@@ -319,6 +319,8 @@ def test_what_is_measured_as_what() -> None:
     names = {0: "background", 1: "oxide", 2: "crack", 3: "pore"}
     kinds = {region.name: region.kind for region in choose_regions(names, False)}
     assert kinds == {"oxide": "layer", "crack": "crack", "pore": "particles"}
+    joined = ("oxide_layer", "grown_oxides", "Crack_1", "dioxide", "layered")
+    assert [default_kind(name, False) for name in joined] == ["layer", "layer", "crack", "particles", "particles"]
     chosen = choose_regions(names, False, "oxide+crack:layer, 3:none,oxide:particles")
     assert [(r.name, r.numbers, r.kind) for r in chosen] == [
         ("oxide", (1,), "particles"),

@@ -63,7 +63,7 @@ def test_ejection_fraction_of_two_frames(tmp_path: Path) -> None:
     assert "No ejection fraction of patient03" in text and "All voxels are 1 x 1 x 1 mm" in text
 
 
-@pytest.mark.parametrize("name", ["left ventricle", "Left ventricular cavity", "LV", "LV cavity"])
+@pytest.mark.parametrize("name", ["left ventricle", "Left ventricular cavity", "left_ventricle", "LV", "LV_cavity"])
 def test_the_left_ventricle_tells_the_phases_however_it_is_named(name: str) -> None:
     assert CHAMBERS.fullmatch(name)
     volumes = {"patient01_a": {"left atrium": 1.0, name: 9.0}, "patient01_b": {"left atrium": 2.0, name: 5.0}}

@@ -8,8 +8,9 @@ from networks.errors import UserError, did_you_mean
 
 OF_PICTURES = ("particles", "layer", "crack")
 KINDS = (*OF_PICTURES, "volume", "none")
-_LAYERS = re.compile(r"\b(oxide|layer|coating|film|scale)s?\b", re.IGNORECASE)
-_CRACKS = re.compile(r"\bcracks?\b", re.IGNORECASE)
+# whole words; "_" is between words as well
+_LAYERS = re.compile(r"(?<![^\W_])(oxide|layer|coating|film|scale)s?(?![^\W_])", re.IGNORECASE)
+_CRACKS = re.compile(r"(?<![^\W_])cracks?(?![^\W_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

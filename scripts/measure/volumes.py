@@ -10,8 +10,8 @@ import numpy as np
 from networks.workflow.data import patient
 from scripts.measure.quantities import Row
 
-CHAMBERS = re.compile(r"(left|right) (ventric(le|ular cavity)|atrium)|[lr](v|a)( cavity)?", re.IGNORECASE)
-_LEFT_VENTRICLE = re.compile(r"left ventric|lv", re.IGNORECASE)  # of the chambers
+CHAMBERS = re.compile(r"(left|right)[ _](ventric(le|ular[ _]cavity)|atrium)|[lr](v|a)([ _]cavity)?", re.IGNORECASE)
+_LEFT_VENTRICLE = re.compile(r"left[ _]ventric|lv", re.IGNORECASE)  # of the chambers
 _PHASE = re.compile(r"(?<![a-z0-9])(ed|es)(?![a-z0-9])", re.IGNORECASE)
 MM3_PER_ML = 1000
 

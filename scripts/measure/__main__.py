@@ -24,8 +24,8 @@ def measure(
     """Measure label maps: particles, layers and cracks in pictures, millilitres in volumes.
 
     Writes tables per image and per object (CSV), a figure of the distributions, and a summary with 95 % intervals
-    (bootstrap over the images); with truth the same numbers of the truth beside them, bias, limits of agreement and
-    Bland-Altman plots. docs/measure.md says how each quantity is defined.
+    (bootstrap over the patients, over the images where names tell none); with truth the same numbers of the truth
+    beside them, bias, limits of agreement and Bland-Altman plots. docs/measure.md says how each quantity is defined.
 
     Args:
         predictions: a label map (PNG, TIFF, NIfTI, ...) or a folder of them, such as scripts.predict writes.

@@ -235,3 +235,21 @@ def test_engines_without_validation_state(tmp_path: Path) -> None:
     trainer.run([0, 1], max_epochs=2)
     rows = rows_of(tmp_path / "metrics.csv")
     assert rows == [{"epoch": str(e), "loss": "2.0000", "learning_rate": "0.5"} for e in (1, 2)]
+
+
+@pytest.mark.parametrize("scores", [None, [[0.25, 0.75]], [[0.5]]])
+def test_a_key_metric_of_the_users_own(scores: list | None, tmp_path: Path, caplog) -> None:
+    """Of one without scores of the classes, or of another number of them, the log has the mean alone."""
+    from networks.workflow import EpochLog
+
+    state = {"epoch": 1, "best_metric_epoch": 1, "key_metric_name": "val_iou", "metrics": {"val_iou": 0.5}}
+    details = {} if scores is None else {"val_iou": torch.tensor(scores)}
+    evaluator = SimpleNamespace(state=SimpleNamespace(**state, metric_details=details))
+    trainer = Engine(lambda engine, batch: [{"loss": torch.tensor(2.0)}])
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    EpochLog(str(tmp_path / "metrics.csv"), optimizer, evaluator, ["background", "a"]).attach(trainer)
+    with caplog.at_level("INFO"):
+        trainer.run([0], max_epochs=1)
+    (row,) = rows_of(tmp_path / "metrics.csv")
+    assert row["val_iou"] == "0.5000" and row.get("a") == ("0.5000" if scores == [[0.5]] else None)
+    assert "val_iou 0.5000 on the validation split, the best so far" in caplog.text

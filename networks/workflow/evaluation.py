@@ -78,9 +78,10 @@ class EpochLog:
             name = validated.key_metric_name
             row |= {metric: f"{value:.{DECIMALS}f}" for metric, value in validated.metrics.items()}
             best = ", the best so far" if validated.best_metric_epoch == epoch else ""
-            text += f", {MEASURES[name]} {row[name]} on the validation split{best}"
-            if self.class_names:
-                scores = class_means(validated.metric_details[name])
+            text += f", {MEASURES.get(name, name)} {row[name]} on the validation split{best}"
+            details = validated.metric_details.get(name)
+            if self.class_names and details is not None and details.shape[1:] == (len(self.class_names),):
+                scores = class_means(details)
                 row |= {c: f"{score:.{DECIMALS}f}" for c, score in zip(self.class_names, scores, strict=True)}
                 text += f" ({', '.join(f'{c} {row[c]}' for c in self.class_names)})"
         logger.info("Epoch %d of %d: %s", epoch, engine.state.max_epochs, text)

@@ -146,9 +146,10 @@ def train(trainer: "SupervisedTrainer", evaluator: Engine, ckpt_dir: str, output
     state = state_of(evaluator)
     if idist.get_rank() > 0 or state.best_metric_epoch < 1:
         return
+    name = state.key_metric_name
     _summary(
         f"Trained to epoch {trainer.state.epoch} in {_duration(time.monotonic() - started)}; best "
-        f"{MEASURES[state.key_metric_name]} on the validation split: {state.best_metric:.4f} in epoch "
+        f"{MEASURES.get(name, name)} on the validation split: {state.best_metric:.4f} in epoch "
         f"{state.best_metric_epoch}.",
         {
             "best weights": Path(ckpt_dir) / BEST,

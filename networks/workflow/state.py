@@ -5,7 +5,7 @@ from typing import Any, cast
 from ignite.engine import Engine, State
 
 MEASURES = {"val_mean_dice": "mean Dice", "val_top1": "top-1 accuracy", "val_l1": "error of the hidden pixels"}
-"""What the key metrics are called for people."""
+"""What the key metrics of the bundles are called for people; a config may put another in their place."""
 
 
 class RunState(State):

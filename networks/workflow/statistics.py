@@ -205,7 +205,7 @@ def markdown(found: Sequence[Table]) -> str:
         parts.append(
             "\n".join(
                 [
-                    f"{dataset}, {split}: {protocol} protocol, {members[0].size}",
+                    f"{dataset}, {split}: {protocol} protocol, {' or '.join(dict.fromkeys(t.size for t in members))}",
                     "",
                     f"| model | class | {' | '.join(metrics)} |",
                     f"| {' | '.join(['---'] * (2 + len(metrics)))} |",

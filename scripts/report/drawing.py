@@ -8,7 +8,7 @@ from monai.transforms import LoadImage, Orientation
 from PIL import Image, ImageDraw
 
 from networks.errors import UserError
-from networks.workflow import class_names, load_datalist
+from networks.workflow import class_names, labelled_list, load_datalist
 from networks.workflow.data import VOLUME_SUFFIXES, Pair
 from networks.workflow.evaluation import fullest_slice, overlay
 from networks.workflow.files import atomic
@@ -27,7 +27,7 @@ def panel(
 ) -> None:
     """Do what the command line of ``scripts.report.pictures`` describes, with the same arguments."""
     rows = []
-    pairs = load_datalist(dataset_dir)[split][:cases]
+    pairs = labelled_list(load_datalist(dataset_dir), split)[:cases]
     for pair, prediction in zip(pairs, find_predictions(predictions, pairs, dataset_dir), strict=True):
         grey, truth, found = read_case(pair, prediction, window)
         classes = max(len(class_names(dataset_dir)), int(max(truth.max(), found.max())) + 1)
@@ -75,7 +75,7 @@ def read_case(
     if image.ndim == 4:
         truth, image, found = fullest_slice(truth, image, found)
     black, white = window or (float(image.min()), float(image.max()))
-    return ((image - black) / max(white - black, 1)).clamp(0, 1), truth, found
+    return ((image - black) / ((white - black) or 1)).clamp(0, 1), truth, found
 
 
 def _load(path: str | Path) -> torch.Tensor:

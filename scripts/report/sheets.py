@@ -153,7 +153,11 @@ def _scores(
         for column in columns
         if (model, column[0]) in found
     }
-    best = {column: _best([s for (_, c), s in summaries.items() if c == column], column[1]) for column in columns}
+    whole = {key for key, (table, _) in found.items() if len(table.cases) == len(most.cases)}
+    best = {
+        column: _best([s for (m, c), s in summaries.items() if c == column and (m, c[0]) in whole], column[1])
+        for column in columns
+    }
     rows = []
     for model in models:
         row = [_name(results, model)]
@@ -198,13 +202,18 @@ def overview(results: Results, protocol: str) -> Sheet | None:
     if not columns:
         return None
     found: dict[tuple[str, int], tuple[Summary, int]] = {}
+    whole = set()
     for i, (data_set, metric, _, name) in enumerate(columns):
         scored = data_set.of(protocol, metric)
         most = _largest([table for table, _ in scored])
         for table, summaries in scored:
             classes = len(table.classes) if name is None else 1
             found[table.model, i] = _one(table, summaries, name), len(most.cases) * classes
-    best = {i: _best([s for (_, j), (s, _) in found.items() if j == i], column[2]) for i, column in enumerate(columns)}
+            whole |= {(table.model, i)} if len(table.cases) == len(most.cases) else set()
+    best = {
+        i: _best([s for key, (s, _) in found.items() if key[1] == i and key in whole], column[2])
+        for i, column in enumerate(columns)
+    }
     rows, notes = [], []
     for model in results.variants:
         row = [_name(results, model)]
@@ -289,7 +298,7 @@ def _published(results: Results, data_set: str, split: str, protocol: str) -> li
 
 
 def _largest(found: Sequence[Table]) -> Table:
-    """The one with most cases: beside it, a mean over fewer says over how many."""
+    """The one with most cases: beside it, a mean over fewer says over how many, and is not held against others."""
     return max(found, key=lambda table: len(table.cases))
 
 

@@ -9,11 +9,19 @@ import numpy as np
 import pydicom
 import pytest
 from monai.transforms import LoadImage
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    RTStructureSetStorage,
+    UltrasoundMultiFrameImageStorage,
+    generate_uid,
+)
 
 from networks.workflow.data import list_images
 from scripts.datasets.dicom import TO_RAS, convert_dicom, read_only_series
 from scripts.datasets.dicom_seg import write_dicom_seg
+from scripts.datasets.writer import CaseError
 from tests.converters import TOTAL, content, lists, needs_total, report, run, voxels
 
 highdicom = pytest.importorskip("highdicom")
@@ -65,6 +73,40 @@ def make_contours(file):
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
     data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = generate_uid(), generate_uid(), "RTSTRUCT"
     data.save_as(file, enforce_file_format=True)
+
+
+def make_enhanced(file, places, slopes=(2,), shift=0.0):
+    """All slices in one file, frame by frame with its place in mm along the axis of the body."""
+    pixels = make_series(file.parent, 1)[0]
+    (one,) = file.parent.iterdir()
+    data = pydicom.dcmread(one)
+    one.unlink()
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = EnhancedCTImageStorage
+    data.ImageType, data.NumberOfFrames = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"], len(places)
+    for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
+        del data[name]
+
+    def group(keyword, **elements):
+        item, functional = pydicom.Dataset(), pydicom.Dataset()
+        for name, value in elements.items():
+            setattr(item, name, value)
+        setattr(functional, keyword, [item])
+        return functional
+
+    shared = group("PlaneOrientationSequence", ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    shared.update(group("PixelMeasuresSequence", PixelSpacing=[*SPACING], SliceThickness=3))
+    frames = []
+    for i, z in enumerate(places):
+        frame = group("PlanePositionSequence", ImagePositionPatient=[-10.0 + i * shift, 20.0, float(z)])
+        frame.update(group("FrameContentSequence", StackID="1", InStackPositionNumber=i + 1))
+        scale = {"RescaleSlope": slopes[i % len(slopes)], "RescaleIntercept": INTERCEPT, "RescaleType": "HU"}
+        frame.update(group("PixelValueTransformationSequence", **scale))
+        frames.append(frame)
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
+    stored = np.stack([pixels + i for i in range(len(places))])
+    data.PixelData = stored.tobytes()
+    data.save_as(file, enforce_file_format=True)
+    return stored
 
 
 def affine(count):
@@ -128,6 +170,44 @@ def test_series_that_are_no_volumes(tmp_path):
         "cut": "slices are missing",
     }
     assert rejected.keys() == reasons.keys() and all(reasons[name] in reason for name, reason in rejected.items())
+
+
+@pytest.mark.parametrize("places", [(0, 5, 10, 15), (15, 10, 5, 0)])
+def test_slices_in_one_file(tmp_path, places):
+    stored = make_enhanced(tmp_path / "in" / "a.dcm", places)
+    image = read_only_series(tmp_path / "in")
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), stored.transpose(2, 1, 0) * SLOPE + INTERCEPT)
+    step = places[1] - places[0]
+    expected = [[-SPACING[1], 0, 0, 10], [0, -SPACING[0], 0, -20], [0, 0, step, places[0]], [0, 0, 0, 1]]
+    np.testing.assert_allclose(image.affine, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("places", "options", "expected"),
+    [
+        ((0, 10, 5, 15), {}, "not in the order of their places"),
+        ((0, 5, 10, 30), {}, "5.00 to 20.00 mm apart, with the widest gap after frame 3"),
+        ((0, 5, 10, 0, 5, 10), {}, "the place of frame 1; the series holds several volumes"),
+        ((0, 5, 10, 15), {"slopes": (1, 2)}, "different scales of their values"),
+        ((0, 5, 10, 15), {"shift": 0.4}, "tilted gantry"),
+    ],
+)
+def test_slices_in_one_file_that_are_no_volume(tmp_path, places, options, expected):
+    """GDCM takes the first frame's word for all, and reads a stack of 1 mm where it finds no rule."""
+    make_enhanced(tmp_path / "a.dcm", places, **options)
+    with pytest.raises(CaseError, match=expected):
+        read_only_series(tmp_path)
+
+
+def test_a_film_is_no_volume(tmp_path):
+    pixels = make_series(tmp_path, 1)
+    (file,) = tmp_path.iterdir()
+    data = pydicom.dcmread(file)
+    data.NumberOfFrames, data.PixelData = 3, pixels.tobytes() * 3
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = UltrasoundMultiFrameImageStorage
+    data.save_as(file)
+    with pytest.raises(CaseError, match="does not say where its frames lie"):
+        read_only_series(tmp_path)
 
 
 def test_dicom_mistakes(tmp_path, monkeypatch):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import itk
 import nibabel as nib
 import numpy as np
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from tqdm import tqdm
 
 from networks.errors import UserError
@@ -113,7 +113,8 @@ def read_series(files: Sequence[Path]) -> nib.Nifti1Image:
     """A series as a volume with the rescaled values, such as HU.
 
     Raises:
-        CaseError: damaged, no image, colours, one slice, missing slices, or a tilted gantry.
+        CaseError: damaged, no image, colours, one slice, missing slices, a tilted gantry, or frames in one file that
+            differ in more than their place or are in no order.
     """
     geometry = series_geometry(files)
     image = itk.Image[itk.F, 3]
@@ -149,28 +150,70 @@ def series_geometry(files: Sequence[Path]) -> Geometry:
     if len(files) == 1:
         if first.size[2] < 2:
             raise CaseError("The series has one slice, so it is a localiser or a picture and not a volume.")
-        return Geometry(tuple(files), first.size, _affine(row, column, first.axes[:, 2], first.origin), first.modality)
-    if first.size[2] != 1:
+        origins = _frame_origins(files[0], first)
+        names = [f"frame {number}" for number in range(1, len(origins) + 1)]
+        if (origins[-1] - origins[0]) @ normal < 0:
+            normal = -normal  # the frames stay in the order of the file
+    elif first.size[2] != 1:
         raise CaseError(f"The series has {len(files)} files with several frames each; expected one slice per file.")
-    places = np.array([header.origin @ normal for header in headers])
+    else:
+        origins = np.array([header.origin for header in headers])
+        names = [file.name for file in files]
+    places = origins @ normal
     order = np.argsort(places)
     steps = np.diff(places[order])
     if steps.min() < TOLERANCE:
         at = order[int(steps.argmin())]
-        raise CaseError(f"Several slices lie at the place of {files[at].name}; the series holds several volumes.")
+        raise CaseError(f"Several slices lie at the place of {names[at]}; the series holds several volumes.")
+    if len(files) == 1 and (np.diff(order) < 0).any():
+        raise CaseError("The frames of the file are not in the order of their places; save it as one slice per file.")
     if steps.max() - steps.min() > max(TOLERANCE, MAX_UNEVEN * steps.min()):
         at = order[int(steps.argmax())]
         raise CaseError(
             f"The slices are {steps.min():.2f} to {steps.max():.2f} mm apart, with the widest gap after "
-            f"{files[at].name}; slices are missing or unevenly spaced."
+            f"{names[at]}; slices are missing or unevenly spaced."
         )
-    start, end = headers[order[0]].origin, headers[order[-1]].origin
-    step = (end - start) / (len(files) - 1)
-    if np.linalg.norm(np.cross(step, normal)) * (len(files) - 1) > 0.1 * np.linalg.norm(row):
+    start, end = origins[order[0]], origins[order[-1]]
+    if np.linalg.norm(np.cross(end - start, normal)) > 0.1 * np.linalg.norm(row):
         raise CaseError("The slices are shifted against each other (a tilted gantry); resample the series first.")
     affine = _affine(row, column, normal * steps.mean(), start)
-    shape = (*first.size[:2], len(files))
-    return Geometry(tuple(files[i] for i in order), shape, affine, first.modality)
+    shape = (*first.size[:2], len(origins))
+    sorted_files = tuple(files) if len(files) == 1 else tuple(files[i] for i in order)
+    return Geometry(sorted_files, shape, affine, first.modality)
+
+
+def _frame_origins(file: Path, header: _Header) -> np.ndarray:
+    """Where each frame (frames, 3) of a file with all slices lies: GDCM tells of the first one, and guesses the rest.
+
+    Raises:
+        CaseError: it says nothing of that, or frames differ in spacing, orientation or the scale of their values, of
+            which GDCM takes those of the first.
+    """
+    with reading(file):
+        data = dcmread(file, stop_before_pixels=True)
+    frames = data.get("PerFrameFunctionalGroupsSequence")
+    if not frames:
+        if "SpacingBetweenSlices" not in data:
+            raise CaseError(f"{file.name} does not say where its frames lie, so it is a film and not a volume.")
+        return header.origin + np.arange(header.size[2])[:, None] * header.axes[:, 2]
+    shared = next(iter(data.get("SharedFunctionalGroupsSequence") or ()), Dataset())
+
+    def told(frame: Dataset, *keywords: str) -> list[Any]:
+        """Elements of a functional group, the first keyword, of one frame or of all."""
+        group = next(iter(frame.get(keywords[0]) or shared.get(keywords[0]) or ()), Dataset())
+        return [group.get(keyword) for keyword in keywords[1:]]
+
+    for group, what in (
+        (("PlaneOrientationSequence", "ImageOrientationPatient"), "orientations"),
+        (("PixelMeasuresSequence", "PixelSpacing"), "spacings"),
+        (("PixelValueTransformationSequence", "RescaleSlope", "RescaleIntercept"), "scales of their values"),
+    ):
+        if any(told(frame, *group) != told(frames[0], *group) for frame in frames):
+            raise CaseError(f"The frames of {file.name} have different {what}; save it as one slice per file.")
+    origins = [told(frame, "PlanePositionSequence", "ImagePositionPatient")[0] for frame in frames]
+    if None in origins or len(origins) != header.size[2]:
+        raise CaseError(f"{file.name} does not say where each of its frames lies.")
+    return np.array(origins, dtype=float)
 
 
 def _kind(file: Path) -> str:

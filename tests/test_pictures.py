@@ -1,6 +1,7 @@
 """Pictures of every kind become the same 8-bit channels in conversion, training and inference."""
 
 import json
+import zlib
 from pathlib import Path
 
 import itk
@@ -122,6 +123,38 @@ def test_tiff_in_tiles_planes_and_of_white_zeros_is_read_in_full(where: dict, by
             continue
         np.testing.assert_array_equal(read_pixels(path)[..., 0], highest - grey)
         np.testing.assert_array_equal(read_index_map(path)[..., 0], grey)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("kind", "component"), [(np.uint8, itk.UC), (np.uint16, itk.US)])
+def test_png_of_fewer_significant_bits_is_not_shifted(kind, component, channels, tmp_path: Path) -> None:
+    """Cameras of 12 bits, and FFmpeg, write how many of the bits are significant (sBIT)."""
+    path = tmp_path / "a.png"
+    values = np.arange(1000, 1000 + 6 * channels).astype(kind).reshape(2, 3, channels)
+    itk.imwrite(
+        itk.image_view_from_array(values, ttype=itk.VectorImage[itk.UC if kind == np.uint8 else itk.US, 2]), path
+    )
+    content = path.read_bytes()
+    significant = b"sBIT" + bytes([5] * channels)
+    chunk = channels.to_bytes(4, "big") + significant + zlib.crc32(significant).to_bytes(4, "big")
+    path.write_bytes(content[:33] + chunk + content[33:])
+    if (kind, channels) == (np.uint16, 3):
+        with pytest.raises(UserError, match="16-bit colours or alpha"):
+            read_pixels(path)
+    else:
+        np.testing.assert_array_equal(read_pixels(path), values)
+        np.testing.assert_array_equal(read_index_map(path), values)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_one_bit_without_the_number_of_bits(photometric: int, tmp_path: Path) -> None:
+    """One bit is what a TIFF has that does not say otherwise."""
+    label = GREY > 128
+    Image.fromarray(label).save(tmp_path / "a.tif", tiffinfo={262: photometric})
+    with Image.open(tmp_path / "a.tif") as image:
+        assert 258 not in image.tag_v2
+    np.testing.assert_array_equal(read_index_map(tmp_path / "a.tif")[..., 0], label)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif")[..., 0], label * 255)
 
 
 def test_tiff_that_would_lose_bits_is_refused(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ CHANNELS = (1, 3)
 _PIXEL_TYPES = {"unsigned_char": "UC", "unsigned_short": "US"}  # names in itk, whose first use loads it for seconds
 # What is not grey or RGB in the file is left to Pillow.
 _CONVERTED = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
-# So is what ITK reads wrongly: grey BMP, which becomes RGB, and TIFF with alpha beside grey, not stored upright, or in
-# tiles or planes, of which ITK keeps the high bytes and multiplies colours by alpha.
+# So is what ITK reads wrongly: grey BMP, which becomes RGB, PNG of which not all bits are significant, which it shifts,
+# and TIFF with alpha beside grey, not stored upright, or in tiles or planes, of which ITK keeps the high bytes and
+# multiplies colours by alpha.
 _PLAIN = {"L": "L", "LA": "LA", "I;16": "I;16", "I;16B": "I;16", "RGB": "RGB", "RGBA": "RGBA"}
 # tags of EXIF and TIFF
 _TAGS = (0x0112, 258, 262, 277, 284, 322, 339)
@@ -236,7 +237,8 @@ class _About(NamedTuple):
 def _about(path: Path) -> _About:
     """How to read a file, from its header. Pillow knows fewer kinds than ITK, so that it does not know is no error."""
     tags = _tiff_tags(path)
-    bits, samples = max(tags.get(_BITS, (8,))), tags.get(_SAMPLES)
+    bits, samples = max(tags.get(_BITS, (1,))), tags.get(_SAMPLES)  # TIFF's own default
+    png_bits = _shifted_png_bits(path)
     turned = tags.get(_ORIENTATION, (1,)) != (1,)
     by_pillow = _TILE_WIDTH in tags or tags.get(_PLANES, (1,)) != (1,) or turned or samples == (2,)
     white_is_zero = tags.get(_PHOTOMETRIC) == (0,) and samples in (None, (1,)) and bits in (8, 16)
@@ -248,11 +250,16 @@ def _about(path: Path) -> _About:
                 raise UserError(f"{path} is an animation of {frames} pictures; expected one picture.")
             mode = "PA" if image.mode == "P" and "transparency" in image.info else image.mode
             as_mode = _CONVERTED.get(mode, "")
-            if image.format == "BMP" or by_pillow:
+            if image.format == "BMP" or by_pillow or png_bits:
                 as_mode = as_mode or _PLAIN.get(image.mode, "")
             about = _About(image.format or "", image.getexif().get(_ORIENTATION, 1), as_mode, white_is_zero)
     except UnidentifiedImageError:
         about = _About(white_is_zero=white_is_zero)
+    if png_bits > 8 and about.as_mode != "I;16":
+        raise UserError(
+            f"{path} has {png_bits}-bit colours or alpha and says that fewer bits are significant (sBIT), so that it "
+            "cannot be read in full; save it anew without that, or as grey."
+        )
     if not tags or not (by_pillow or about.as_mode):
         return about
     signed = any(value not in (1, 4) for value in tags.get(_SAMPLE_FORMAT, (1,)))  # 4 is undefined
@@ -282,6 +289,21 @@ def _tiff_tags(path: Path) -> dict[int, tuple[int, ...]]:
             if values and all(isinstance(value, int) for value in values):
                 found[tag] = values
     return found
+
+
+def _shifted_png_bits(path: Path) -> int:
+    """Bits of a PNG's values where its chunk ``sBIT``, which precedes the pixels, says that fewer count; else 0."""
+    with path.open("rb") as file:
+        header = file.read(33)
+        if len(header) < 33 or not header.startswith(b"\x89PNG\r\n\x1a\n"):
+            return 0
+        bits = header[24]
+        while len(start := file.read(8)) == 8 and start[4:] not in (b"IDAT", b"PLTE"):
+            length = int.from_bytes(start[:4], "big")
+            if start[4:] == b"sBIT":
+                return bits if any(count < bits for count in file.read(length)) else 0
+            file.seek(length + 4, 1)
+    return 0
 
 
 def image_io(path: Path) -> "itk.ImageIOBase":

@@ -118,6 +118,10 @@ def test_decathlon_mistakes(tmp_path):
     (tmp_path / "task" / "dataset.json").write_text(json.dumps({**description, "modality": {"0": "CT"}}))
     with pytest.raises(ValueError, match="no usable case for training"):
         convert_msd(tmp_path / "task", tmp_path / "out")
+    twice = [{"image": f"./{case}/image.nii.gz", "label": f"./{case}/label.nii.gz"} for case in ("a", "b")]
+    (tmp_path / "task" / "dataset.json").write_text(json.dumps({**description, "training": twice}))
+    with pytest.raises(UserError, match=r"lists ./a/image.nii.gz and ./b/image.nii.gz, which would be one case"):
+        convert_msd(tmp_path / "task", tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "task"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -50,7 +51,7 @@ def convert_msd(
         modality = {int(number): str(name) for number, name in task["modality"].items()}
         kept = None if channel is None else _channel(channel, modality)
         names = parse_labels(task["labels"], root / "dataset.json")
-        cases = {nifti_stem(Path(item["image"])): item for item in task["training"]}
+        cases = _cases(task["training"], root / "dataset.json")
         validated, tested = carve_both(list(cases), validation, test, seed, key=_stem)
         lists = dict.fromkeys(tested, "test") | dict.fromkeys(validated, "validation")
         used = modality if kept is None else {0: modality[kept]}
@@ -115,6 +116,19 @@ def _read_task(source: Source, path: Path) -> dict:
     except (CaseError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a Decathlon task; {FORMAT}.") from error
     return task
+
+
+def _cases(items: Sequence[Mapping[str, str]], path: Path) -> dict[str, Mapping[str, str]]:
+    """The labelled cases by the names of their images."""
+    cases: dict[str, Mapping[str, str]] = {}
+    for item in items:
+        other = cases.setdefault(nifti_stem(Path(item["image"])), item)
+        if other is not item:
+            raise UserError(
+                f"{path} lists {other['image']} and {item['image']}, which would be one case by their name; rename the "
+                "files and correct their names there, or convert them with 'folder'."
+            )
+    return cases
 
 
 def _channel(channel: int | str, modality: dict[int, str]) -> int:

@@ -202,6 +202,30 @@ def test_groups_stay_together(tmp_path):
     assert [len(files) for files in names(tmp_path / "out").values()] == [18, 6, 6]
 
 
+def test_patients_of_whom_only_the_patterns_tell_stay_together(tmp_path):
+    rng = np.random.default_rng(0)
+    for patient in range(10):
+        for frame in range(2):
+            save(tmp_path / "in" / "img" / f"patient{patient:03}_frame{frame}.png", picture(rng))
+            save(tmp_path / "in" / "lab" / f"patient{patient:03}_frame{frame}.png", np.zeros((9, 7), np.uint8))
+    patterns = "img/patient{who}_frame{at}.png", "lab/patient{who}_frame{at}.png"
+    convert_folder(tmp_path / "in", tmp_path / "out", *patterns, ["a", "b"], validation=2, test="1_007,patient003")
+    found = {name: sorted(file[2:5] for file in files) for name, files in names(tmp_path / "out").items()}
+    assert found["test"] == ["003", "003", "007", "007"]
+    assert {name: len(set(whose)) for name, whose in found.items()} == {"training": 6, "validation": 2, "test": 2}
+    assert [len(whose) for whose in found.values()] == [12, 4, 4]
+
+
+def test_long_lists_are_no_names_of_files(tmp_path):
+    expected = make(tmp_path / "in", lambda label: label, stem="{:03}_" + "with a long name" * 3)
+    colours = json.dumps({str(value): min(value, 2) for value in range(100)})
+    assert len(colours) > 255
+    chosen = ",".join(sorted(expected)[:9])
+    convert_folder(tmp_path / "in", tmp_path / "out", **PATTERNS, colours=colours, validation=chosen, test=1)
+    assert_equal(tmp_path / "out", expected)
+    assert len(names(tmp_path / "out")["validation"]) == 9
+
+
 def test_volumes(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}
@@ -249,6 +273,26 @@ def test_rejects(tmp_path):
         "stack.tif": "neither --images nor --masks",
     }
     assert rejected.keys() == reasons.keys() and all(reasons[file] in reason for file, reason in rejected.items())
+
+
+def test_rejects_volumes(tmp_path):
+    """One file that no reader knows takes nothing from the others."""
+    source = tmp_path / "in"
+    for i in range(5):
+        save_nifti(source / f"{i}.nii", np.random.default_rng(i).integers(0, 99, (6, 5, 4)).astype(np.int16))
+        save_nifti(source / f"{i}_mask.nii", np.ones((6, 5, 4), np.uint8))
+    header = bytearray((source / "0.nii").read_bytes())
+    header[70:72] = (1234).to_bytes(2, "little")  # the code of its type
+    (source / "0.nii").write_bytes(header)
+    save_nifti(source / "1.nii", np.zeros((6, 5, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    save_nifti(source / "2.nii", np.zeros((6, 5, 4), np.complex64))
+    options = {"labels": "no,yes", "validation": 0, "test": 0}
+    convert_folder(source, tmp_path / "out", "{case}.nii", "{case}_mask.nii", **options)
+    assert names(tmp_path / "out")["training"] == ["3.nii", "4.nii"]
+    rejected = report(tmp_path / "out")["rejected"]
+    assert "0.nii cannot be read (data code 1234 not recognized)" in rejected.pop("0.nii")
+    assert rejected.keys() == {"1.nii", "2.nii"}
+    assert all("colours or complex numbers" in reason for reason in rejected.values())
 
 
 def test_pages_are_not_dropped(tmp_path):

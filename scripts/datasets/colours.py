@@ -8,6 +8,7 @@ import numpy as np
 
 from networks.errors import UserError
 from networks.workflow.pictures import read_pixels
+from scripts.datasets.splits import is_file
 from scripts.datasets.writer import CaseError
 
 MAX_LISTED = 5
@@ -26,7 +27,7 @@ def colour_map(colours: str | Mapping[str, int], classes: int) -> dict[Colour, i
     """
     try:
         if isinstance(colours, str):
-            colours = json.loads(Path(colours).read_text("utf-8") if Path(colours).is_file() else colours)
+            colours = json.loads(Path(colours).read_text("utf-8") if is_file(colours) else colours)
         result = {tuple(int(v) for v in str(key).strip("()[] ").split(",")): int(n) for key, n in colours.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f'--colours is {colours!r}; expected a JSON object such as {{"255,0,0": 1}}.') from error

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -65,7 +64,7 @@ def convert_folder(
                 f"No image matching {images} in {opened.root} has a mask matching {masks}; the patterns are paths "
                 "below --source."
             )
-        lists = _lists(pairs, validation, test, training, seed)
+        lists = _lists(opened.root, pairs, validation, test, training, seed)
         is_volume = any(image.name.lower().endswith(NIFTI_SUFFIXES) for image, _ in pairs.values())
         if is_volume and classes is not None and len(next(iter(classes))) > 1:
             raise UserError('--colours of volumes are single values, such as {"255": 1}; these have three.')
@@ -143,13 +142,22 @@ def _pairs(
 
 
 def _lists(
-    pairs: Mapping[Key, Any], validation: Choice, test: Choice, training: Choice | None, seed: int
+    root: Path,
+    pairs: Mapping[Key, tuple[Path, Path]],
+    validation: Choice,
+    test: Choice,
+    training: Choice | None,
+    seed: int,
 ) -> dict[Key, str]:
     """The list of every pair that is in one; raises UserError where a group's pairs are in several."""
     placeholders = {name for name, _ in next(iter(pairs))}
     grouped = "group" in placeholders
-    unit = {key: dict(key)["group"] if grouped else _unit(_stem(key)) for key in pairs}
-    named = str if grouped else _unit
+    unit = {key: dict(key)["group"] if grouped else _unit(key, image, root) for key, (image, _) in pairs.items()}
+    stems = {} if grouped else {_stem(key): name for key, name in unit.items()}
+
+    def named(text: str) -> str:
+        return text if grouped else stems.get(text) or patient(text, "") or text
+
     if "split" in placeholders:
         lists = {key: SPLIT_NAMES.get(dict(key)["split"].lower(), dict(key)["split"].lower()) for key in pairs}
         first: dict[str, str] = {}
@@ -173,9 +181,10 @@ def _lists(
     return {key: list_ for key, list_ in lists.items() if list_ != "training" or unit[key] in trained}
 
 
-def _unit(stem: str) -> str:
-    """What stays in one list: everything of a patient where the name says whose it is."""
-    return patient(stem, "") or stem
+def _unit(key: Key, image: Path, root: Path) -> str:
+    """What stays in one list: everything of a patient where the name, or only the path that it is from, says whose."""
+    stem = _stem(key)
+    return patient(stem, "") or patient(str(image), str(root)) or stem
 
 
 def _stem(key: Key) -> str:

@@ -78,6 +78,14 @@ def _is_number(choice: Choice) -> bool:
     return isinstance(choice, int | float) and not isinstance(choice, bool)
 
 
+def is_file(text: str) -> bool:
+    """Whether a text is the path of a file; one that is too long for a path, such as a list of names, is none."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
+
+
 def name_list(choice: str | Sequence[str | int]) -> list[str]:
     """Names from a list, a text with commas, or a text file with one per line (``#`` starts a remark).
 
@@ -86,7 +94,7 @@ def name_list(choice: str | Sequence[str | int]) -> list[str]:
         UserError: it is no list of names.
     """
     if isinstance(choice, str):
-        if Path(choice).is_file():
+        if is_file(choice):
             lines = [line.split("#")[0].strip() for line in Path(choice).read_text("utf-8").splitlines()]
         elif choice.endswith((".txt", ".list", ".lst")):
             raise UserError(f"The list of names {choice} does not exist.")

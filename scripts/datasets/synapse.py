@@ -24,7 +24,7 @@ from tqdm import tqdm
 from networks.class_names import ORGANS
 from networks.errors import UserError
 from scripts.datasets.source import Source, open_source
-from scripts.datasets.splits import Choice, carve
+from scripts.datasets.splits import Choice, carve, is_file
 from scripts.datasets.volumes import mapped, mapped_values, read_nifti, to_nifti, turned_like
 from scripts.datasets.writer import SYNAPSE_RANGE, CaseError, Writer, dataset_writer, reading
 
@@ -237,7 +237,7 @@ def _organ_map(organs: int | str | Mapping[str, Any], ids: Mapping[str, int]) ->
         return {name: (ids[name],) for name in names}
     try:
         if isinstance(organs, str):
-            organs = json.loads(Path(organs).read_text("utf-8") if Path(organs).is_file() else organs)
+            organs = json.loads(Path(organs).read_text("utf-8") if is_file(organs) else organs)
         result = {str(k): tuple(int(i) for i in (v if isinstance(v, list | tuple) else [v])) for k, v in organs.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(

@@ -21,12 +21,15 @@ def read_nifti(path: Path, dimensions: tuple[int, ...] = (3,)) -> nib.Nifti1Imag
     """A NIfTI file whose voxels stay on disk until they are asked for.
 
     Raises:
-        CaseError: not NIfTI, another number of dimensions, or an affine that maps the grid to nothing.
+        CaseError: not NIfTI, colours or complex numbers, another number of dimensions, or an affine that maps the grid
+            to nothing.
     """
     with reading(path):
         image = nib.load(path)
     if not isinstance(image, nib.Nifti1Image):
         raise CaseError(f"{path.name} is not a NIfTI file.")
+    if image.get_data_dtype().kind not in "iuf":
+        raise CaseError(f"{path.name} holds colours or complex numbers; expected one real number for each voxel.")
     if image.ndim not in dimensions:
         wanted = " or ".join(map(str, dimensions))
         raise CaseError(f"{path.name} has {image.ndim} dimensions; expected {wanted}.")

@@ -35,7 +35,13 @@ SYNAPSE_RANGE = (-125.0, 275.0)  # HU, the window of the TransUNet line of paper
 MAX_SAMPLES = 1_000_000  # voxels per image that percentiles are taken of
 
 
-_DAMAGED = (zlib.error, zipfile.BadZipFile, tarfile.TarError, nib.filebasedimages.ImageFileError)
+_DAMAGED = (
+    zlib.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+)
 
 
 class CaseError(UserError):

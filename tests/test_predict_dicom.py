@@ -32,6 +32,9 @@ def test_dicom_series(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     shutil.copy(tmp_path / "seg" / "patient" / "first_seg.dcm", tmp_path / "in" / "patient" / "first")
     call(tmp_path / "in", tmp_path / "nifti", 1, bundle="unet", format="nifti", **volumes)
     assert set(failures(tmp_path / "nifti")) == set(listed)
+    # the ending of the one file in capitals, as some archives have it
+    call(tmp_path / "in" / "patient" / "first", tmp_path / "ONE.DCM", bundle="unet", **volumes)
+    assert hd.seg.segread(tmp_path / "ONE.DCM").SeriesDescription == "Segmentation: unet"
     made = {"patient/first_seg.dcm", "patient/first_overlay.png", "failed.csv", "predictions.json"}
     assert set(files_of(tmp_path / "seg")) == made
 

@@ -39,6 +39,11 @@ class Case:
         return [Path(path) for path in (self.label, self.overlay) if path]
 
     @property
+    def is_seg(self) -> bool:
+        """Whether the label map is to be a DICOM SEG."""
+        return self.label.lower().endswith(SUFFIXES["dicom_seg"])
+
+    @property
     def source(self) -> dict[str, Any]:
         """What tells the input from any other and from itself before a change: its first file, the number of files,
         their bytes, and the latest change of one in nanoseconds since 1970.
@@ -127,8 +132,9 @@ def _find(source: Path, output: Path | None) -> list[tuple[str, tuple[str, ...],
     files = files_below(source, output)
     images = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
     found += [(_name(path, source), (str(path),), False) for path in images]
-    if any(_is_dicom(path) for path in files if path not in set(images)):
-        found += _series(source, [series for series in find_series(source)[0] if series[0] in set(files)])
+    known = set(files)
+    if any(map(_is_dicom, known.difference(images))):
+        found += _series(source, [series for series in find_series(source)[0] if series[0] in known])
     if not found:
         raise UserError(
             f"{source} holds neither images ({', '.join(IMAGE_SUFFIXES)}) nor DICOM series; give another folder."

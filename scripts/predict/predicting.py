@@ -25,7 +25,7 @@ from scripts import command_line
 from scripts.datasets.dicom_seg import require_highdicom
 from scripts.measure.measuring import measure_cases, require_skimage
 from scripts.opened_bundle import LOCATIONS
-from scripts.predict.cases import SUFFIXES, Case, find_cases
+from scripts.predict.cases import Case, find_cases
 from scripts.predict.memory import keep_freed_memory
 from scripts.predict.models import choose_model
 from scripts.predict.processes import Processes
@@ -92,7 +92,7 @@ def predict(
 
         def plan() -> list[dict[str, Any]]:
             cases = find_cases(Path(str(input)), target, format, is_volumes, bool(overlays))
-            if measure and any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
+            if measure and any(case.is_seg for case in cases):
                 raise UserError("--measure reads no DICOM SEG; give --format nifti beside it.")
             chosen.check_weights()
             record = {
@@ -113,13 +113,13 @@ def predict(
             if times and _is_one_file(target, cases):
                 raise UserError(f"--times writes {TIMES} beside the label maps; give a folder as OUTPUT.")
             _prepare(target, cases, record, bool(overwrite) and processes.restarts == 0)
-            has_maps = not all(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases)  # SEG has the names in it
+            has_maps = not all(case.is_seg for case in cases)  # SEG has the names in it
             if has_maps and not _is_one_file(target, cases):
                 write_label_names(target, names)
             return [asdict(case) for case in cases]
 
         cases = [Case(**{**item, "files": tuple(item["files"])}) for item in processes.from_first("plan", plan)]
-        if any(case.label.endswith(SUFFIXES["dicom_seg"]) for case in cases):
+        if any(case.is_seg for case in cases):
             require_highdicom()
         pending = processes.from_first("pending", lambda: [i for i, case in enumerate(cases) if not case.is_done])
         share = processes.share([cases[i] for i in pending])

@@ -236,7 +236,7 @@ class Segmenter:
 
     def _converted(self, case: Case, label: Path, folder: Path) -> Path | None:
         """The label map in the format of the case's result."""
-        if case.label.endswith(".dcm"):
+        if case.is_seg:
             return self.dicom_seg(case, label, folder)
         suffix = next(ending for ending in ENDINGS if case.label.lower().endswith(ending))
         if label.name.endswith(suffix) and (self._size is None or label.suffix != ".png"):

@@ -163,7 +163,7 @@ def as_trained(bundle: str, preset: str | None, options: Mapping[str, Any]) -> t
     if weights.is_file() and record.get("checkpoint") not in (None, file_hash(weights)):
         print(f"Note: {path} was written for other weights than {weights}; remove it if they are of another training.")
     known = InferenceConfig(bundle, trained)
-    found = {key: value for key, value in ids.items() if key in known}
+    found = {key: value for key, value in ids.items() if key in known and key != "preset"}
     network = known.raw("network_def")
     if with_changes(network, record) != network:
         found["network_def"] = with_changes(network, record)

@@ -74,6 +74,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "trained_classes": "classes",
     "trained_id": "classes",
     "trained_names": "classes",
+    "warn_of_other_input": "classes",
     "truth": "ids",
     "unlabelled_pictures": "labelled_pictures",
 }

@@ -1,11 +1,16 @@
-"""How many classes a network has and what they are called, where that is left to the data."""
+"""What the record of a training says of its weights: how many classes, what they are called, what the network saw."""
 
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from networks.errors import UserError
 from networks.workflow.data import json_path, parse_labels, read_dataset_json
-from networks.workflow.files import parse_json
+from networks.workflow.files import file_hash, parse_json
+
+logger = logging.getLogger(__name__)
 
 
 def count_classes(dataset_dir: str) -> int:
@@ -73,6 +78,48 @@ def trained_names(checkpoint: str | Path, out_channels: int | None = None) -> li
     labels = _part(checkpoint, "data_set").get("labels") or {}
     names = [str(labels[number]) for number in map(str, range(len(labels))) if number in labels]
     return names if names and len(names) == len(labels) and out_channels in (None, len(names)) else None
+
+
+def warn_of_other_input(checkpoint: str | Path, ids: Mapping[str, Any], bundle_root: str | Path = ".") -> None:
+    """Warn where the training that wrote a checkpoint had its images prepared in another way than they are now.
+
+    Nothing is said where there is no record, or where it is of other weights.
+
+    Args:
+        checkpoint: as for :func:`trained_classes`.
+        ids: of the config, by name, which shape the network's input; ``preset`` is one of them.
+        bundle_root: folder of the bundle. One without the training's preset was packed and has it in its configs.
+
+    Raises:
+        UserError: the record is not readable.
+    """
+    trained = _part(checkpoint, "ids")
+    if trained.get("preset") and not Path(bundle_root, "configs", "presets", f"{trained['preset']}.json").is_file():
+        del trained["preset"]
+    other = [key for key in ids if key in trained and _plain(trained[key]) != _plain(ids[key])]
+    if not other or _of_other_weights(Path(checkpoint)):
+        return
+    had, has = (", ".join(f"{key} {json.dumps(_plain(of[key]))}" for key in other) for of in (trained, ids))
+    logger.warning(
+        "%s was trained with %s, and this run has %s: the network sees images that were prepared in another way than "
+        "it knows. Give the training's preset and options, unless this is meant.",
+        checkpoint,
+        had,
+        has,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as it comes back from JSON: sequences are lists."""
+    return json.loads(json.dumps(value, default=list))
+
+
+def _of_other_weights(checkpoint: Path) -> bool:
+    record = _record(checkpoint)
+    if record is None or not checkpoint.is_file():
+        return True
+    known = parse_json(record.read_text(encoding="utf-8"), record).get("checkpoint")
+    return record.stem == checkpoint.stem and known not in (None, file_hash(checkpoint))
 
 
 def _part(checkpoint: str | Path, key: str) -> dict[str, Any]:

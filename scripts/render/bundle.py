@@ -54,7 +54,7 @@ def bundle_configs(bundle: Bundle, weights: str = NO_WEIGHTS) -> dict[str, Confi
     }
     for name, preset in bundle.presets.items():
         content[f"presets/{name}"] = training.preset_overlay(bundle, name)
-        content[f"presets/{name}_inference"] = inference.preset_inference(bundle, preset)
+        content[f"presets/{name}_inference"] = inference.preset_inference(bundle, name)
         content[f"presets/{name}_paper"] = evaluation.preset_paper(preset)
     return content
 

@@ -5,7 +5,7 @@ from scripts.catalog.bundles import Bundle
 from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
-from scripts.render.shared import check, flipped, load_weights, more_options
+from scripts.render.shared import check, flipped, load_weights, more_options, other_input
 from scripts.render.training import train
 
 
@@ -50,7 +50,10 @@ def evaluate(bundle: Bundle) -> Config:
             "$monai.utils.set_determinism(@seed)",
             check("@validate::dataset::data"),
         ],
-        "run": ["$workflow.evaluate(@validate::evaluator, @output_dir, @validate::postprocessing)"],
+        "run": [
+            other_input(bundle.default),
+            "$workflow.evaluate(@validate::evaluator, @output_dir, @validate::postprocessing)",
+        ],
         "training": "%run",
     }
     return {**content, **more_options(content, train(bundle))}

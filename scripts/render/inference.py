@@ -1,7 +1,6 @@
 """Building the configs that segment images with a trained network."""
 
 from scripts.catalog.bundles import Bundle
-from scripts.catalog.recipes import Preset
 from scripts.render import data
 from scripts.render.data import WORKFLOW, Config
 from scripts.render.shared import (
@@ -18,6 +17,7 @@ from scripts.render.shared import (
     more_options,
     network,
     options,
+    other_input,
     phantom,
     preset_ids,
 )
@@ -34,6 +34,7 @@ def inference(bundle: Bundle) -> Config:
         **common(bundle.name, DATASET_DIR[bundle.default.kind]),
         "output_dir": "$@bundle_root + '/eval/predictions'",
         "ckpt_path": "$@ckpt_dir + '/model.pt'",
+        "preset": None,
         "check_data": True,
         **data_ids(preset, TRAINED),
         "amp": True,
@@ -72,6 +73,7 @@ def inference(bundle: Bundle) -> Config:
         "initialize": ["$workflow.report_errors()", "$@options", "$monai.utils.set_determinism(0)"],
         "run": [
             check("@datalist", classes="None"),
+            other_input(preset),
             "$workflow.infer(@evaluator, @postprocessing, @output_dir, "
             "workflow.trained_names(@ckpt_path, @out_channels))",
         ],
@@ -100,11 +102,12 @@ def inference_trt(bundle: Bundle) -> Config:
     }
 
 
-def preset_inference(bundle: Bundle, preset: Preset) -> Config:
+def preset_inference(bundle: Bundle, name: str) -> Config:
     """``presets/<data set>_inference.json``, merged after ``inference.json``."""
+    preset = bundle.presets[name]
     ids = preset_ids(bundle, preset, TRAINED)
     known = inference(bundle).keys() | data_ids(preset).keys()
-    overlay = {key: value for key, value in ids.items() if key in known}
+    overlay = {"preset": name, **{key: value for key, value in ids.items() if key in known}}
     overlay |= more_options(overlay, inference(bundle))
     if preset.kind != bundle.default.kind:
         overlay |= {

@@ -115,6 +115,14 @@ def check(cases: str, classes: str = "@out_channels", dimensions: str = "@spatia
     return f"$workflow.check_cases({arguments}) if workflow.truth(@check_data) else None"
 
 
+def other_input(preset: Preset) -> str:
+    """The warning of images that are prepared in another way than the training's."""
+    # weights of other channels or classes are refused, and the window is each data set's own
+    shaping = [key for key in trained_ids(preset) if key.startswith("intensity")]
+    ids = ", ".join(f"'{key}': @{key}" for key in ["preset", *shaping, "img_size"])
+    return f"$workflow.warn_of_other_input(@ckpt_path, {{{ids}}}, @bundle_root)"
+
+
 def load_weights() -> Config:
     """The first handler of an evaluator, at the place where MONAI's own bundles have theirs."""
     return {

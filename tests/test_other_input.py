@@ -1,0 +1,69 @@
+"""Images that are prepared in another way than in the training are told, before anyone believes the scores."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from networks.workflow import warn_of_other_input
+from networks.workflow.files import file_hash, write_json
+from tests.predicting import VOLUMES, write_weights
+from tests.workflows import ROOT, config_paths, run, tiny_overrides
+
+IDS = {"preset": "synapse", "intensity_range": [-125, 275], "img_size": [48, 48]}
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file with the record of its training."""
+    path = tmp_path / "model.pt"
+    torch.save({}, path)
+    write_json(path.with_suffix(".json"), {"checkpoint": file_hash(path), "ids": IDS})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        ({"intensity_range": (-125.0, 275.0)}, ""),
+        ({"intensity_percentiles": [1, 99]}, ""),  # not in the record, maybe of an earlier version
+        ({"intensity_range": None}, "intensity_range [-125, 275], and this run has intensity_range null"),
+        ({"preset": None, "img_size": [64, 64]}, 'preset "synapse", img_size [48, 48], and this run has preset null'),
+    ],
+)
+def test_other_values_are_told(weights: Path, changed: dict[str, Any], said: str, caplog) -> None:
+    warn_of_other_input(weights, {**IDS, **changed}, ROOT / "bundles/unet")
+    assert said in caplog.text and bool(said) == bool(caplog.records)
+
+
+def test_nothing_is_said_without_a_fitting_record(weights: Path, tmp_path: Path, caplog) -> None:
+    """Packed bundles have the preset in their configs, and a record may be of other weights."""
+    warn_of_other_input(weights, {**IDS, "preset": None}, tmp_path)
+    weights.write_bytes(weights.read_bytes() + b" ")
+    warn_of_other_input(weights, {**IDS, "img_size": [64, 64]}, ROOT / "bundles/unet")
+    weights.with_suffix(".json").unlink()
+    warn_of_other_input(weights, {**IDS, "img_size": [64, 64]}, ROOT / "bundles/unet")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("files", [("inference",), ("train", "evaluate")])
+def test_bundles_tell(files: tuple[str, ...], ct_dir: Path, tmp_path: Path, caplog) -> None:
+    """Evaluation and inference with another range of intensities than the training's, and with the same."""
+    (tmp_path / "models").mkdir()
+    write_weights(VOLUMES, tmp_path / "models")
+    record = {"ids": {"preset": None, "intensity_range": [0, 400], "img_size": [48, 48]}}
+    write_json(tmp_path / "models" / "model.json", record)
+    options = tiny_overrides(VOLUMES, tmp_path, ct_dir)
+    run(config_paths(VOLUMES, *files), "inference" if files == ("inference",) else None, **options)
+    (told,) = [r.getMessage() for r in caplog.records if "was trained with" in r.getMessage()]
+    assert "intensity_range [0, 400], and this run has intensity_range [-125, 275]" in told
+    caplog.clear()
+    run(
+        config_paths(VOLUMES, *files),
+        "inference" if files == ("inference",) else None,
+        **{**options, "output_dir": str(tmp_path / "again")},
+        intensity_range=[0, 400],
+    )
+    assert "was trained with" not in caplog.text

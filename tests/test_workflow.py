@@ -30,6 +30,7 @@ from networks.workflow import (
 )
 from networks.workflow import training as training_module
 from networks.workflow.arguments import check_command_line
+from networks.workflow.checks import check_intervals
 from networks.workflow.evaluation import overlay, write_csv
 from networks.workflow.saving import complete_writers
 from tests.tables import rows_of
@@ -253,3 +254,9 @@ def test_a_key_metric_of_the_users_own(scores: list | None, tmp_path: Path, capl
     (row,) = rows_of(tmp_path / "metrics.csv")
     assert row["val_iou"] == "0.5000" and row.get("a") == ("0.5000" if scores == [[0.5]] else None)
     assert "val_iou 0.5000 on the validation split, the best so far" in caplog.text
+
+
+@pytest.mark.parametrize(("val_interval", "said"), [(5, ""), (4, "The last 2 of 10 epochs are not validated")])
+def test_epochs_without_validation_are_told(val_interval: int, said: str, caplog) -> None:
+    check_intervals(10, val_interval)
+    assert said in caplog.text and bool(said) == bool(caplog.records)

@@ -145,7 +145,7 @@ def check_cases(
 
 
 def check_intervals(epochs: int, val_interval: int, patience: int = 0) -> None:
-    """Refuse a training that would never validate and so never keep a best checkpoint.
+    """Refuse a training that would never validate and so keep no best checkpoint, and tell epochs without validation.
 
     Raises:
         UserError: the interval is longer than the training, or than the patience that ends it.
@@ -159,6 +159,14 @@ def check_intervals(epochs: int, val_interval: int, patience: int = 0) -> None:
         raise UserError(
             f"val_interval is {val_interval}, which never comes within {epochs} epochs; "
             f"give --val_interval a number from 1 to {epochs}."
+        )
+    if epochs % val_interval:
+        logger.warning(
+            "The last %d of %d epochs are not validated, as val_interval is %d, so that model.pt is of an earlier one; "
+            "model_final.pt is of the last.",
+            epochs % val_interval,
+            epochs,
+            val_interval,
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from networks.workflow.saving import COLOUR_TABLE, LABEL_NAMES
+from tests.commands import Command
 from tests.predicting import VOLUMES, call, failures, files_of, labels_of, write_weights
 from tests.workflows import ROOT
 
@@ -35,12 +36,10 @@ def many(ct_dir: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def torchrun(source: Path, output: Path, options: dict[str, Any], restarts: int = 0) -> subprocess.Popen:
+def words_of(source: Path, output: Path, options: dict[str, Any]) -> list[str]:
+    """The command's module and arguments."""
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    launcher += [f"--max-restarts={restarts}", "-m"]
-    command = [sys.executable, *launcher, "scripts.predict", str(source), str(output), "--bundle", "unet", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    return ["scripts.predict", str(source), str(output), "--bundle", "unet", *words]
 
 
 @pytest.mark.slow
@@ -48,9 +47,11 @@ def test_two_processes_with_a_corrupt_case(many: Path, volumes: dict[str, Any], 
     """The process that fails a case neither ends the other nor leaves out what comes after."""
     (many / "case01.nii.gz").unlink()
     (many / "case01.nii.gz").write_bytes(b"no volume")
-    process = torchrun(many, tmp_path / "out", volumes)
-    text = process.communicate(timeout=300)[0]
-    assert process.returncode == 1, text
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    words = [*torchrun, *words_of(many, tmp_path / "out", volumes)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode == 1, text
     assert "15 of 16 cases segmented, 0 were there already, 0 without findings, 1 failed" in text
     assert text.count("Failed: case01.nii.gz") == 1
     assert set(failures(tmp_path / "out")) == {"case01.nii.gz"}
@@ -59,32 +60,19 @@ def test_two_processes_with_a_corrupt_case(many: Path, volumes: dict[str, Any], 
     assert set(files_of(tmp_path / "out")) == {*labels, *NAMES, "failed.csv", "predictions.json"}
 
 
-def _process_of_rank(parent: int, rank: int) -> int | None:
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (path / "stat").read_text().rsplit(")", 1)[1].split()
-            environment = (path / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if int(status[1]) == parent and f"RANK={rank}".encode() in environment:
-            return int(path.name)
-    return None
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds the process in /proc")
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_killed_process(restarts: int, many: Path, volumes: dict[str, Any], tmp_path: Path) -> None:
     """No file is half-written; what was not done is listed and left to the same command, or to torchrun's restart."""
     output = tmp_path / "out"
-    process = torchrun(many, output, volumes, restarts)
+    launcher = ["-m", "tests.launcher", str(tmp_path), str(restarts)]
+    process = Command([*launcher, *words_of(many, output, volumes)])
     while not labels_of(output):
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.out + process.err
         time.sleep(0.02)
-    victim = _process_of_rank(process.pid, 1)
-    os.kill(victim, signal.SIGKILL)
-    text = process.communicate(timeout=300)[0]
-    assert process.returncode == 1 - restarts, text
+    os.kill(int((tmp_path / "rank1").read_text()), signal.SIGKILL)
+    code, text = process.wait(), process.out + process.err
+    assert code == 1 - restarts, text
     done = labels_of(output)
     if restarts:
         assert len(done) == 16 and len(set(done.values())) == 1, text

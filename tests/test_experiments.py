@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from scripts.experiments.suite import Suite, load_suite
 from scripts.report.__main__ import report
 from scripts.zoo.release import release
 from tests import classifying
+from tests.commands import Command
 from tests.small import SMALL
 from tests.workflows import ROOT
 from tests.workflows import run as run_bundle
@@ -201,11 +200,11 @@ def test_only_the_data_of_the_runs_to_do_is_needed(tmp_path: Path, micrograph_di
         suite.check_data(suite.runs)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], process: Command | None = None, seconds: float = 120) -> None:
     """Until the condition holds; fails if the process ends before."""
     end = time.monotonic() + seconds
     while not condition():
-        assert process is None or process.poll() is None, process.stdout.read()
+        assert process is None or process.poll() is None, process.out + process.err
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -217,8 +216,7 @@ def test_killed_suite_goes_on(
     path, runs_dir = write_suite(tmp_path, micrograph_dir), tmp_path / "runs"
     folder = RunFolder(load_suite(path).runs[0], runs_dir)
     assert folder.state() == WAITING
-    command = [sys.executable, "-m", "scripts.experiments", "run", str(path), "--runs_dir", str(runs_dir)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = Command(["-m", "scripts.experiments", "run", str(path), "--runs_dir", str(runs_dir)])
     wait_for(lambda: folder.epochs()[0] >= 1, process)
     process.kill()
     process.wait()
@@ -353,13 +351,12 @@ def _read(path: Path) -> bytes:
 def test_stopped_suite_ends_the_runs_on_all_devices_and_starts_no_other(tmp_path: Path, micrograph_dir: Path) -> None:
     path, runs_dir = write_suite(tmp_path, micrograph_dir, seeds=[0, 1, 2, 3]), tmp_path / "runs"
     folders = [RunFolder(r, runs_dir) for r in load_suite(path).runs]
-    command = [sys.executable, "-m", "scripts.experiments", "run", str(path), "--runs_dir", str(runs_dir), "--gpus=0,1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = Command(["-m", "scripts.experiments", "run", str(path), "--runs_dir", str(runs_dir), "--gpus=0,1"])
     wait_for(lambda: all(folder.state() == RUNNING for folder in folders[:2]), process)
-    process.terminate()
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, said
-    assert said.splitlines()[-1].startswith("Stopped. What is done is kept")
+    os.kill(process.pid, signal.SIGTERM)
+    code, said = process.wait(60), process.out
+    assert code == 143, said + process.err
+    assert process.err.splitlines()[-1].startswith("Stopped. What is done is kept")
     assert said.count("starts.") == 2
     assert not processes_of(runs_dir)
     assert [folder.state() for folder in folders] == [STOPPED, STOPPED, WAITING, WAITING]

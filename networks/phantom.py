@@ -18,7 +18,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from monai.networks.layers import GaussianFilter
 from PIL import Image
 
 from networks.class_names import ORGANS, PRECIPITATES
@@ -237,6 +236,8 @@ def _smooth(rng: np.random.Generator, shape: Sequence[int], cells: Sequence[int]
 
 
 def _blur(array: np.ndarray, sigma: float) -> np.ndarray:
+    from monai.networks.layers import GaussianFilter  # here, as data sets are read without MONAI
+
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None, None]
     return GaussianFilter(array.ndim, sigma)(tensor)[0, 0].numpy()
 

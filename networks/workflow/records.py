@@ -4,11 +4,13 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from networks.workflow.scores import Score
+
+if TYPE_CHECKING:  # scores are read without MONAI, which takes seconds to import
+    from networks.workflow.scores import Score
 
 SCHEMA = 1
 # every record has these; further keys are allowed and kept
@@ -30,7 +32,7 @@ KEYS = {
 Record = dict[str, Any]
 
 
-def make_records(scores: Iterable[Score], class_names: Sequence[str], **ids: Any) -> list[Record]:
+def make_records(scores: "Iterable[Score]", class_names: Sequence[str], **ids: Any) -> list[Record]:
     """Records of one case.
 
     Args:

@@ -23,7 +23,6 @@ import torch
 from networks.workflow.data import json_path
 from networks.workflow.files import file_hash, write_json
 from networks.workflow.labelled_pictures import TABLE
-from scripts.benchmark.measure import machine
 from scripts.experiments.suite import Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -185,6 +184,8 @@ class RunFolder:
         with self._locked() as lock:
             if lock is None:
                 return RUNNING
+            from scripts.benchmark.measure import machine  # here, as what is done is shown without timm
+
             device = "cuda" if torch.cuda.is_available() else "cpu"
             record = self.record() or {
                 "spec": self.run.spec(),

@@ -1,5 +1,6 @@
 """The page's work: the same files and numbers as the command line's, and nothing left of what was uploaded."""
 
+import shutil
 import zipfile
 from collections.abc import Iterator
 from html import escape
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from networks.errors import UserError
+from networks.workflow.files import write_json
 from scripts import command_line
 from scripts.catalog.bundles import BY_NAME
 from scripts.demo import workbench
@@ -266,3 +268,21 @@ def test_choices_are_checked_before_the_page_opens(options) -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             find_choices(*arguments, None, None, None, None, chosen)
+
+
+def test_every_licence_is_named(options, tmp_path: Path) -> None:
+    """Of the training's data, and of what a compression's own training or teacher has seen."""
+    weights = tmp_path / "model.pt"
+    shutil.copy(options["unet"]["ckpt_path"], weights)
+    given = {key: value for key, value in options["unet"].items() if key not in ("bundle", "ckpt_path")}
+
+    def about(record: dict[str, Any]) -> str:
+        write_json(weights.with_suffix(".json"), {"ids": {"out_channels": 9}, **record})
+        found = find_choices("unet", None, None, None, None, {**given, "ckpt_path": str(weights)})
+        return next(iter(found.values())).about
+
+    one, other = ({"name": name, "training": 1, "licence": name.upper()} for name in ("one", "other"))
+    assert "Licence" not in about({})
+    assert about({"data_set": one}).endswith("Licence of the data: ONE.")
+    steps = {"compression": {"steps": [{"teacher": {"data_sets": [other]}}]}}
+    assert about({"data_set": one, **steps}).endswith("Licences of the data: ONE (one), OTHER (other).")

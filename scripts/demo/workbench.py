@@ -26,6 +26,7 @@ from scripts.measure.tables import write_tables
 from scripts.predict.cases import Case, find_cases
 from scripts.predict.models import Model
 from scripts.predict.segmenter import Segmenter, as_nifti
+from scripts.zoo.weights import licences
 
 MAX_SESSIONS = 8  # whose files are kept: programs, unlike browsers, do not say when they leave
 
@@ -249,4 +250,8 @@ def _about(model: Model) -> str:
     if scores:
         dice, cases = scores[0]["scores"]["dice"], scores[0]["cases"]
         text += f". Mean Dice {dice:.3f} on {cases} {scores[0]['split']} images of {scores[0]['data_set']}"
-    return f"{text}. Licence of the data: {data['licence']}." if data.get("licence") else f"{text}."
+    found = licences(record) if data else []
+    if len(found) == 1:
+        return f"{text}. Licence of the data: {found[0][1]}."
+    named = ", ".join(f"{licence} ({name})" for name, licence in found)
+    return f"{text}. Licences of the data: {named}." if named else f"{text}."

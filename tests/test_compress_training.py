@@ -98,6 +98,7 @@ def test_pruning_trains_between_its_steps_and_goes_on(source: dict, ct_dir: Path
         "give --epochs": {"epochs": 0},
         "not an id": {"nothing": 1},
         "--img_size is .* in the compressed bundle too; leave it out": {"img_size": [64, 64]},
+        "--pretrained would replace the weights": {"pretrained": "other.pt"},
         "dataset.json": {"dataset_dir": None},
         "nowhere.pt does not exist": {"rewind": "nowhere.pt"},
     }.items():

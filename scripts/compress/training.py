@@ -46,12 +46,15 @@ def training_of(
         compression: how the network is compressed.
 
     Raises:
-        UserError: as :class:`Training`; options of a training without epochs; or one that the network was trained with.
+        UserError: as :class:`Training`; options of a training without epochs; one that the network was trained with; or
+            other weights to start from.
     """
     if epochs < 1:
         if options:
             raise UserError(f"--{next(iter(options))} is an option of the training, which --epochs asks for.")
         return None
+    if "pretrained" in options:
+        raise UserError("--pretrained would replace the weights that are compressed; leave it out.")
     folder = output.with_name(f"{output.name}_training")
     ids = source.record["ids"]
     kept = next((name for name in options if name in ids), None)

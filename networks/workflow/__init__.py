@@ -74,9 +74,9 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "trained_classes": "classes",
     "trained_id": "classes",
     "trained_names": "classes",
-    "warn_of_other_input": "classes",
     "truth": "ids",
     "unlabelled_pictures": "labelled_pictures",
+    "warn_of_other_input": "classes",
 }
 
 __getattr__, __dir__, __all__ = public_list(__name__, PUBLIC)

@@ -48,22 +48,17 @@ def test_nothing_is_said_without_a_fitting_record(weights: Path, tmp_path: Path,
     assert not caplog.records
 
 
-@pytest.mark.parametrize("files", [("inference",), ("train", "evaluate")])
-def test_bundles_tell(files: tuple[str, ...], ct_dir: Path, tmp_path: Path, caplog) -> None:
+@pytest.mark.parametrize(("files", "kind"), [(("inference",), "inference"), (("train", "evaluate"), None)])
+def test_bundles_tell(files: tuple[str, ...], kind: str | None, ct_dir: Path, tmp_path: Path, caplog) -> None:
     """Evaluation and inference with another range of intensities than the training's, and with the same."""
     (tmp_path / "models").mkdir()
     write_weights(VOLUMES, tmp_path / "models")
     record = {"ids": {"preset": None, "intensity_range": [0, 400], "img_size": [48, 48]}}
     write_json(tmp_path / "models" / "model.json", record)
     options = tiny_overrides(VOLUMES, tmp_path, ct_dir)
-    run(config_paths(VOLUMES, *files), "inference" if files == ("inference",) else None, **options)
+    run(config_paths(VOLUMES, *files), kind, **options)
     (told,) = [r.getMessage() for r in caplog.records if "was trained with" in r.getMessage()]
     assert "intensity_range [0, 400], and this run has intensity_range [-125, 275]" in told
     caplog.clear()
-    run(
-        config_paths(VOLUMES, *files),
-        "inference" if files == ("inference",) else None,
-        **{**options, "output_dir": str(tmp_path / "again")},
-        intensity_range=[0, 400],
-    )
+    run(config_paths(VOLUMES, *files), kind, **options, output_dir=str(tmp_path / "again"), intensity_range=[0, 400])
     assert "was trained with" not in caplog.text

@@ -209,7 +209,8 @@ def overview(results: Results, protocol: str) -> Sheet | None:
         for table, summaries in scored:
             classes = len(table.classes) if name is None else 1
             found[table.model, i] = _one(table, summaries, name), len(most.cases) * classes
-            whole |= {(table.model, i)} if len(table.cases) == len(most.cases) else set()
+            if len(table.cases) == len(most.cases):
+                whole.add((table.model, i))
     best = {
         i: _best([s for key, (s, _) in found.items() if key[1] == i and key in whole], column[2])
         for i, column in enumerate(columns)

@@ -65,13 +65,14 @@ def rates(
 ) -> list[float]:
     """Train a network of one number; the learning rate of every step."""
     network = nn.Linear(1, 1)
-    optimizer = SGD(network.parameters(), learning_rate, momentum=0.9)
+    optimizer = SGD([{"params": [part]} for part in network.parameters()], learning_rate, momentum=0.9)
     scheduler = schedule(optimizer, epochs * steps)
     evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=0.0, best_metric_epoch=0))
     found = []
 
     def step(engine: Engine, batch: int) -> None:
-        found.append(optimizer.param_groups[0]["lr"])
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
+        found.append(rate)
         network(torch.ones(1)).backward()
         optimizer.step()
         scheduler.step(1.0) if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else scheduler.step()
@@ -116,6 +117,13 @@ def test_rates_that_the_validation_lowered_stay_lowered(tmp_path: Path) -> None:
     assert rates(path, SCHEDULES["constant"], 2, patience=1)[-1] == 0.01
     assert rates(path, SCHEDULES["constant"], 4, resume=True, learning_rate=0.2, patience=1) == []  # it was stopped
     assert set(rates(path, SCHEDULES["constant"], 4, resume=True, learning_rate=0.2)) == {0.02}
+
+    lowered = rates(tmp_path / "decaying.pt", SCHEDULES["polynomial"], 2, patience=1)
+    whole = rates(tmp_path / "unlowered.pt", SCHEDULES["polynomial"], 4)
+    share = 0.01 / rates(tmp_path / "short.pt", SCHEDULES["polynomial"], 2)[STEPS]
+    assert lowered[STEPS] == 0.01
+    found = rates(tmp_path / "decaying.pt", SCHEDULES["polynomial"], 4, resume=True)
+    assert found == pytest.approx([share * rate for rate in whole[2 * STEPS :]])
 
     def by_metric(optimizer: SGD, steps: int) -> lr_scheduler.ReduceLROnPlateau:
         return lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)

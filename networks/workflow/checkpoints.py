@@ -21,7 +21,7 @@ from networks.workflow.files import atomic
 from networks.workflow.ids import truth
 from networks.workflow.provenance import write_training_record
 from networks.workflow.state import state_of
-from networks.workflow.training import LOWERED
+from networks.workflow.training import LOWERED, LOWERED_TO
 
 logger = logging.getLogger(__name__)
 PLATEAU_SETTINGS = ("factor", "patience", "threshold", "mode", "threshold_mode", "cooldown", "min_lrs", "eps")
@@ -226,7 +226,7 @@ class LastCheckpoint:
                 if LOWERED in old or part in by_validation:
                     # what the validation has lowered stays so, relative to what it began with
                     begun = content["settings"][name][i] if "settings" in content else group
-                    group["lr"] *= old["lr"] / begun.get("initial_lr", begun["lr"])
+                    group["lr"] *= old.get(LOWERED_TO, old["lr"] / begun.get("initial_lr", begun["lr"]))
                 part.param_groups[i] |= group
             if own and part.param_groups[0]["lr"] != before[0]["lr"]:
                 logger.info(

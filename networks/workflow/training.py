@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LOSS = from_engine("loss", first=True)
-LOWERED = "lowered_in_epoch"  # kept in the optimizer's groups
+LOWERED, LOWERED_TO = "lowered_in_epoch", "lowered_to"  # kept in the optimizer's groups: when, and to what share
 MAX_WORKERS = 8
 
 
@@ -279,17 +279,17 @@ class Plateau:
 
     def __call__(self, engine: Engine) -> None:
         group, epoch = self.optimizer.param_groups[0], engine.state.epoch
-        lowered = group.get(LOWERED, 0)
-        if epoch - max(state_of(self.evaluator).best_metric_epoch, lowered) < self.patience:
+        since = group.get(LOWERED, 0)
+        if epoch - max(state_of(self.evaluator).best_metric_epoch, since) < self.patience:
             return
-        if lowered or self.second_learning_rate <= 0:
+        if since or self.second_learning_rate <= 0:
             logger.info("No improvement in %d epochs: the training stops.", self.patience)
             engine.terminate()
             return
         logger.info("No improvement in %d epochs: learning rate %g.", self.patience, self.second_learning_rate)
-        group[LOWERED] = epoch
         for group in self.optimizer.param_groups:
-            group["lr"] = self.second_learning_rate
+            lowered = min(group["lr"], self.second_learning_rate)  # the schedule may be below it
+            group |= {LOWERED: epoch, LOWERED_TO: lowered / group["lr"] if group["lr"] else 1.0, "lr": lowered}
 
 
 class TrainingProgress(ProgressBar):

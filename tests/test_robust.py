@@ -237,6 +237,24 @@ def test_average_of_the_weights() -> None:
     assert same_state(other.state_dict(), average.state_dict())
 
 
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_average_begins_anew_with_weights_of_another(is_loaded: bool) -> None:
+    """As a federation's server gives them for every round."""
+    network = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(network, 0.001)
+    trainer = Engine(lambda engine, batch: network.weight.data.fill_(float(batch)))
+    average.attach(trainer)
+    trainer.run(range(1, 21), max_epochs=1)
+    expected = float(average.network.weight.detach())
+    if is_loaded:
+        network.load_state_dict({"weight": torch.full((1, 1), -50.0)})
+        expected = -50.0
+    trainer.run(range(1, 21), max_epochs=2)
+    for t in range(1, 21):
+        expected += 10 / (10 + t + (0 if is_loaded else 20)) * (t - expected)
+    assert float(average.network.weight.detach()) == pytest.approx(expected)
+
+
 def options_for(folder: Path, data: Path, preset: str, **others) -> dict:
     short = {"slices_per_epoch": 8} if preset == "robust_volumes" else {"crops_per_image": 4}
     return training_overrides(UNET, folder, data, **{**short, **others})

@@ -20,7 +20,8 @@ class WeightAverage:
 
     After step t the average moves towards the network by the larger of ``momentum`` and 10 / (10 + t): it reaches over
     the last tenth of the steps, until that are ``1 / momentum`` of them, so that short trainings average as well and
-    nothing is left of the initial weights. It follows from the step, so that a resumed training goes on as it was.
+    nothing is left of the initial weights. It follows from the step, so that a resumed training goes on as it was. If
+    other weights were loaded between two runs of one trainer, as in the rounds of federated learning, it begins anew.
 
     Buffers are averaged too: the running statistics of batch normalisation belong to the weights that made them. Whole
     numbers among the buffers are copied.
@@ -35,6 +36,8 @@ class WeightAverage:
     def __init__(self, network: nn.Module, momentum: float = 0.001) -> None:
         self.trained, self.momentum = network, momentum
         self._ema = EMAHandler(unwrap(network), momentum, handle_buffers="update") if momentum > 0 else None
+        self._begun = 0  # the iteration before the average's first
+        self._left: list[int] | None = None  # the weights' versions when a run ended
 
     @property
     def network(self) -> nn.Module:
@@ -53,6 +56,7 @@ class WeightAverage:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._set_momentum)
         self._ema.attach(engine, NAME, warn_if_exists=False)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._share)
+        engine.add_event_handler(Events.COMPLETED, self._leave)
 
     def state_dict(self) -> dict[str, Any]:
         """That of the average; empty if there is none."""
@@ -64,11 +68,21 @@ class WeightAverage:
             self._ema.ema_model.load_state_dict(state or unwrap(self.trained).state_dict())
 
     def _start(self, engine: Engine) -> None:
-        if engine.state.iteration == 0:  # weights may have been loaded since this was made
+        # weights may have been loaded since this was made, or since the last run
+        if engine.state.iteration == 0 or (self._left is not None and self._left != self._versions()):
+            self._begun = engine.state.iteration
             self.load_state_dict({})
 
+    def _leave(self) -> None:
+        self._left = self._versions()
+
+    def _versions(self) -> list[int]:
+        """How often every tensor of the network was written to."""
+        return [tensor._version for tensor in unwrap(self.trained).state_dict().values()]
+
     def _set_momentum(self, engine: Engine) -> None:
-        setattr(engine.state, NAME, max(self.momentum, FIRST_STEPS / (FIRST_STEPS + engine.state.iteration)))
+        step = engine.state.iteration - self._begun
+        setattr(engine.state, NAME, max(self.momentum, FIRST_STEPS / (FIRST_STEPS + step)))
 
     def _share(self) -> None:
         # without synchronised batch normalisation every process has statistics of its own samples

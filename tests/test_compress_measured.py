@@ -1,6 +1,7 @@
 """Eight bits in other runtimes, and the comparison of compressed networks with what they were made of."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from networks.workflow.records import read_records
 from scripts.compress import compare as tool
 from scripts.compress import int8 as int8_tool
 from scripts.compress.compare import compare, find_variant, read_lines
+from scripts.compress.drawing import draw
 from scripts.compress.int8 import calibration_images, int8, is_transformer
 from scripts.compress.quantize import quantize
 from scripts.export.exporting import read_manifest
-from tests.packing import NAME
+from tests.packing import NAME, ZIP
 from tests.small import build
 
 
@@ -92,6 +94,13 @@ def test_eight_bits_are_calibrated_compared_and_scored(
     assert evaluation["scores"]["dice"] == pytest.approx(first["dice"]["mean"], abs=1e-4)
 
 
+def test_a_bundle_of_the_zoo_is_scored_and_stays_as_it_is(zoo: Path, ct_dir: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(zoo / ZIP, tmp_path)
+    variant = find_variant(str(tmp_path / NAME))
+    dice, _ = tool.score(variant, variant.network(), str(ct_dir), "test", 2)
+    assert dice["cases"] == 2 and not (tmp_path / NAME / "eval").exists()
+
+
 def test_mistakes_are_told(source: dict, ct_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="one of openvino, onnx"):
         int8(str(tmp_path), "tensorrt", **source)
@@ -106,3 +115,7 @@ def test_mistakes_are_told(source: dict, ct_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "lines.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="Line 1"):
         read_lines([tmp_path / "lines.jsonl"])
+    with pytest.raises(UserError, match="no name of a picture"):
+        compare("hippocampus", "superalloys", dataset_dir=str(ct_dir), figure=str(tmp_path / "drawn"))
+    with pytest.raises(UserError, match="nothing to draw"):
+        draw([], tmp_path / "drawn.svg")

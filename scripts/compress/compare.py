@@ -27,6 +27,7 @@ from scripts.compress.bundles import refresh
 from scripts.export.exporting import manifest_path, read_manifest
 from scripts.export.runtimes import load_model
 from scripts.opened_bundle import InferenceConfig, as_trained, bundle_folder, shipped_weights
+from scripts.zoo.manifest import MANIFEST
 
 SCORES = "results_strict.jsonl"
 Record = dict[str, Any]
@@ -76,6 +77,11 @@ class Variant:
         unpack_layers(network)
         return network
 
+    def compression(self) -> Record:
+        """What the record beside the weights says of compressing them; empty where they are as they were trained."""
+        record = self.weights.with_suffix(".json")
+        return parse_json(record.read_text("utf-8"), record).get("compression", {}) if record.is_file() else {}
+
     def files(self) -> list[Path]:
         """What has to be stored to run it."""
         if self.runtime == "torch":
@@ -97,11 +103,15 @@ def compare(
     """Do what the command line of this tool describes, with the same arguments.
 
     Raises:
-        UserError: no data set or variants, a variant is none, two would have one name in the results, or one cannot
-            be measured.
+        UserError: no data set or variants, a figure of another kind, a variant is none, two would have one name in the
+            results, or one cannot be measured.
     """
     if len(variants) < 2 or dataset_dir is None:
         raise UserError("Give the network before compression and at least one after it, and --dataset_dir.")
+    if figure is not None:
+        from scripts.compress.drawing import check_picture, draw
+
+        check_picture(figure)
     found = [find_variant(str(variant)) for variant in variants]
     labels = Counter(variant.label for variant in found)
     for variant in found:
@@ -131,8 +141,6 @@ def compare(
         print(said(line, lines[0]), flush=True)
     print(f"{len(lines)} new lines are in {output}.")
     if figure is not None:
-        from scripts.compress.drawing import draw
-
         draw(lines, figure)
 
 
@@ -203,14 +211,12 @@ def measure(
             for _ in range(repeats)
         ]
     dice, data_set = score(variant, network, dataset_dir, split, cases)
-    record = variant.weights.with_suffix(".json")
-    made = parse_json(record.read_text("utf-8"), record).get("compression", {}) if record.is_file() else {}
     return {
         "variant": variant.label,
         "baseline": baseline.label,
         "bundle": config.name,
         "runtime": variant.runtime,
-        "steps": made.get("steps", []),
+        "steps": variant.compression().get("steps", []),
         "data_set": data_set,
         "split": split,
         "dice": dice,
@@ -265,8 +271,8 @@ def score(variant: Variant, network: nn.Module, dataset_dir: str, split: str, ca
         (table,) = tables(records)
         total = summarise(table)[-1]
         whole = split == "test" and len(load_datalist(dataset_dir)[split]) == cases
-        own = variant.runtime == "torch" and Path(variant.bundle, "manifest.json").is_file()
-        if whole and own:
+        own = variant.runtime == "torch" and Path(variant.bundle, MANIFEST).is_file()
+        if whole and own and variant.compression():  # a bundle of the zoo stays as it was published
             _keep_scores(variant, scores)
     return {"mean": total.mean, "low": total.low, "high": total.high, "cases": len(table.cases)}, table.dataset
 

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
+from networks.errors import UserError
 from networks.workflow.files import atomic
 
+KINDS = (".svg", ".png", ".pdf")
 MARKERS = "os^D"
 AXES = {
     "weights, MB": lambda line: line["bytes"] / 1e6,
@@ -23,7 +25,13 @@ def draw(lines: Sequence[dict[str, Any]], output: str | Path) -> None:
     Args:
         lines: of ``compress compare``.
         output: picture to write; its suffix says how (.svg, .png, .pdf).
+
+    Raises:
+        UserError: another suffix, or no lines.
     """
+    check_picture(output)
+    if not lines:
+        raise UserError("There is nothing to draw; give files that 'compress compare' wrote.")
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in lines:
         groups.setdefault((line["baseline"], line["data_set"]), []).append(line)
@@ -34,6 +42,12 @@ def draw(lines: Sequence[dict[str, Any]], output: str | Path) -> None:
     with atomic(target) as temporary:
         figure.savefig(temporary, format=target.suffix.lstrip("."))
     print(f"Wrote {target}.")
+
+
+def check_picture(output: str | Path) -> None:
+    """Raise UserError where a file's name is not that of a picture that :func:`draw` can write."""
+    if Path(output).suffix not in KINDS:
+        raise UserError(f"{output} is no name of a picture; give one that ends in {', '.join(KINDS)}.")
 
 
 def _row(part: SubFigure, lines: Sequence[dict[str, Any]]) -> None:

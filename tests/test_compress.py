@@ -14,11 +14,12 @@ from networks.layers.eager import is_plain
 from networks.layers.packed import BITS, group_counts, pack, pack_layers, packed_layers, unpack, unpack_layers
 from networks.state_dicts import read_weights
 from networks.workflow.files import file_hash
-from scripts.compress.bundles import halved, refresh
+from scripts.compress.bundles import refresh
 from scripts.compress.quantize import plan, quantise_weight, quantised_state, quantize, weighted_layers
 from scripts.zoo.loading import innermost
 from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.verify import check
+from scripts.zoo.weights import halved
 from tests.packing import NAME
 from tests.predicting import call, labels_of
 from tests.small import NETWORKS, build, image

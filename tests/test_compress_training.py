@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import SEModule
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -200,6 +201,15 @@ def test_a_student_starts_from_weights_of_the_seed(
     assert same_state(first, same) and not same_state(first, other)
 
 
+def test_mistakes_are_told_before_a_training(source: dict, ct_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no bundle 'bundles/"):
+        distill(str(tmp_path / "student"), f"bundles/{NAME}", **source, dataset_dir=str(ct_dir), **QUICK)
+    for sparsity in ("half", [0.5, 0.3], 1.0):
+        with pytest.raises(UserError, match="is no schedule"):
+            prune(str(tmp_path / "pruned"), **source, sparsity=sparsity)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["SwinUnet", "LevitUnet", "TransUnet"])
 def test_hidden_units_go(name: str) -> None:
     network, x = build(name).eval(), image(1)
@@ -215,6 +225,10 @@ def test_hidden_units_go(name: str) -> None:
         slim_mlps(Opened(network), 0.5)
         torch.testing.assert_close(network(x), expected, rtol=1e-3, atol=1e-4)
     assert sum(p.numel() for p in network.parameters()) < before
+
+
+def test_other_parts_called_so_are_no_mlps() -> None:
+    assert not list(mlps(SEModule(16)))
 
 
 def test_heads_go() -> None:

@@ -132,22 +132,51 @@ def test_weights_never_pass_with_the_record_of_others(repository: Path, tmp_path
     _, weights = shipped("phantom", tmp_path)
     assert weights.training["checkpoint"] == file_hash(tmp_path / "model.pt")
 
-    other, record = tmp_path / "other.pt", json.loads(checkpoint.with_suffix(".json").read_text())
-    torch.save({key: tensor + 1 for key, tensor in read_weights(checkpoint).items()}, other)
-    other.with_suffix(".json").write_text(json.dumps(record | {"checkpoint": file_hash(other)}))
+    other = _with_record({key: tensor + 1 for key, tensor in read_weights(checkpoint).items()}, repository, tmp_path)
     monkeypatch.setattr(command, "atomic", _stop)
     with pytest.raises(KeyboardInterrupt):
-        command.ship(str(repository), "phantom", str(other))
+        command.ship(str(repository), "phantom", other)
     for damage in (lambda: None, path.with_suffix(".json").unlink):
         damage()
         with pytest.raises(UserError, match=r"phantom\.json is missing or about other weights than .*; restore both"):
             shipped("phantom", tmp_path)
 
 
+def test_what_half_precision_cannot_hold_keeps_its_own(repository: Path, tmp_path: Path) -> None:
+    state = read_weights(repository / "models" / "model.pt")
+    large, small = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.ndim > 1][:2]
+    state |= {large: torch.full_like(state[large], 1e5), small: state[small] * 1e-7}
+    shipped_state = read_weights(command.ship(str(repository), "phantom", _with_record(state, repository, tmp_path)))
+    for name in (large, small):
+        assert torch.equal(shipped_state[name], state[name])
+
+
+def test_mistakes_ship_nothing(repository: Path, tmp_path: Path) -> None:
+    checkpoint, taken = str(repository / "models" / "model.pt"), tmp_path / "bundles" / "unet" / "trained"
+    taken.mkdir(parents=True)
+    (taken / "phantom.safetensors").write_bytes(b"others")
+    for name, sentence in (("phantom", r"phantom\.safetensors already"), ("unet", "unet is a bundle already")):
+        with pytest.raises(UserError, match=f"{sentence}; give the weights another name"):
+            command.ship(str(repository), name, checkpoint)
+    state = {f"other.{key}": tensor for key, tensor in read_weights(checkpoint).items()}
+    with pytest.raises(UserError, match="of another architecture"):
+        command.ship(str(repository), "other", _with_record(state, repository, tmp_path))
+    assert not list(repository.glob("trained/*"))
+
+
 def test_weights_of_the_repository_have_their_own_records(tmp_path: Path) -> None:
     for file in shipped_weights():
         bundle, weights = shipped(file.stem, tmp_path / file.stem)
         assert bundle.name == file.parent.parent.name and weights.evaluations
+
+
+def _with_record(state: dict, repository: Path, folder: Path) -> str:
+    """Weights with the record of the repository's training."""
+    path = folder / "other.pt"
+    torch.save(state, path)
+    record = json.loads((repository / "models" / "model.json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(record | {"checkpoint": file_hash(path)}))
+    return str(path)
 
 
 def _stop(*_) -> None:

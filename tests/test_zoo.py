@@ -18,6 +18,7 @@ import nibabel as nib
 import pytest
 import torch
 
+from networks.errors import UserError
 from networks.workflow.files import file_hash
 from networks.workflow.provenance import describe_cases
 from networks.workflow.records import read_records, write_records
@@ -150,6 +151,10 @@ def test_published_versions_stay(trained: Path, tmp_path: Path) -> None:
     write(other, tmp_path, base_url="https://zoo.example/", overwrite=True)
     info = json.loads((tmp_path / "model_info.json").read_text())
     assert info[f"{NAME}_v0.1.0"]["source"] == f"https://zoo.example/{ZIP}"
+    (tmp_path / "model_info.json").write_text("{")
+    with pytest.raises(UserError, match=r"model_info\.json is not valid JSON"):
+        write(packed, tmp_path)
+    assert path.read_bytes() != before
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
@@ -292,6 +297,10 @@ def test_weights_of_a_preset_bring_its_data_format(tmp_path: Path) -> None:
     assert pred["channel_def"] == {"0": "background", "1": "grain"} and pred["num_channels"] == 2
     assert inference["inferer"]["_target_"] == "SlidingWindowInferer" and inference["upsample"] == "bilinear"
     assert packed.files["docs/data_license.txt"] == b"grains: CC BY 4.0\n"
+    assert "The network sees windows of 32 x 64." in packed.files["docs/README.md"].decode()
+    del ids["drop_path_rate"]  # as in a record of before there was such an option
+    (models / "model.json").write_text(json.dumps(record))
+    assert "models/model.pt" in assemble(BY_NAME["swin_unet"], root=root).files
 
 
 @pytest.mark.slow

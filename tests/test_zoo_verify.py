@@ -101,6 +101,13 @@ def test_archives_that_differ_from_model_info_or_are_cut(zoo: Path, tmp_path: Pa
     assert "its SHA-1 differs" in check(str(path), load=False)[0][2]
     (tmp_path / "model_info.json").unlink()
     assert "is damaged" in check(str(path), load=False)[0][2]
+    shutil.copy(zoo / ZIP, path)
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"{NAME}/configs/train.json")
+    with path.open("r+b") as file:  # what is compressed begins with something else
+        file.seek(member.header_offset + 30 + len(member.filename))
+        file.write(b"\xff")
+    assert "is damaged" in check(str(path), load=False)[0][2]
 
 
 def test_verify_says_what_failed_and_exits_with_1(unpacked: Path, server: str, capsys) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from networks.errors import UserError
@@ -24,7 +23,6 @@ from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.pack import assemble
 from scripts.zoo.weights import find_weights
 
-HALF_ERROR = 1e-3  # what half precision may change of a value, relative to it and to the mean size of the tensor's
 OF_OTHER_WEIGHTS = ("dtype", "evaluations", "epoch", "val_mean_dice")  # in the record of what is compressed
 Record = dict[str, Any]
 
@@ -112,21 +110,6 @@ def check_output(output: str | Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already; give another OUTPUT, or remove it.")
     return folder
-
-
-def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict in half precision, but for tensors of which that would lose more than rounding does."""
-
-    def half(tensor: Tensor) -> Tensor:
-        if tensor.dtype != torch.float32:
-            return tensor.contiguous()
-        short = tensor.to(torch.float16)
-        # a value far below the tensor's others may lose more of itself
-        size = tensor.square().mean().sqrt().item()
-        same = torch.allclose(short.float(), tensor, rtol=HALF_ERROR, atol=HALF_ERROR * size)
-        return (short if same else tensor).contiguous()
-
-    return {name: half(tensor.detach()) for name, tensor in state.items()}
 
 
 def write_bundle(

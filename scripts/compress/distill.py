@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from networks.errors import UserError
 from networks.workflow import load_weights
 from networks.workflow.files import file_hash
-from scripts.compress.bundles import Source, check_output, halved, open_source, write_bundle
+from scripts.catalog.classification import segmentation_bundle
+from scripts.compress.bundles import Source, check_output, open_source, write_bundle
 from scripts.compress.training import Training
 from scripts.opened_bundle import InferenceConfig
-from scripts.zoo.weights import data_sets
+from scripts.zoo.weights import data_sets, halved
 
 SAME = ("in_channels", "out_channels", "spatial_dims", "intensity_range", "intensity_percentiles", "window")
 
@@ -85,10 +86,11 @@ def distill(
 
     Raises:
         UserError: as :func:`scripts.compress.bundles.open_source` and :class:`scripts.compress.training.Training`, or
-            teacher and student do not see the same images or classes.
+            the student is no bundle of the catalog, or does not see the teacher's images or classes.
     """
     if temperature <= 0 or not 0 <= weight <= 1:
         raise UserError(f"temperature={temperature} must be above 0 and weight={weight} from 0 to 1.")
+    segmentation_bundle(student)  # of the catalog, since what is written is rendered from that
     folder = check_output(output)
     teacher = open_source(bundle, trained, ckpt_path)
     preset = preset or teacher.preset

@@ -11,9 +11,10 @@ from networks.errors import UserError
 from networks.layers.packed import packed_layers
 from networks.state_dicts import fill, read_weights, unwrap_state
 from networks.workflow.files import file_hash
-from scripts.compress.bundles import check_output, halved, open_source, write_bundle
+from scripts.compress.bundles import check_output, open_source, write_bundle
 from scripts.compress.quantize import is_edge, weighted_layers
 from scripts.compress.training import trained_for, training_of
+from scripts.zoo.weights import halved
 
 METHODS = ("magnitude", "random")
 SCOPES = ("global", "layer")
@@ -157,7 +158,10 @@ def _rewind(network: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _schedule(sparsity: Sequence[float] | float) -> list[float]:
-    steps = [float(share) for share in ([sparsity] if isinstance(sparsity, int | float) else sparsity)]
+    try:
+        steps = [float(share) for share in ([sparsity] if isinstance(sparsity, int | float) else sparsity)]
+    except ValueError:
+        steps = []
     if not steps or steps != sorted(set(steps)) or not steps[0] > 0 or not steps[-1] < 1:
         raise UserError(f"sparsity={sparsity} is no schedule: give rising shares between 0 and 1, such as 0.3,0.5,0.7.")
     return steps

@@ -11,8 +11,9 @@ from networks.compressed import compressed
 from networks.errors import UserError
 from networks.layers.packed import BITS, GROUP_SIZE, group_counts, offset, pack, packed_layers
 from scripts.compress import qat
-from scripts.compress.bundles import Source, check_output, halved, open_source, write_bundle
+from scripts.compress.bundles import Source, check_output, open_source, write_bundle
 from scripts.compress.training import trained_for, training_of
+from scripts.zoo.weights import halved
 
 ATTENTION = r"(^|\.)(attn|attention\w*|cross_attn\w*|self_attn)(\.|$)"
 SHARES = (0.45, 0.55, 0.65, 0.72, 0.79, 0.86, 0.93, 1.0)  # of the largest weight, at which scales cut off

@@ -16,8 +16,9 @@ from networks.compressed import compressed
 from networks.errors import UserError
 from networks.layers.packed import packed_layers
 from networks.layers.window_attention import WindowAttention
-from scripts.compress.bundles import Source, check_output, halved, open_source, write_bundle
+from scripts.compress.bundles import Source, check_output, open_source, write_bundle
 from scripts.compress.training import trained_for, training_of
+from scripts.zoo.weights import halved
 
 PARTS = ("mlp", "heads", "channels")
 
@@ -140,8 +141,13 @@ def mlps(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     for module in network.modules():
         for names in (("fc1", "fc2"), ("ln1", "ln2")):
             first, second = (getattr(module, name, None) for name in names)
-            if first is not None and second is not None and _linear(first).out_features == _linear(second).in_features:
+            # squeeze-and-excitation calls its convolutions so, too
+            if _is_linear(first) and _is_linear(second) and _linear(first).out_features == _linear(second).in_features:
                 yield first, second
+
+
+def _is_linear(layer: nn.Module | None) -> bool:
+    return isinstance(getattr(layer, "linear", layer), nn.Linear)
 
 
 def _linear(layer: nn.Module) -> nn.Linear:

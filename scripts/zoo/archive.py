@@ -7,6 +7,7 @@ import stat
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
@@ -62,7 +63,7 @@ def _unpack(path: Path, target: Path) -> Path:
             members = archive.infolist()
             _check_members(path, members)
             archive.extractall(target)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise UnsafeError(f"{path.name} is damaged ({error}); fetch or pack it again.") from error
     (folder,) = target.iterdir()
     match = NAME.fullmatch(path.name)

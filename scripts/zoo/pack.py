@@ -161,11 +161,11 @@ def write(packed: Packed, folder: Path, base_url: str = "", overwrite: bool = Fa
     """Write the zip, the weights beside it if there are any, and the entry of ``model_info.json``.
 
     Raises:
-        UserError: the folder has this version with other content.
+        UserError: the folder has this version with other content, or its list cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, index = folder / f"{packed.stem}.zip", folder / MODEL_INFO
-    info = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    info = trained.read_record(index) if index.is_file() else {}
     with atomic(path) as temporary:
         _write_zip(packed, temporary)
         checksum = sha1(temporary)

@@ -13,6 +13,7 @@ from networks.errors import UserError
 from scripts.zoo.card import model_card
 from scripts.zoo.pack import MODEL_INFO
 from scripts.zoo.verify import check
+from scripts.zoo.weights import read_record
 
 OLD = ["*/*", "large_files.yml"]  # files of an earlier version, which would be none of the manifest's
 
@@ -27,7 +28,7 @@ def push(name: str, repo: str, output_dir: str = "dist/zoo", private: bool = Tru
     if str(repo).count("/") != 1:
         raise UserError(f"--repo is {repo!r}; expected the owner's name and the repository's, such as my-group/{name}.")
     index = Path(str(output_dir)) / MODEL_INFO
-    listed = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    listed = read_record(index) if index.is_file() else {}
     versions = [match[1] for stem in listed if (match := re.fullmatch(rf"{re.escape(name)}_v(\d[\d.]*)", stem))]
     if not versions:
         raise UserError(f"{index} does not list {name}; run 'python -m scripts.zoo pack {name}' first.")

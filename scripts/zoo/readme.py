@@ -41,7 +41,7 @@ def zoo_readme(
         training: the weights' record; None without weights.
     """
     paper, preset = bundle.paper, bundle.default
-    size, classes = preset.recipe.img_size, ", ".join(preset.classes)
+    size, classes = " x ".join(map(str, contents["inference"]["img_size"])), ", ".join(preset.classes)
     kind = "axial slices of volumes" if preset.volumes else "pictures"
     usage = bundle_readme(bundle, weights, package, contents)
     about, _, usage = usage.partition("\n## ")
@@ -107,8 +107,8 @@ def _start(training: Mapping[str, Any] | None) -> str:
     return f"{start}: `train.json` goes on from these weights, and with `--pretrained null` starts from random ones."
 
 
-def _size(volumes: bool, size: int) -> str:
-    return f"Slices become {size} x {size}." if volumes else f"The network sees windows of {size} x {size}."
+def _size(volumes: bool, size: str) -> str:
+    return f"Slices become {size}." if volumes else f"The network sees windows of {size}."
 
 
 def _performance(evaluations: Sequence[Mapping[str, Any]]) -> str:

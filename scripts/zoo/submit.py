@@ -13,6 +13,7 @@ from scripts.zoo.manifest import MODEL
 from scripts.zoo.pack import LARGE, MODEL_INFO, ROOT, Packed, assemble
 from scripts.zoo.style import formatted
 from scripts.zoo.unit_test import unit_test
+from scripts.zoo.weights import read_record
 
 CUSTOM = Path("ci", "bundle_custom_data.py")
 NOT_SCRIPTED = "exclude_verify_torchscript_list"
@@ -70,7 +71,7 @@ def lay_out(bundle: Bundle, zoo: Path, weights_url: str = "", root: Path = ROOT)
 
 def _check_free(packed: Packed, zoo: Path, target: Path) -> None:
     index = zoo / "models" / MODEL_INFO
-    if index.is_file() and packed.stem in json.loads(index.read_text(encoding="utf-8")):
+    if index.is_file() and packed.stem in read_record(index):
         raise UserError(
             f"{index} has {packed.name} {packed.version} already; add a version to its changelog in "
             "scripts/catalog/bundles.py."

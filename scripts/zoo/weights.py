@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 import networks
 from networks.compressed import compressed
@@ -23,6 +25,7 @@ from scripts.opened_bundle import changes, shipped_weights
 
 DECIMALS = 4
 SCORES = "results_*.jsonl"
+HALF_ERROR = 1e-3  # what half precision may change of a value, relative to it and to the mean size of the tensor's
 EVALUATION_IDS = ("data_set", "split", "protocol", "model", "tta")
 Record = dict[str, Any]
 
@@ -157,8 +160,8 @@ def check_fit(bundle: Bundle, weights: Weights) -> None:
         UserError: they do not fit; says how.
     """
     ids = weights.training["ids"]
-    arguments = {key: ids[key] for key in ("in_channels", "out_channels", "img_size", *bundle.options)}
-    network = getattr(networks, bundle.network)(**arguments)
+    arguments = {key: ids[key] for key in ("in_channels", "out_channels", "img_size")}
+    network = getattr(networks, bundle.network)(**arguments, **bundle.default.recipe.options)
     load_weights(compressed(network, **changes(weights.training)), weights.path)
 
 
@@ -252,6 +255,21 @@ def _classes(default: list[str], weights: Weights) -> list[str]:
     if not labels and len(default) == number:
         return default
     return [labels.get(str(i)) or f"class {i}" for i in range(1, number + 1)]
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in half precision, but for tensors of which that would lose more than rounding does."""
+
+    def half(tensor: Tensor) -> Tensor:
+        if tensor.dtype != torch.float32:
+            return tensor.contiguous()
+        short = tensor.to(torch.float16)
+        # a value far below the tensor's others may lose more of itself
+        size = tensor.square().mean().sqrt().item()
+        same = torch.allclose(short.float(), tensor, rtol=HALF_ERROR, atol=HALF_ERROR * size)
+        return (short if same else tensor).contiguous()
+
+    return {name: half(tensor.detach()) for name, tensor in state.items()}
 
 
 def read_record(path: Path) -> Record:

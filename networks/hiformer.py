@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from networks.base import SegmentationNetwork, check_counts, check_rates, image_sides
 from networks.errors import UserError
+from networks.layers.conv import is_conv
 from networks.layers.eager import channels_last, is_plain
 from networks.layers.level_fusion import DoubleLevelFusion, NoFusion
 from networks.layers.modules import ModuleList
@@ -153,7 +154,7 @@ class Decoder(nn.Module):
         """`reduce` of the sum of both levels' maps."""
         if torch.jit.is_scripting():
             pass
-        elif not is_plain(self.reduce):
+        elif not (is_plain(self.reduce) and is_conv(self.reduce, 1)):
             return self.reduce(upsample(small, 2) + large)
         # The authors enlarge and add all channels, then reduce them; a 1 x 1 convolution may as well come first.
         return upsample(self.reduce(small), 2) + F.conv2d(large, self.reduce.weight)

@@ -38,13 +38,17 @@ def test_up_block_is_the_same_whichever_way_it_takes(grid, skip_channels):
     torch.testing.assert_close(torch.jit.script(fused)(x, skip), expected)
 
 
+OPTIONS = [{"padding_mode": "circular"}, {"dilation": 2, "padding": 2}, {"padding": "same"}]
+
+
 @pytest.mark.parametrize("grid", [(4, 3), (7, 5)], ids=["taps", "enlarged"])
-@pytest.mark.parametrize("options", [{"padding_mode": "circular"}, {"dilation": 2, "padding": 2}], ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_another_convolution_in_an_up_block_is_called(grid, options):
     block, x = conv.UpBlock(8, 0, 5), torch.randn(2, 8, *grid)
     block.conv1 = nn.Conv2d(8, 5, 3, bias=False, **{"padding": 1, **options})
     enlarged = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
     torch.testing.assert_close(block.first(x, None), block.conv1(enlarged))
+    torch.testing.assert_close(torch.jit.script(block.eval())(x), block(x))
 
 
 @pytest.mark.parametrize("block", [1, 2000, 2**21], ids=["rows", "images", "all"])

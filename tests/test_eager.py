@@ -118,6 +118,27 @@ def test_a_bias_that_was_put_into_the_head_counts():
     assert head.expand.bias.grad is not None and head.output.bias.grad is not None
 
 
+OTHER_OUTPUTS = [
+    nn.Identity(),
+    nn.Sequential(nn.Dropout(), nn.Conv2d(8, 3, 1)),
+    nn.Conv2d(8, 3, 3, padding=1, bias=False),
+    nn.Conv2d(8, 3, 1, stride=2, bias=False),
+]
+
+
+@pytest.mark.parametrize("output", OTHER_OUTPUTS, ids=str)
+def test_another_layer_in_the_head_is_called(output):
+    head, x = expand.ExpandHead(8, 3).eval(), torch.randn(1, 4, 4, 8)
+    head.output = output.eval()
+    torch.testing.assert_close(head(x), head.expanded_logits(x))
+
+
+def test_a_norm_without_bias_in_the_head_is_called():
+    head, x = expand.ExpandHead(8, 3), torch.randn(1, 4, 4, 8)
+    head.norm = nn.LayerNorm(8, bias=False)
+    torch.testing.assert_close(head(x), head.expanded_logits(x))
+
+
 def test_hooks_within_a_stage_see_the_whole_batch():
     """Large maps go image by image otherwise, to stay in the cache."""
     stage = swin.SwinStage(96, 3, 7, (56, 56), [0.0]).eval()

@@ -177,3 +177,11 @@ def test_swin_checkpoint_fills_stages_and_mergings(tmp_path):
 def test_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         small(**kwargs)
+
+
+@torch.no_grad()
+def test_another_layer_that_reduces_is_called():
+    decoder, large, small_map = small().decoder, torch.randn(1, 128, 8, 8), torch.randn(1, 128, 4, 4)
+    decoder.reduce = nn.Conv2d(128, 16, 3, padding=1)
+    enlarged = nn.functional.interpolate(small_map, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(decoder.reduced_sum(large, small_map), decoder.reduce(enlarged + large))

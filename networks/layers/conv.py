@@ -249,13 +249,13 @@ class Conv3x3(nn.Conv2d):
         if torch.jit.is_scripting():
             return self._conv_forward(x, self.weight, self.bias)
         else:
-            return conv3x3(x, self.weight, self.bias) if is_3x3(self) else super().forward(x)
+            return conv3x3(x, self.weight, self.bias) if is_conv(self, 3) else super().forward(x)
 
 
-def is_3x3(layer: nn.Conv2d) -> bool:
-    """Whether a convolution is what `conv3x3` computes."""
-    plain = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
-    plain["padding_mode"] = "zeros"
+def is_conv(layer: nn.Conv2d, size: int) -> bool:
+    """Whether a convolution is of size x size pixels, stride 1 and all channels, zero-padded by half its size."""
+    plain = {"kernel_size": (size, size), "padding": (size // 2, size // 2), "stride": (1, 1), "groups": 1}
+    plain |= {"dilation": (1, 1), "padding_mode": "zeros"}
     return all(getattr(layer, name) == value for name, value in plain.items())
 
 
@@ -283,11 +283,15 @@ class UpBlock(nn.Module):
     def first(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """`conv1` of the enlarged map and the skip."""
         if torch.jit.is_scripting():
-            plain = self.conv1.bias is None
+            # `is_conv` in what TorchScript knows; padding may also be a text
+            layer = self.conv1
+            plain = layer.bias is None and layer.kernel_size == (3, 3) and str(layer.padding) == "(1, 1)"
+            plain = plain and layer.stride == (1, 1) and layer.dilation == (1, 1)
+            plain = plain and layer.groups == 1 and layer.padding_mode == "zeros"
             taps = plain and taps_pay(x)
         else:
             # it has a bias where the norm was fused into it
-            plain = is_plain(self.conv1) and is_3x3(self.conv1) and self.conv1.bias is None
+            plain = is_plain(self.conv1) and is_conv(self.conv1, 3) and self.conv1.bias is None
             # An exported graph may be for all sizes, which a question about the size would restrict.
             taps = plain and not torch.compiler.is_exporting() and taps_pay(x)
         if not taps:
@@ -304,5 +308,5 @@ class UpBlock(nn.Module):
 def quicken_convs(module: nn.Module) -> None:
     """Let every convolution in a module that `Conv3x3` can compute be one."""
     for layer in module.modules():
-        if type(layer) is nn.Conv2d and is_3x3(layer):
+        if type(layer) is nn.Conv2d and is_conv(layer, 3):
             layer.__class__ = Conv3x3

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.layers.conv import is_conv
 from networks.layers.eager import apply, eager_cpu_training, is_plain
 
 
@@ -143,9 +144,10 @@ class ExpandHead(nn.Module):
                 return self.expanded_logits(x)
             as_built = self.output.bias is None and self.expand.bias is None
         else:
-            # Layers that were put in their places may have a bias.
-            as_built = self.output.bias is None and self.expand.bias is None
-            as_built = as_built and all(is_plain(layer) for layer in (self.expand, self.norm, self.output))
+            # Layers that were put in their places may be of another kind, and have biases where these have none.
+            as_built = all(is_plain(layer) for layer in (self.expand, self.norm, self.output))
+            as_built = as_built and is_conv(self.output, 1) and self.norm.bias is not None
+            as_built = as_built and self.output.bias is None and self.expand.bias is None
         if not as_built:
             return self.expanded_logits(x)
         cells = self.scale * self.scale

@@ -31,6 +31,7 @@ from networks.layers.swin import (
     stage_drop_paths,
 )
 from networks.state_dicts import rename
+from networks.swin_unet import centre_tables
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "S": {"encoder_name": "resnet34", "fusion_depths": (1, 1), "fusion_heads": (3, 3), "fusion_mlp_ratio": 1.0},
@@ -317,7 +318,8 @@ class HiFormer(SegmentationNetwork):
 
         Left out are tensors that the authors' modules register under a second name, buffers that follow from the sizes
         and, for `fusion="authors"`, everything that cannot influence their output: `DEAD`, and of the position
-        embeddings the one of the class token.
+        embeddings the one of the class token. Bias tables of windows that the authors shrank to a small grid become
+        full-sized as in `SwinUnet`.
 
         Raises:
             UserError: a tensor has a name that the authors' network does not have.
@@ -332,7 +334,7 @@ class HiFormer(SegmentationNetwork):
                 converted[name] = tensor[:, 1:].unflatten(1, (side, side))
                 if fusion == "paper":
                     converted[name.replace("position", "class_position", 1)] = tensor[:, :1].unsqueeze(1)
-        return converted
+        return centre_tables(converted)
 
 
 def _check_stages(name: str, depths: Sequence[int], heads_name: str, heads: Sequence[int], dims: Sequence[int]) -> None:

@@ -27,6 +27,7 @@ from networks.layers.swin import (
     stage_drop_paths,
 )
 from networks.state_dicts import rename
+from networks.swin_unet import centre_tables
 
 
 class DeepLabEncoder(nn.Module):
@@ -298,7 +299,8 @@ class TransDeepLab(SegmentationNetwork):
         """The authors' state dict under this module's names, complete for a strict `load_state_dict`.
 
         Left out are `relative_position_index` and `attn_mask`, which follow from the sizes, and of pyramid stages with
-        windows of one token what cannot influence the output: queries, keys and bias tables.
+        windows of one token what cannot influence the output: queries, keys and bias tables. Bias tables of encoder and
+        decoder for windows that the authors shrank to a small grid become full-sized as in `SwinUnet`.
 
         Raises:
             UserError: a tensor has a name that the authors' network does not have.
@@ -317,6 +319,8 @@ class TransDeepLab(SegmentationNetwork):
             elif name != block + table:
                 state[name.replace(".attn.", ".")] = tensor
         converted = rename(state, AUTHORS_NAMES, "the authors' TransDeepLab")
+        # Windows of the pyramid are of different sizes, and none is larger than the grid.
+        converted |= centre_tables({name: converted[name] for name in converted if not name.startswith("aspp.")})
         # Their 1 x 1 convolutions within CBAM are linear layers here.
         is_linear = re.compile(r"aspp\.attention\.\w+\.weight").fullmatch
         return {name: tensor.flatten(1) if is_linear(name) else tensor for name, tensor in converted.items()}

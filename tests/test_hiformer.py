@@ -102,6 +102,16 @@ def test_authors_checkpoint(tmp_path, fusion):
         load(network, tmp_path / "odd.pth")
 
 
+def test_tables_of_windows_that_the_authors_shrank():
+    """On an image of 64 pixels windows of 8 tokens become one of 4 in the deepest stage."""
+    name = "All2Cross.pyramid.swin_transformer.layers.{}.blocks.0.attn.relative_position_bias_table"
+    full, shrunk = torch.randn(225, 1), torch.randn(49, 4)
+    converted = [*HiFormer.convert_authors({name.format(0): full, name.format(2): shrunk}).values()]
+    expected = torch.zeros(15, 15, 4)
+    expected[4:11, 4:11] = shrunk.view(7, 7, 4)
+    assert torch.equal(converted[0], full) and torch.equal(converted[1], expected.view(225, 4))
+
+
 def test_loaded_positions_equal_interpolated_ones(tmp_path):
     trained = small()
     torch.save(trained.state_dict(), tmp_path / "model.pt")

@@ -135,6 +135,17 @@ def test_authors_checkpoint(tmp_path):
         load(TransDeepLab(out_channels=9), tmp_path / "odd.pth")
 
 
+def test_tables_of_windows_that_the_authors_shrank():
+    """On an image of 64 pixels windows of 8 tokens become one of 4 in the deepest stage."""
+    sizes = {"encoder.layers.0": (225, 1), "encoder.layers.2": (49, 4), "aspp.layers.0": (9, 3)}
+    state = {f"{stage}.blocks.0.{TABLE}": torch.randn(shape) for stage, shape in sizes.items()}
+    (full, shrunk, pyramid), converted = state.values(), [*TransDeepLab.convert_authors(state).values()]
+    assert torch.equal(converted[0], full) and torch.equal(converted[2], pyramid)
+    expected = torch.zeros(15, 15, 4)
+    expected[4:11, 4:11] = shrunk.view(7, 7, 4)
+    assert torch.equal(converted[1], expected.view(225, 4))
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

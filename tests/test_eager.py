@@ -4,9 +4,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrize, prune
 
-from networks.layers import conv, expand, swin, window_attention
+from networks.layers import conv, expand, levit, swin, window_attention
 from networks.layers.eager import eager_cpu, is_plain
 from tests.small import NETWORKS, WIDE, build, image
 
@@ -137,6 +138,13 @@ def test_a_norm_without_bias_in_the_head_is_called():
     head, x = expand.ExpandHead(8, 3), torch.randn(1, 4, 4, 8)
     head.norm = nn.LayerNorm(8, bias=False)
     torch.testing.assert_close(head(x), head.expanded_logits(x))
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [(swin.SwinBlock, (8, 2, 4, True)), (levit.LevitDownsample, (8, 8, 4))])
+def test_tables_are_built_on_the_device_of_the_weights(kind, sizes):
+    with FakeTensorMode(), torch.device("cuda"):  # tensors without values, so that no GPU is needed
+        layer = kind(*sizes, grid=(8, 8), drop_path=0.0)
+        assert layer(torch.randn(1, 8, 8, 8)).device.type == "cuda"
 
 
 def test_hooks_within_a_stage_see_the_whole_batch():

@@ -326,5 +326,8 @@ def square_biases(biases: Tensor) -> Tensor:
 
 def extend_biases(biases: Tensor, table: tuple[int, int]) -> Tensor:
     """Bias tables (heads, H, W) in another size with which attention computes the same: cut, or extended as needed."""
-    rows, cols = (torch.arange(new).clamp(max=old - 1) for new, old in zip(table, biases.shape[1:], strict=True))
+    rows, cols = (
+        torch.arange(new, device=biases.device).clamp(max=old - 1)
+        for new, old in zip(table, biases.shape[1:], strict=True)
+    )
     return biases[:, rows][:, :, cols]

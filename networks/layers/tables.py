@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -17,8 +18,14 @@ class Tables(nn.Module):
         raise NotImplementedError
 
     def register_tables(self) -> None:
-        """Compute the tables for the first time."""
+        """Compute the tables for the first time, on the default device as the weights are.
+
+        Not on the meta device: weights may be put into a network there one by one, and tables are in no state dict.
+        """
+        device = torch.empty(0).device
         for name, table in self.own_tables().items():
+            if table is not None and device.type != "meta":
+                table = table.to(device)
             self.register_buffer(name, table, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:

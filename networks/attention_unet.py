@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import monai.networks.nets
 from torch import Tensor, nn
 
-from networks.base import SegmentationNetwork
+from networks.base import SegmentationNetwork, check_rates
 from networks.errors import UserError
 from networks.layers.conv import quicken_convs
 
@@ -56,6 +56,7 @@ class AttentionUnet(SegmentationNetwork):
                 f"channels={tuple(channels)} and strides={tuple(strides)} are not possible: give channels of at least "
                 "2 and strides of at least 1."
             )
+        check_rates(dropout=dropout)
         super().__init__(in_channels, out_channels, multiple=math.prod(strides))
         self.network = monai.networks.nets.AttentionUnet(
             2, in_channels, out_channels, channels, strides, dropout=dropout

@@ -162,6 +162,8 @@ class LevitUnet(SegmentationNetwork):
         if len({len(values) for values in stages.values()}) > 1 or not embed_dim:
             given = ", ".join(f"{name}={tuple(values)}" for name, values in stages.items())
             raise UserError(f"{given} do not describe the same stages: give one number per stage in each.")
+        if len(decoder_channels) != 3:
+            raise UserError(f"decoder_channels={tuple(decoder_channels)} is not possible: give three numbers.")
         for name, values in (stages | {"decoder_channels": decoder_channels}).items():
             if min(values) < 1:
                 raise UserError(f"{name}={tuple(values)} is not possible: give numbers of at least 1.")
@@ -175,8 +177,6 @@ class LevitUnet(SegmentationNetwork):
                 f"key_dim={key_dim} does not divide the channels of all but the last stage, "
                 f"embed_dim={tuple(embed_dim)}: choose a divisor, because it makes the heads in between."
             )
-        if len(decoder_channels) != 3:
-            raise UserError(f"decoder_channels={tuple(decoder_channels)} is not possible: give three numbers.")
         check_rates(drop_path_rate=drop_path_rate)
         height, width = image_sides(img_size)
 

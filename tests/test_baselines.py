@@ -30,6 +30,7 @@ from tests.small import SIZE, build, image
         ("Unet", {"out_channels": 0}, r"out_channels=0 .* at least 1"),
         ("AttentionUnet", {"strides": (2,)}, r"strides=\(2,\) do not fit"),
         ("AttentionUnet", {"channels": (8, 12, 0)}, r"channels=\(8, 12, 0\) .* not possible"),
+        ("AttentionUnet", {"dropout": 1.0}, r"dropout=1.0 .* below 1"),
     ],
 )
 def test_baseline_arguments(name, kwargs, message):

@@ -20,6 +20,7 @@ from tests.small import build, image
         ({"key_dim": 12}, r"key_dim=12 does not divide .* choose a divisor"),
         ({"key_dim": 0}, r"key_dim=0 .* at least 1"),
         ({"decoder_channels": (8, 8)}, r"decoder_channels=\(8, 8\) .* three numbers"),
+        ({"decoder_channels": ()}, r"decoder_channels=\(\) .* three numbers"),
         ({"out_channels": 0}, r"out_channels=0 .* at least 1"),
         ({"drop_path_rate": -0.1}, r"drop_path_rate=-0.1 .* from 0"),
     ],

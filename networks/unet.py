@@ -8,14 +8,15 @@ pre-trained on a large microscopy dataset", https://doi.org/10.1038/s41524-022-0
 https://github.com/nasa/pretrained-microscopy-models for their licence, go in by `networks.pretrained.load`.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import segmentation_models_pytorch as smp
 from torch import Tensor
 
 from networks.base import SegmentationNetwork
-from networks.errors import UserError
+from networks.errors import UserError, did_you_mean
 from networks.layers.cnn import check_encoder, unused_layers
 from networks.layers.conv import quicken_convs
 from networks.layers.eager import channels_last
@@ -33,11 +34,11 @@ class SmpNetwork(SegmentationNetwork):
         img_size: accepted for uniformity; nothing depends on it.
         encoder_name: one of smp's encoders, such as "resnet50", or "tu-" and the name of a timm model.
         encoder_weights: weights that smp downloads while it builds the network, such as "imagenet"; None for none.
-        **kwargs: further arguments of the architecture.
+        **kwargs: further arguments of the architecture; of an encoder of timm also those of its model.
 
     Raises:
-        UserError: smp has no such encoder or weights, the architecture cannot be built on it, or a number of channels
-            is below 1.
+        UserError: smp has no such encoder, weights or argument, the architecture cannot be built on it, or a number of
+            channels is below 1.
     """
 
     architecture: ClassVar[type[smp.base.SegmentationModel]]
@@ -55,11 +56,12 @@ class SmpNetwork(SegmentationNetwork):
     ) -> None:
         super().__init__(in_channels, out_channels)
         check_encoder(encoder_name, encoder_weights)
+        _check_names(self.architecture, encoder_name, kwargs)
         try:
             network = self.architecture(
                 encoder_name, in_channels=in_channels, classes=out_channels, encoder_weights=encoder_weights, **kwargs
             )
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             more = "".join(f", {key}={value!r}" for key, value in kwargs.items())
             name = type(self).__name__
             raise UserError(f"{name} cannot be built with encoder_name={encoder_name!r}{more}: {error}") from error
@@ -75,6 +77,25 @@ class SmpNetwork(SegmentationNetwork):
         # a processor's convolutions are faster so, separable ones the most; GPUs are left to choose
         x = channels_last(x) if x.device.type == "cpu" else x
         return self.head(self.decoder(self.encoder(x)))
+
+
+def _check_names(architecture: type, encoder_name: str, names: Iterable[str]) -> None:
+    """Refuse arguments that smp would leave out without a word.
+
+    It hands on what it does not know to the encoder, and only timm's look at it. A second head, of `aux_params`, is
+    not a part of these networks.
+
+    Raises:
+        UserError: says which.
+    """
+    known = inspect.signature(architecture).parameters.keys() - {"aux_params", "classes", "kwargs"}
+    of_timm = encoder_name.startswith(("tu-", "timm-"))
+    for name in set(names) - known:
+        if name == "aux_params" or not of_timm:
+            raise UserError(
+                f"{architecture.__name__} has no argument {name!r} here; "
+                + did_you_mean(name, known, f"choose from {', '.join(sorted(known))}")
+            )
 
 
 class Unet(SmpNetwork):

@@ -283,6 +283,7 @@ class HiFormer(SegmentationNetwork):
         dims = (embed_dim, 4 * embed_dim)
         _check_stages("depths", depths, "num_heads", num_heads, [embed_dim * 2**i for i in range(3)])
         _check_stages("fusion_depths", fusion_depths, "fusion_heads", fusion_heads, dims)
+        check_counts(**{"embed_dim * fusion_mlp_ratio": int(embed_dim * fusion_mlp_ratio)})
         check_rates(drop_path_rate=drop_path_rate)
 
         self.converter_options = {"fusion": fusion}

@@ -205,6 +205,7 @@ class SwinUnet(SegmentationNetwork):
         rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
         check_counts(patch_size=patch_size)
         check_swin(embed_dim, depths, num_heads, window_size, rates)
+        check_counts(**{"embed_dim * mlp_ratio": int(embed_dim * mlp_ratio)})
         if upsample not in UPSAMPLERS:
             raise UserError(f"upsample={upsample!r} is unknown: choose one of {', '.join(map(repr, UPSAMPLERS))}.")
         if upsample == "transpose" and patch_size % 2:

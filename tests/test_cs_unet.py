@@ -108,6 +108,7 @@ def test_res_mlp_equals_its_definition():
         ({"depths": (2, 2, 0, 2)}, r"depths=\(2, 2, 0, 2\) has a stage without blocks"),
         ({"img_size": 0}, r"img_size=0 is not possible"),
         ({"drop_rate": -1}, r"drop_rate=-1 is not a rate"),
+        ({"mlp_ratio": 0}, r"embed_dim \* mlp_ratio=0 .* at least 1"),
     ],
 )
 def test_arguments(kwargs, message):

@@ -179,6 +179,7 @@ def test_swin_checkpoint_fills_stages_and_mergings(tmp_path):
         ({"depths": (2, 2)}, r"depths=\(2, 2\) and num_heads=\(1, 2, 4\) .* 3 numbers"),
         ({"depths": (2, 0, 2)}, r"depths=\(2, 0, 2\) has a stage without blocks"),
         ({"num_heads": (1, 2, 5)}, r"5 heads do not divide the 48 channels"),
+        ({"fusion_mlp_ratio": 0}, r"embed_dim \* fusion_mlp_ratio=0 .* at least 1"),
         ({"fusion_heads": (5, 4)}, r"fusion_heads=\(5, 4\) does not fit: 5 heads"),
         ({"fusion_depths": (1, 2, 3)}, r"fusion_depths=\(1, 2, 3\) and .* 2 numbers"),
         ({"drop_path_rate": -0.1}, r"drop_path_rate=-0.1 .* below 1"),

@@ -21,6 +21,7 @@ from tests.small import build, image
         ({"embed_dim": 0}, r"embed_dim=0 .* at least 1"),
         ({"in_channels": 0}, r"in_channels=0 .* at least 1"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate=1.0 .* below 1"),
+        ({"mlp_ratio": 0}, r"embed_dim \* mlp_ratio=0 .* at least 1"),
     ],
 )
 def test_swin_unet_arguments(kwargs, message):

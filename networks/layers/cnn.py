@@ -78,7 +78,8 @@ def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str
     Known are the names of torchvision, of timm, of pretrainedmodels and efficientnet-pytorch, as NASA's MicroNet files
     have them, and of smp's older versions: the first DenseNets had a dot in "norm.1", and timm's networks are one level
     deeper since smp takes them from timm, which writes "stages.0" as "stages_0" there. The names of
-    efficientnet-pytorch also go into timm's EfficientNets.
+    efficientnet-pytorch also go into timm's EfficientNets, of which only those called "tf_..." compute what the weights
+    were trained to: the others pad in another way.
     """
     own = encoder.state_dict().keys()
     found = (re.match(r"(?:model\.)?(blocks\.\d+\.\d+)\.", name) for name in own)

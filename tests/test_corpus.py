@@ -141,6 +141,39 @@ def test_duplicates_are_found_and_stay_together(tmp_path: Path) -> None:
     assert len({row["split"] for row in rows(tmp_path / "split") if row["duplicates"]}) == 1
 
 
+def test_duplicates_that_were_found_before_stay_together(tmp_path: Path) -> None:
+    """A search that turns nothing leaves the turned copies of one that did in their group."""
+    for name, seeds in (("a", (0, 1, 2)), ("b", (3, 4, 1))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            Image.fromarray(texture(seed)).save(tmp_path / name / f"{seed}.png")
+    for seed in (0, 1):
+        Image.fromarray(np.rot90(texture(seed))).save(tmp_path / "a" / f"turned_{seed}.png")
+    duplicates(str(tmp_path / "a"), str(tmp_path / "found"), turned=True)
+    join(str(tmp_path / "found"), str(tmp_path / "b"), output_dir=str(tmp_path / "joined"))
+    for folder, more in (("distinct", set()), ("dropped", {"b/b/1.png"})):
+        duplicates(str(tmp_path / "joined"), str(tmp_path / folder), drop=bool(more))
+        groups = defaultdict(set)
+        for row in rows(tmp_path / folder):
+            groups[row["duplicates"]].add(row["source"])
+        assert groups.pop("") == {"found/a/2.png", "b/b/3.png", "b/b/4.png"}
+        assert groups["1"] == {"found/a/1.png", "found/a/turned_1.png", "b/b/1.png"} - more
+        assert groups["2"] == {"found/a/0.png", "found/a/turned_0.png"} and len(groups) == 2
+        (pair,) = rows_of(tmp_path / folder / "duplicates.csv")
+        assert pair["group"] == "1"
+
+
+def test_what_was_made_of_other_pictures_is_not_replaced(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.fromarray(texture(ord(name))).save(tmp_path / name / f"{name}.png")
+    clean(str(tmp_path / "a"), str(tmp_path / "clean"), ocr="false")
+    with pytest.raises(UserError, match=r"holds what was made of other pictures, such as .*a\.png; give another"):
+        clean(str(tmp_path / "b"), str(tmp_path / "clean"), ocr="false")
+    assert [Path(row["image"]).name for row in rows(tmp_path / "clean")] == ["a.png"]
+    assert (tmp_path / "clean" / "images" / "a.png").is_file()
+
+
 @pytest.mark.parametrize("step", [tile, duplicates, augment])
 def test_sixteen_bit_needs_the_window_of_clean(step: Callable[..., None], tmp_path: Path) -> None:
     """Of 12 bits in 16, other steps would keep 16 grey values."""

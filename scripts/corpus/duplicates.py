@@ -1,8 +1,7 @@
 """Pictures that show the same: the same file under two names, saved again, resized, brightened, or taken twice."""
 
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import imagehash
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+from scipy.cluster.hierarchy import DisjointSet
 from tqdm import tqdm
 
 from networks.errors import UserError
+from networks.workflow.carving import joined
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import file_hash
 from networks.workflow.ids import truth
@@ -73,7 +74,7 @@ def duplicates(
         kept = [micrograph for micrograph, _ in found]
         pairs = find_pairs(kept, [about for _, (_, about) in found], distance, correlation)
         groups = groups_of(pairs)
-        number = {i: n for n, group in enumerate(groups, start=1) for i in group}
+        number = numbers_of(groups, [micrograph.more.get(GROUP, "") for micrograph in kept])
         rows = [_row(kept[pair.one], kept[pair.other], pair, number[pair.one]) for pair in pairs]
         for old in work.folder.glob("sheet_*.png"):
             old.unlink()
@@ -81,7 +82,7 @@ def duplicates(
             write_csv(work.folder / PAIRS, rows)
         else:
             (work.folder / PAIRS).unlink(missing_ok=True)
-        _write_sheets(work.folder, kept, groups)
+        _write_sheets(work.folder, kept, groups, number)
         _tell(rows, groups, len(kept))
         result = [replace(m, more={**m.more, GROUP: str(number.get(i, ""))}) for i, m in enumerate(kept)]
         if drop:
@@ -131,20 +132,31 @@ def find_pairs(
 
 def groups_of(pairs: Sequence[Pair]) -> list[list[int]]:
     """Pictures that belong together through any pairs, each group in the order of the index."""
-    parents: dict[int, int] = {}
-
-    def root(i: int) -> int:
-        while parents.setdefault(i, i) != i:
-            i = parents[i]
-        return i
-
+    found = DisjointSet(i for pair in pairs for i in (pair.one, pair.other))
     for pair in pairs:
-        one, other = sorted((root(pair.one), root(pair.other)))
-        parents[other] = one
-    groups = defaultdict(list)
-    for i in sorted(parents):
-        groups[root(i)].append(i)
-    return list(groups.values())
+        found.merge(pair.one, pair.other)
+    return sorted(sorted(group) for group in found.subsets())
+
+
+def numbers_of(groups: Sequence[Sequence[int]], earlier: Sequence[str]) -> dict[int, int]:
+    """The number of the group of every picture that has one, from 1.
+
+    Groups that another search has found, such as one that turned the pictures, stay together too.
+
+    Args:
+        groups: of places in the index.
+        earlier: of every picture the group that the index has for it; empty for none.
+    """
+    names = [[f"picture {i}", *([f"earlier {value}"] if value else [])] for i, value in enumerate(earlier)]
+    for n, group in enumerate(groups):
+        for i in group:
+            names[i].append(f"now {n}")
+    units = joined(names)
+    own = [i for group in groups for i in group]
+    numbers: dict[str, int] = {}
+    for i in [*own, *(i for i, value in enumerate(earlier) if value)]:
+        numbers.setdefault(units[i], len(numbers) + 1)
+    return {i: numbers[unit] for i, unit in enumerate(units) if unit in numbers}
 
 
 def small_details(pixels: np.ndarray) -> np.ndarray:
@@ -216,10 +228,12 @@ def _row(one: Micrograph, other: Micrograph, pair: Pair, group: int) -> dict[str
     }
 
 
-def _write_sheets(folder: Path, micrographs: Sequence[Micrograph], groups: Sequence[Sequence[int]]) -> None:
+def _write_sheets(
+    folder: Path, micrographs: Sequence[Micrograph], groups: Sequence[Sequence[int]], number: Mapping[int, int]
+) -> None:
     tiles = [
-        Tile(micrographs[i].image, f"group {n}: {micrographs[i].image.name}\n{micrographs[i].kind}")
-        for n, group in enumerate(groups, start=1)
+        Tile(micrographs[i].image, f"group {number[i]}: {micrographs[i].image.name}\n{micrographs[i].kind}")
+        for group in groups
         for i in group
     ]
     for page, start in enumerate(range(0, len(tiles), SIZE), start=1):

@@ -51,8 +51,17 @@ class Step:
             work: does one picture and writes its files below the step's folder; what it gives must fit JSON. A
                 ``UserError`` leaves the picture out, with its reason in ``failed.csv``.
             title: of the bar.
+
+        Raises:
+            UserError: what is there was made of other pictures altogether, and would all be removed.
         """
         known = self._read()
+        before = {entry.get("image", "") for entry in known.values()}  # of earlier versions it is not known
+        if before and "" not in before and before.isdisjoint(str(m.image.absolute()) for m in micrographs):
+            raise UserError(
+                f"{self.folder} holds what was made of other pictures, such as {min(before)}; give another folder, or "
+                "remove it."
+            )
         keys = [_key(micrograph) for micrograph in micrographs]
         todo = [pair for pair in zip(micrographs, keys, strict=True) if pair[1] not in known]
         if len(todo) < len(micrographs):
@@ -65,7 +74,7 @@ class Step:
                     self.failed[str(micrograph.image)] = str(error)
                     continue
                 rows = [result.row(self.folder) for result in results]
-                known[key] = {"key": key, "rows": rows, "about": about}
+                known[key] = {"key": key, "image": str(micrograph.image.absolute()), "rows": rows, "about": about}
                 journal.write(json.dumps(known[key]) + "\n")
                 journal.flush()
         found = []

@@ -18,6 +18,7 @@ from networks.workflow.files import file_hash, write_json
 from networks.workflow.records import read_records
 from scripts.experiments import runs
 from scripts.experiments.__main__ import collect, run, show
+from scripts.experiments.collected import collected, result_files
 from scripts.experiments.runs import CHANGED, DONE, FAILED, RUNNING, STOPPED, WAITING, RunFolder
 from scripts.experiments.suite import Suite, load_suite
 from scripts.report.__main__ import report
@@ -155,6 +156,21 @@ def test_a_run_keeps_to_the_files_it_was_started_with(
     assert folder.state() == STOPPED
 
 
+def test_pretrained_files_of_one_name_are_told_apart(tmp_path: Path, micrograph_dir: Path) -> None:
+    sources = [tmp_path / name / "model.pt" for name in ("cnn", "swin")]
+    for source in sources:
+        source.parent.mkdir()
+        source.write_text(source.parent.name)
+    pretraining = {"own": {"CS-UNet": [str(source) for source in sources]}}
+    folder = RunFolder(load_suite(write_suite(tmp_path, micrograph_dir, pretraining=pretraining)).runs[0], tmp_path)
+    begun = {"spec": folder.run.spec(), "digests": folder.digests(), "done": {}, "error": ""}
+    for number, source in enumerate(sources, start=1):
+        source.write_text("another")
+        assert folder.changes(begun) == [f"model.pt ({number})"]
+        source.write_text(source.parent.name)
+    assert not folder.changes(begun)
+
+
 def test_options_of_evaluation_stay_out_of_the_training(tmp_path: Path, micrograph_dir: Path) -> None:
     options = {"tta": True, "epochs": 2, "img_size": [48, 48]}
     folder = RunFolder(load_suite(write_suite(tmp_path, micrograph_dir, recipes={"short": options})).runs[0], tmp_path)
@@ -177,6 +193,20 @@ def test_options_of_evaluation_stay_out_of_the_training(tmp_path: Path, microgra
         ({"seeds": [1, 1]}, "two runs called"),
         ({"exclude": [{"net": "A"}]}, 'an item of exclude has "net"; known are data_set'),
         ({"exclude": [{"seed": 0}]}, "has no runs"),
+        # what is spelt otherwise would leave runs in, or out, without a word
+        ({"exclude": [{"data_set": ["Phantom", "phantom"]}]}, "names the data_set 'phantom'"),
+        (
+            {"exclude": [{"seed": 1}]},
+            "names the seed 1 under pretraining or exclude, but has none of that label; it has 0.",
+        ),
+        ({"pretraining": {"ImageNet": {"CS-Unet": "x"}, "none": None}}, "names the network 'CS-Unet'"),
+        ({"pretraining": {"ImageNet": "CS-UNet.pth"}}, "expected labels with null or sources by network"),
+        ({"seeds": 3}, '"seeds" of the suite is 3; expected a JSON list'),
+        ({"networks": ["A"]}, "\"networks\" of the suite is ['A']; expected a JSON object"),
+        (
+            {"data_sets": {"X": {"dataset_dir": "x", "preset": "nasa_super", "splits": "test"}}},
+            "\"splits\" of the data set X is 'test'; expected a JSON list",
+        ),
     ],
 )
 def test_mistakes_in_a_suite(changes: dict, said: str, tmp_path: Path, micrograph_dir: Path) -> None:
@@ -197,6 +227,16 @@ def test_only_the_data_of_the_runs_to_do_is_needed(tmp_path: Path, micrograph_di
     suite = load_suite(write_suite(tmp_path, tmp_path, data_sets={"Here": there, "There": missing}))
     suite.check_data(run for run in suite.runs if run.data_set == "Here")
     with pytest.raises(UserError, match="missing, the data set There of the suite trial, does not exist"):
+        suite.check_data(suite.runs)
+
+
+def test_lists_of_all_data_sets_in_one_folder_are_looked_for(tmp_path: Path, micrograph_dir: Path) -> None:
+    data_sets = {
+        name: {"dataset_dir": str(micrograph_dir), "preset": "nasa_super", "splits": [split]}
+        for name, split in (("Others", "different_test"), ("Phantom", "test"))
+    }
+    suite = load_suite(write_suite(tmp_path, micrograph_dir, data_sets=data_sets))
+    with pytest.raises(UserError, match='has no list "different_test"'):
         suite.check_data(suite.runs)
 
 
@@ -275,6 +315,15 @@ def test_killed_suite_goes_on(
     assert RunFolder(load_suite(changed).runs[0], runs_dir).state() == CHANGED
     with pytest.raises(ValueError, match="was started with other settings"):
         run(str(changed), str(runs_dir))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_results_of_other_machines_are_not_lost_for_want_of_a_file(kept: int, tmp_path: Path) -> None:
+    files = result_files(tmp_path, "trial")
+    assert collected(*files) == {}
+    files[kept].write_text("")
+    with pytest.raises(UserError, match=rf"{files[kept].name} is there without .*{files[1 - kept].name}"):
+        collected(*files)
 
 
 def write_classifier_suite(folder: Path, dataset_dir: Path, **changes) -> Path:

@@ -45,10 +45,17 @@ def collected(scores_file: Path, runs_file: Path) -> dict[str, tuple[Line, list[
     """Lines and scores that the files have, by the runs' names.
 
     Raises:
-        UserError: a line is not what it should be.
+        UserError: one file is there without the other, or a line is not what it should be.
     """
-    if not (scores_file.is_file() and runs_file.is_file()):
+    there = [file for file in (scores_file, runs_file) if file.is_file()]
+    if not there:
         return {}
+    if len(there) == 1:
+        missing = runs_file if there == [scores_file] else scores_file
+        raise UserError(
+            f"{there[0]} is there without {missing}, so that what it has of other machines' runs would be lost; put "
+            "that file back, or move this one away."
+        )
     scores: dict[str, list[Record]] = defaultdict(list)
     for record in read_records(scores_file):
         scores[run_name(record | {"network": record["model"]})].append(record)

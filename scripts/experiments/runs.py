@@ -123,7 +123,10 @@ class RunFolder:
         files = {f"{name}.json": self._config_path(name) for name in ("train", *overlays)}
         root = Path(run.dataset_dir)
         cases = json_path(run.dataset_dir) if not run.classifies else root if root.is_file() else root / TABLE
-        files |= {cases.name: cases, **{Path(source).name: Path(source) for source in run.sources}}
+        files[cases.name] = cases
+        names = [Path(source).name for source in run.sources]
+        for number, (name, source) in enumerate(zip(names, run.sources, strict=True), start=1):
+            files[name if names.count(name) == 1 else f"{name} ({number})"] = Path(source)
         return {name: _digest(path, path.stat().st_mtime_ns) for name, path in files.items() if path.is_file()}
 
     def changes(self, record: dict[str, Any] | None = None) -> list[str]:

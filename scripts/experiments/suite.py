@@ -50,6 +50,8 @@ DATA_SET_KEYS = {"dataset_dir", "preset", "setting", "splits", "options", "prepa
 REQUIRED = {"name", "data_sets", "networks"}
 KEYS = REQUIRED | {"description", "pretraining", "recipes", "seeds", "protocols", "exclude"}
 LABELS = {"data_set", "network", "pretraining", "recipe", "seed"}
+FORMS: dict[str, type] = dict.fromkeys(("data_sets", "networks", "recipes", "options"), dict)
+FORMS |= dict.fromkeys(("seeds", "protocols", "exclude", "splits"), list)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Suite:
 
     def check_data(self, runs: Iterable[Run]) -> None:
         """Raise UserError with one sentence if a data set of some of its runs is not there."""
-        for run in {run.dataset_dir: run for run in runs}.values():
+        for run in {(run.dataset_dir, run.splits): run for run in runs}.values():
             folder = run.dataset_dir
             if not (Path(folder) if run.classifies else Path(folder) / "dataset.json").exists():
                 how = self.prepare.get(folder)
@@ -183,6 +185,7 @@ def load_suite(path: str | Path) -> Suite:
         raise UserError(f"{path}: the protocol {min(wrong)!r} does not exist; choose from {', '.join(PROTOCOLS)}.")
     for item in content.get("exclude", []):
         _check_keys(path, "an item of exclude", item, LABELS, set())
+    _check_labels(path, content)
     runs = [run for run in _runs(path, content) if not _is_excluded(run, content.get("exclude", []))]
     if not runs:
         raise UserError(f"{path} has no runs: its list exclude takes all of them away.")
@@ -236,10 +239,34 @@ def _runs(path: Path, content: dict[str, Any]) -> Iterator[Run]:
 
 
 def _is_excluded(run: Run, items: list[dict[str, Any]]) -> bool:
-    def fits(label: str, wanted: Any) -> bool:
-        return getattr(run, label) in (wanted if isinstance(wanted, list) else [wanted])
+    return any(all(getattr(run, label) in _as_list(wanted) for label, wanted in item.items()) for item in items)
 
-    return any(all(fits(label, wanted) for label, wanted in item.items()) for item in items)
+
+def _check_labels(path: Path, content: dict[str, Any]) -> None:
+    """Labels that are spelt otherwise where they are used would leave runs out, or in, without a word."""
+    pretraining = content.get("pretraining", {"none": None})
+    if not isinstance(pretraining, dict) or not all(isinstance(s, dict | None) for s in pretraining.values()):
+        raise UserError(f'{path}: "pretraining" is {pretraining!r}; expected labels with null or sources by network.')
+    known = {
+        "data_set": content["data_sets"],
+        "network": content["networks"],
+        "pretraining": pretraining,
+        "recipe": content.get("recipes", {"preset": {}}),
+        "seed": content.get("seeds", [0]),
+    }
+    used = [("network", label) for sources in pretraining.values() for label in sources or ()]
+    for item in content.get("exclude", []):
+        used += [(key, label) for key, value in item.items() for label in _as_list(value)]
+    for key, label in used:
+        if label not in known[key]:
+            raise UserError(
+                f"{path} names the {key} {label!r} under pretraining or exclude, but has none of that label; it has "
+                f"{', '.join(map(str, known[key]))}."
+            )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _check_keys(path: Path, what: str, content: Any, allowed: set[str], required: set[str]) -> None:
@@ -250,3 +277,8 @@ def _check_keys(path: Path, what: str, content: Any, allowed: set[str], required
         raise UserError(f'{path}: {what} has no "{min(missing)}".')
     if unknown:
         raise UserError(f'{path}: {what} has "{min(unknown)}"; known are {", ".join(sorted(allowed))}.')
+    for key, value in content.items():
+        form = FORMS.get(key, object)
+        if not isinstance(value, form):
+            named = "list, [...]" if form is list else "object, {...}"
+            raise UserError(f'{path}: "{key}" of {what} is {value!r}; expected a JSON {named}.')

@@ -355,6 +355,16 @@ def test_mistakes_are_sentences(folders: tuple[Path, Path], tmp_path: Path, opti
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_without_a_name_is_not_left_out(tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) // 4).save(maps / "a_seg.png")
+    (maps / "labels.json").write_text('{"labels": {"0": "matrix", "1": "pore", "3": "phase"}}')
+    with pytest.raises(UserError, match=r"a_seg\.png has the class 2, for which there is no name: give --labels"):
+        measure(str(maps), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_pixel_sizes_are_of_images_as_large_as_the_label_maps(tmp_path: Path) -> None:
     label, image = tmp_path / "a_seg.png", tmp_path / "a.tif"
     save_picture(np.ones((20, 30), np.uint8), label)

@@ -36,6 +36,20 @@ def test_ellipsoids_have_their_millilitres(tmp_path: Path) -> None:
     )
 
 
+def test_slices_of_a_tilted_gantry_are_nearer_than_their_steps(tmp_path: Path) -> None:
+    """Every slice is shifted against the one before, so that a voxel is smaller than the product of its sides."""
+    affine = np.diag([0.8, 0.9, 3, 1])
+    affine[1, 2] = -3 * np.tan(np.radians(20))
+    block = np.zeros((20, 24, 10), np.uint8)
+    block[5:15, 6:16, 2:8] = 1
+    nib.save(nib.Nifti1Image(block, affine), tmp_path / "a_seg.nii.gz")
+    measure(str(tmp_path), str(tmp_path / "out"))
+    (row,) = rows_of(tmp_path / "out" / "images.csv")
+    assert float(row["volume"]) == pytest.approx(600 * 0.8 * 0.9 * 3 / 1000, rel=1e-6)
+    assert float(row["largest_slice_area"]) == pytest.approx(100 * 0.8 * 0.9, rel=1e-6)
+    assert float(row["voxel_z"]) == pytest.approx(3, rel=1e-6)
+
+
 def test_ejection_fraction_of_two_frames(tmp_path: Path) -> None:
     root = tmp_path / "heart"
     cases = {"patient01_frame01": (6, 9), "patient01_frame09": (6, 5), "patient02_ES": (4, 4), "patient02_ED": (4, 3)}

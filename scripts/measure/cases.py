@@ -29,6 +29,7 @@ from scripts.datasets.colours import Colour, read_class_numbers
 from scripts.metrics.predictions import POSTFIX, find_predictions
 
 LOSSY = (".jpg", ".jpeg")
+SLANT = 1e-4  # share of a voxel's volume that axes out of the right angle may cost: headers are rounded
 MAX_CLASSES = 64  # more distinct values are numbers of objects
 
 
@@ -176,8 +177,13 @@ def _upright(volume: MetaTensor) -> np.ndarray:
 
 
 def _voxel(volume: MetaTensor) -> tuple[float, ...]:
-    """Millimetres along x, y, z after turning."""
-    return tuple(spacing_of(Orientation("RAS", labels=None)(volume)))
+    """Millimetres along x and y after turning, and from slice to slice, square to them."""
+    upright = Orientation("RAS", labels=None)(volume)
+    x, y, z = spacing_of(upright)
+    axes = np.asarray(upright.affine, dtype=float)[:3, :3]
+    # of a tilted gantry's slices, each of which is shifted against the one before
+    slant = abs(np.linalg.det(axes / np.linalg.norm(axes, axis=0)))
+    return (x, y, z) if np.isclose(slant, 1, atol=SLANT) else (x, y, z * slant)
 
 
 def pixel_size_of(item: Item, given: PixelSize | None) -> tuple[PixelSize | None, str]:

@@ -161,12 +161,13 @@ class _Reader:
 
 
 def _check_numbers(path: Path | None, label: np.ndarray, names: Mapping[int, str]) -> None:
-    count_classes(
-        str(path),
-        np.ascontiguousarray(label).astype(np.int64),  # type: ignore[arg-type]
-        max(names) + 1,
-        "give --labels the file that names all classes, or --colours the class of each value",
-    )
+    remedy = "give --labels the file that names all classes, or --colours the class of each value"
+    found = np.ascontiguousarray(label).astype(np.int64)
+    counts = count_classes(str(path), found, max(names) + 1, remedy)  # type: ignore[arg-type]
+    assert counts is not None
+    nameless = next((n for n in counts.nonzero().flatten().tolist() if n and n not in names), None)
+    if nameless is not None:
+        raise UserError(f"{path} has the class {nameless}, for which there is no name: {remedy}.")
 
 
 def _pixel_sizes(items: Sequence[Item], how: Options) -> tuple[dict[str, PixelSize | None], list[str]]:

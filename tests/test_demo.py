@@ -113,6 +113,19 @@ def test_files_and_numbers_are_the_command_lines(kind, name, request, bench, opt
         bench.measure("one")
 
 
+def test_pixel_size_is_the_images(bench, options, micrograph, tmp_path) -> None:
+    """The label map has it as a resolution, in other digits and from another source."""
+    fei = "[Scan]\r\nPixelWidth=3.3e-009\r\nPixelHeight=3.3e-009\r\n"
+    Image.open(micrograph).save(tmp_path / "fei.tif", tiffinfo={34682: fei})
+    call(tmp_path / "fei.tif", tmp_path / "out", measure=True, **options["cs_unet"])
+    bench.receive("one", upload(tmp_path / "upload", tmp_path / "fei.tif"))
+    bench.segment("one", "cs_unet")
+    measured, tables, _ = bench.measure("one")
+    assert measured.source == "FEI's metadata" and measured.spacing == pytest.approx((3.3, 3.3), rel=1e-12)
+    for table in tables:
+        assert table.read_bytes() == (tmp_path / "out" / "measurements" / table.name).read_bytes(), table.name
+
+
 def test_planes_are_upright_and_have_square_pixels(bench, tmp_path) -> None:
     """Bright where the patient's left, front and head are, in voxels that are higher than wide."""
     data = np.zeros((20, 16, 6), np.int16)

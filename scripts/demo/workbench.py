@@ -175,8 +175,10 @@ class Workbench:
         size = None if result.view.is_volume else pixel_size.strip() or None  # volumes have theirs in the file
         how = Options(pixel_size=size, split_touching=split_touching)
         label = Path(result.case.label)
+        # the image tells a pixel's size before the label map does, which may have it rounded or not at all
+        item = Item(result.case.name, label, image=Path(result.case.files[0]))
         with session.lock:
-            (measured,), _, notes = measure_items([Item(result.case.name, label)], result.choice.names, how)
+            (measured,), _, notes = measure_items([item], result.choice.names, how)
             folder = label.parent / FOLDER
             write_tables(folder, [measured], [], [], [])
         return measured, sorted(folder.glob("*.csv")), " ".join(notes).replace("--pixel_size", "the pixel size")

@@ -19,8 +19,9 @@ from networks.layers.eager import channels_last
 from networks.layers.expand import ExpandHead, PatchExpand
 from networks.layers.mlp import ResMlp
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
+from networks.layers.window_attention import centre_tables
 from networks.state_dicts import rename
-from networks.swin_unet import SWIN_NAMES, JoiningStage, centre_tables, check_swin, mirrored_targets
+from networks.swin_unet import SWIN_NAMES, JoiningStage, check_swin, mirrored_targets
 
 PATCH_SIZE = 4  # the stride of the finest convolutional feature
 

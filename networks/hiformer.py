@@ -30,8 +30,8 @@ from networks.layers.swin import (
     scaled_grid,
     stage_drop_paths,
 )
+from networks.layers.window_attention import centre_tables
 from networks.state_dicts import rename
-from networks.swin_unet import centre_tables
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "S": {"encoder_name": "resnet34", "fusion_depths": (1, 1), "fusion_heads": (3, 3), "fusion_mlp_ratio": 1.0},

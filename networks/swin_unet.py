@@ -5,7 +5,6 @@ https://arxiv.org/abs/2105.05537. Authors' code: https://github.com/HuCaoFightin
 was written). Written from the paper and from measured outputs of the authors' code, not from the code itself.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -19,6 +18,7 @@ from networks.errors import UserError
 from networks.layers.eager import is_plain
 from networks.layers.expand import UPSAMPLERS
 from networks.layers.swin import SwinEncoder, SwinStage, init_weights, scaled_grid, stage_drop_paths
+from networks.layers.window_attention import centre_tables
 from networks.state_dicts import rename
 
 
@@ -296,16 +296,3 @@ def mirrored_targets(name: str, stages: int) -> list[str]:
     if stage:
         targets.append(f"decoder.layers.{stages - 2 - int(stage[1])}.{stage[2]}")
     return targets
-
-
-def centre_tables(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict whose bias tables all have the size of its largest: smaller ones at the centre of zeros."""
-    tables = {name: tensor for name, tensor in state.items() if name.endswith("position_bias_table")}
-    size = max((math.isqrt(len(table)) for table in tables.values()), default=0)
-    centred = dict(state)
-    for name, table in tables.items():
-        side = math.isqrt(len(table))
-        border = (size - side) // 2
-        square = table.view(side, side, -1)
-        centred[name] = F.pad(square, (0, 0, border, border, border, border)).reshape(size * size, -1)
-    return centred

@@ -26,8 +26,8 @@ from networks.layers.swin import (
     scaled_grid,
     stage_drop_paths,
 )
+from networks.layers.window_attention import centre_tables
 from networks.state_dicts import rename
-from networks.swin_unet import centre_tables
 
 
 class DeepLabEncoder(nn.Module):

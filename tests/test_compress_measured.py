@@ -94,7 +94,11 @@ def test_eight_bits_are_calibrated_compared_and_scored(
     assert evaluation["scores"]["dice"] == pytest.approx(first["dice"]["mean"], abs=1e-4)
 
 
-def test_a_bundle_of_the_zoo_is_scored_and_stays_as_it_is(zoo: Path, ct_dir: Path, tmp_path: Path) -> None:
+def test_a_bundle_of_the_zoo_is_scored_and_stays_as_it_is(
+    zoo: Path, ct_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [name for name in sys.modules if name.startswith(f"{NAME}_v")]:  # of another folder
+        monkeypatch.delitem(sys.modules, module)
     shutil.unpack_archive(zoo / ZIP, tmp_path)
     variant = find_variant(str(tmp_path / NAME))
     dice, _ = tool.score(variant, variant.network(), str(ct_dir), "test", 2)

@@ -5,6 +5,9 @@ https://arxiv.org/abs/2103.14030. Authors' code: https://github.com/microsoft/Sw
 from the paper and from timm's API, not copied.
 """
 
+import math
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from timm.layers import trunc_normal_
@@ -144,3 +147,16 @@ class WindowAttention(nn.Module):
             x = x + bias.sum()
         x = x.transpose(1, 2).reshape(batch, windows, tokens, self.num_heads * self.head_dim)
         return self.proj_drop(self.proj(x))
+
+
+def centre_tables(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict whose bias tables all have the size of its largest: smaller ones at the centre of zeros."""
+    tables = {name: tensor for name, tensor in state.items() if name.endswith("position_bias_table")}
+    size = max((math.isqrt(len(table)) for table in tables.values()), default=0)
+    centred = dict(state)
+    for name, table in tables.items():
+        side = math.isqrt(len(table))
+        border = (size - side) // 2
+        square = table.view(side, side, -1)
+        centred[name] = F.pad(square, (0, 0, border, border, border, border)).reshape(size * size, -1)
+    return centred

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from networks.base import SegmentationNetwork, check_counts, image_sides
+from networks.base import SegmentationNetwork, image_sides
 from networks.errors import UserError
 from networks.layers.cnn import cnn_encoder, pad_image, to_tokens
 from networks.layers.eager import channels_last
@@ -185,8 +185,7 @@ class CSUnet(SegmentationNetwork):
     ) -> None:
         super().__init__(in_channels, out_channels)
         rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
-        check_swin(embed_dim, depths, num_heads, window_size, rates)
-        check_counts(**{"embed_dim * mlp_ratio": int(embed_dim * mlp_ratio)})
+        check_swin(embed_dim, depths, num_heads, window_size, rates, mlp_ratio)
         if len(depths) != 4:
             raise UserError(
                 f"depths={tuple(depths)} has {len(depths)} stages: give 4, one for each convolutional feature."

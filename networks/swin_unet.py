@@ -204,8 +204,7 @@ class SwinUnet(SegmentationNetwork):
         super().__init__(in_channels, out_channels)
         rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
         check_counts(patch_size=patch_size)
-        check_swin(embed_dim, depths, num_heads, window_size, rates)
-        check_counts(**{"embed_dim * mlp_ratio": int(embed_dim * mlp_ratio)})
+        check_swin(embed_dim, depths, num_heads, window_size, rates, mlp_ratio)
         if upsample not in UPSAMPLERS:
             raise UserError(f"upsample={upsample!r} is unknown: choose one of {', '.join(map(repr, UPSAMPLERS))}.")
         if upsample == "transpose" and patch_size % 2:
@@ -254,6 +253,7 @@ def check_swin(
     num_heads: Sequence[int],
     window_size: int,
     rates: Mapping[str, float],
+    mlp_ratio: float = 4.0,
 ) -> None:
     """Check the arguments of a network of Swin stages.
 
@@ -263,11 +263,13 @@ def check_swin(
         num_heads: attention heads per stage.
         window_size: window side in tokens.
         rates: arguments that must be from 0 to below 1, by name.
+        mlp_ratio: hidden channels of the MLPs relative to the stage's channels.
 
     Raises:
         UserError: an argument is out of range.
     """
     check_counts(embed_dim=embed_dim, window_size=window_size)
+    check_counts(**{"embed_dim * mlp_ratio": int(embed_dim * mlp_ratio)})
     if len(depths) != len(num_heads) or len(depths) < 2:
         raise UserError(
             f"depths={tuple(depths)} and num_heads={tuple(num_heads)} do not describe the same two or more "

@@ -29,8 +29,9 @@ from scripts.corpus.features import bundle_features, fill_timm
 from scripts.corpus.index import Micrograph, write_index
 from scripts.corpus.joining import join
 from scripts.corpus.readers import read_corpus
-from scripts.corpus.splitting import split, splits_of, units_of
+from scripts.corpus.splitting import split, splits_of
 from scripts.corpus.tiling import starts, tile
+from scripts.corpus.units import units_of
 from tests.classifying import paths
 from tests.converters import REAL
 from tests.corpora import texture, write_corpus

@@ -17,15 +17,16 @@ from networks.workflow.carving import joined
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import file_hash
 from networks.workflow.ids import truth
-from scripts.corpus.index import Micrograph
+from scripts.corpus.index import DUPLICATES, Micrograph
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.sheets import SIZE, Tile, write_sheet
 from scripts.corpus.steps import Done, read_cleaned, step
+from scripts.corpus.units import left_out
 
 SIDE, BLUR = 128, 6.0  # pixels of the small pictures that are compared, and how much of a shading is taken out of them
 FLAT = 0.5  # grey values of detail below which a picture is one plain field
 BLOCK = 1024
-PAIRS, GROUP = "duplicates.csv", "duplicates"
+PAIRS = "duplicates.csv"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def duplicates(
         kept = [micrograph for micrograph, _ in found]
         pairs = find_pairs(kept, [about for _, (_, about) in found], distance, correlation)
         groups = groups_of(pairs)
-        number = numbers_of(groups, [micrograph.more.get(GROUP, "") for micrograph in kept])
+        number = numbers_of(groups, [micrograph.more.get(DUPLICATES, "") for micrograph in kept])
         rows = [_row(kept[pair.one], kept[pair.other], pair, number[pair.one]) for pair in pairs]
         for old in work.folder.glob("sheet_*.png"):
             old.unlink()
@@ -84,10 +85,10 @@ def duplicates(
             (work.folder / PAIRS).unlink(missing_ok=True)
         _write_sheets(work.folder, kept, groups, number)
         _tell(rows, groups, len(kept))
-        result = [replace(m, more={**m.more, GROUP: str(number.get(i, ""))}) for i, m in enumerate(kept)]
+        result = [replace(m, more={**m.more, DUPLICATES: str(number.get(i, ""))}) for i, m in enumerate(kept)]
         if drop:
             later = {i for group in groups for i in group[1:]}
-            result = [micrograph for i, micrograph in enumerate(result) if i not in later]
+            result = left_out(result, later)
             print(f"{len(later)} are left out of the index: of each group, the first stays.")
         work.finish(result)
 

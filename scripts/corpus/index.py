@@ -25,6 +25,7 @@ IMAGE, CLASS, SPLIT, SOURCE, GROUP, PIXEL_SIZE, PIXEL_SIZE_FROM = (
     "pixel_size_from",
 )
 BOX = ("left", "top", "width", "height")
+DUPLICATES = "duplicates"  # of those in Micrograph.more: the number of the group of pictures that show the same
 OWN = (IMAGE, CLASS, SPLIT, SOURCE, GROUP, PIXEL_SIZE, PIXEL_SIZE_FROM, *BOX)
 
 

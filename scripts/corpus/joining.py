@@ -7,11 +7,11 @@ from pathlib import Path
 
 from networks.errors import UserError
 from networks.workflow.labelled_pictures import SPLITS
-from scripts.corpus.duplicates import GROUP
-from scripts.corpus.index import Micrograph
+from scripts.corpus.index import DUPLICATES, Micrograph
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.sheets import Tile, sample, write_sheet
 from scripts.corpus.steps import step
+from scripts.corpus.units import left_out
 
 PER_SOURCE = 8  # pictures of each on the sheet
 
@@ -45,15 +45,16 @@ def join_corpora(corpora: dict[str, Sequence[Micrograph]]) -> list[Micrograph]:
     """The pictures of all corpora: those for test first, each file once.
 
     Where some corpora are split, the pictures of the others are for training. A file that is listed twice is for test
-    if it is so anywhere; of copies that are files of their own, :mod:`scripts.corpus.duplicates` finds the later one,
-    which is never the one for test.
+    if it is so anywhere, and stays with all that belongs to it in any corpus; of copies that are files of their own,
+    :mod:`scripts.corpus.duplicates` finds the later one, which is never the one for test.
 
     Args:
         corpora: the pictures by name of the corpus, by which sources, groups and duplicates of different corpora are
             told apart.
     """
     is_split = any(m.split for micrographs in corpora.values() for m in micrographs)
-    found: dict[Path, Micrograph] = {}
+    listed: list[Micrograph] = []
+    chosen: dict[Path, int] = {}
     for name, micrographs in corpora.items():
         for m in micrographs:
             own = replace(
@@ -61,12 +62,14 @@ def join_corpora(corpora: dict[str, Sequence[Micrograph]]) -> list[Micrograph]:
                 split=m.split or ("training" if is_split else ""),
                 source=_of(name, m.source),
                 group=_of(name, m.group),
-                more={**m.more, GROUP: _of(name, m.more.get(GROUP, ""))},
+                more={**m.more, DUPLICATES: _of(name, m.more.get(DUPLICATES, ""))},
             )
             file = m.image.resolve()
-            if file not in found or (own.split == "test" and found[file].split != "test"):
-                found[file] = own
-    return sorted(found.values(), key=lambda m: m.split != "test")
+            if file not in chosen or (own.split == "test" and listed[chosen[file]].split != "test"):
+                chosen[file] = len(listed)
+            listed.append(own)
+    found = left_out(listed, set(range(len(listed))) - set(chosen.values()))
+    return sorted(found, key=lambda m: m.split != "test")
 
 
 def _of(name: str, value: str) -> str:

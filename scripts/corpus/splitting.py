@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from networks.errors import UserError
-from networks.workflow.carving import joined, units_by_class
+from networks.workflow.carving import units_by_class
 from networks.workflow.ids import truth
 from networks.workflow.labelled_pictures import SPLITS
-from scripts.corpus.duplicates import GROUP
 from scripts.corpus.index import Micrograph, classes_of
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.sheets import Tile, sample, write_sheet
 from scripts.corpus.steps import step
+from scripts.corpus.units import units_of
 from scripts.datasets.splits import carve
 
 PER_SPLIT = 24  # pictures of each on the sheet
@@ -52,15 +52,6 @@ def split(
         write_sheet(work.folder / "sheet.png", tiles, "pictures of every split")
         _tell(result, [found[unit] for unit in set(units)])
         work.finish(result)
-
-
-def units_of(micrographs: Sequence[Micrograph]) -> list[str]:
-    """For every picture the name of what has to stay together: sources, joined by groups and duplicates."""
-    names = []
-    for m in micrographs:
-        more = {"group": m.group, "same": m.more.get(GROUP)}
-        names.append([f"source {m.source}", *(f"{key} {value}" for key, value in more.items() if value)])
-    return joined(names)
 
 
 def splits_of(

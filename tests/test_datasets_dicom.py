@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from networks.workflow.data import list_images
-from scripts.datasets.dicom import TO_RAS, convert_dicom, read_only_series
+from scripts.datasets.dicom import TO_RAS, convert_dicom, find_series, read_only_series, read_series
 from scripts.datasets.dicom_seg import write_dicom_seg
 from scripts.datasets.writer import CaseError
 from tests.converters import TOTAL, content, lists, needs_total, report, run, voxels
@@ -141,6 +141,24 @@ def test_series_to_volumes(tmp_path, capsys):
     assert content(tmp_path / "out")["intensity"]["unit"] == "HU" and "[-125,275]" in capsys.readouterr().out
     assert len(list_images(str(tmp_path / "out"))) == 3
     assert "Doe" not in (tmp_path / "out" / "conversion.json").read_text()
+
+
+def test_one_number_in_different_texts_is_one_series(tmp_path):
+    """Of every second slice alone a volume of twice the pitch came out."""
+    make_series(tmp_path / "one", 6)
+    make_series(tmp_path / "two", 3)
+    for n, file in enumerate(sorted((tmp_path / "one").iterdir())):
+        data = pydicom.dcmread(file)
+        data.SliceThickness, data.SeriesNumber = ("3", "3") if n % 2 else ("3.0", "03")
+        data.save_as(file)
+    for file in (tmp_path / "two").iterdir():
+        shutil.copy(file, tmp_path / "one" / f"other_{file.name}")
+        shutil.copy(file, tmp_path / "one" / f".hidden_{file.name}")
+    series, strangers = find_series(tmp_path / "one")
+    assert sorted(map(len, series)) == [3, 6] and not strangers
+    volume = read_series(max(series, key=len))
+    assert volume.shape == (4, 6, 6)
+    np.testing.assert_allclose(volume.affine, affine(6), atol=1e-4)
 
 
 def test_series_that_are_no_volumes(tmp_path):

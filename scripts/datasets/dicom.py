@@ -25,6 +25,8 @@ TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x and y run to the left and 
 TOLERANCE = 0.01  # mm, of slice positions
 MAX_UNEVEN = 0.01  # of the distance between slices
 NO_SERIES = "is no DICOM file of a series, or it is damaged"
+# what GDCM tells series of one folder apart by, as text
+DETAILS = ("SeriesInstanceUID", "SeriesNumber", "SequenceName", "SliceThickness", "Rows", "Columns")
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
 
 
@@ -81,7 +83,8 @@ def convert_dicom(source: str | os.PathLike, output_dir: str | os.PathLike) -> N
 def find_series(root: Path) -> tuple[list[tuple[Path, ...]], list[Path]]:
     """The files of every series of images below a folder, and the files that belong to none.
 
-    What archives keep beside the images, such as segmentations, doses and reports, is no series here.
+    What archives keep beside the images, such as segmentations, doses and reports, is no series here. Slices whose
+    headers write one number in different text, such as "5" and "5.0", are of one series.
     """
     folders: dict[Path, set[Path]] = {}
     for file in files_below(root):
@@ -92,11 +95,15 @@ def find_series(root: Path) -> tuple[list[tuple[Path, ...]], list[Path]]:
         generator = itk.GDCMSeriesFileNames.New()
         generator.SetUseSeriesDetails(True)
         generator.SetDirectory(str(folder))
+        found: dict[tuple, tuple[Path, ...]] = {}
         for uid in generator.GetSeriesUIDs():
-            found = tuple(Path(name) for name in generator.GetFileNames(uid))
-            if _kind(found[0]) not in NO_IMAGES:
-                series.append(found)
-                files -= set(found)
+            # GDCM looks into hidden files too
+            own = tuple(path for path in map(Path, generator.GetFileNames(uid)) if path in files)
+            if own and _kind(own[0]) not in NO_IMAGES:
+                details = _details(own[0])
+                found[details] = (*found.get(details, ()), *own)
+                files -= set(own)
+        series += found.values()
         strangers += sorted(files)
     return series, strangers
 
@@ -222,6 +229,20 @@ def _kind(file: Path) -> str:
         return str(dcmread(file, specific_tags=["Modality"], stop_before_pixels=True).get("Modality") or "").strip()
     except Exception:  # there is no common one for all that a damaged file can hold; reading its series says more
         return ""
+
+
+def _details(file: Path) -> tuple:
+    """By what a series is told from the others of its folder: numbers, where GDCM compares texts."""
+    try:
+        data = dcmread(file, specific_tags=[*DETAILS], stop_before_pixels=True)
+        number, thickness = data.get("SeriesNumber"), data.get("SliceThickness")
+        given = {
+            "SeriesNumber": None if number is None else int(number),
+            "SliceThickness": None if thickness is None else round(float(thickness), 2),  # within TOLERANCE
+        }
+        return tuple(given.get(key, data.get(key)) for key in DETAILS)
+    except Exception:  # as in `_kind`
+        return (file,)
 
 
 class _Header(NamedTuple):

@@ -17,6 +17,7 @@ from scripts.compress.drawing import draw
 from scripts.compress.int8 import calibration_images, int8, is_transformer
 from scripts.compress.quantize import quantize
 from scripts.export.exporting import read_manifest
+from scripts.opened_bundle import InferenceConfig
 from tests.packing import NAME, ZIP
 from tests.small import build
 
@@ -35,6 +36,19 @@ def test_calibration_sees_what_inference_makes_of_training_images(source: dict, 
     slices = [torch.as_tensor(whole)[..., z] for z in range(whole.shape[-1])]
     assert any(torch.allclose(torch.from_numpy(images[0][0]), x) for x in slices)
     assert all((a == b).all() for a, b in zip(images, calibration_images(config, str(ct_dir), 10), strict=True))
+
+
+def test_classes_are_called_as_in_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as in the data set that calibrates."""
+    (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "1": "left", "2": "right"}}')
+    found = {}
+
+    def write_model(name, format, options, output_dir, preset, labels=None, **_):
+        found.update(InferenceConfig(name, preset, options).labels(labels))
+
+    monkeypatch.setattr(int8_tool.exporting, "write_model", write_model)
+    int8(str(tmp_path / "out"), trained="hippocampus", dataset_dir=str(tmp_path))
+    assert found == {0: "background", 1: "anterior", 2: "posterior"}
 
 
 def test_networks_with_attention_are_transformers() -> None:

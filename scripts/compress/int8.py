@@ -58,14 +58,12 @@ def int8(
         return {"int8": CONVERT[format](folder, images, is_transformer(network), keep)}
 
     options = {**source.options, "dataset_dir": dataset_dir}
-    labels = str(Path(dataset_dir) / "dataset.json")
     exporting.write_model(
         source.bundle,
         format,
         options,
         output_dir,
         source.preset,
-        labels,
         tolerance=math.inf,
         cases=cases,
         convert=convert,

@@ -53,6 +53,16 @@ def test_every_row_is_cut_into_equal_groups() -> None:
     assert group_counts(9, 64) == (1, 9) and group_counts(67, 64) == (2, 34)
 
 
+def test_groups_hold_a_weight_at_least(tmp_path: Path) -> None:
+    """Told before the training of the bits as well."""
+    (tmp_path / "dataset.json").write_text("{}")
+    training = {"epochs": 1, "dataset_dir": str(tmp_path)}
+    for options in ({}, training):
+        with pytest.raises(UserError, match="group_size=0 is not possible"):
+            quantize(str(tmp_path / "new"), trained="hippocampus", group_size=0, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
+
+
 def test_levels_are_where_they_are_best() -> None:
     weight = torch.tensor([[0.5, -0.5, 0.5, -0.5], [0.0, 0.0, 0.0, 0.0]])
     levels, scales = quantise_weight(weight, 1, 64)

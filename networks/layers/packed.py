@@ -30,7 +30,12 @@ def group_counts(row: int, group_size: int) -> tuple[int, int]:
     """How many groups a row of so many weights has, at most `group_size` in each, and how many all but the last have.
 
     The fewest groups that are small enough, as equal as can be: 96 in groups of 64 are two of 48.
+
+    Raises:
+        UserError: groups of less than one weight.
     """
+    if group_size < 1:
+        raise UserError(f"group_size={group_size} is not possible: give a number of at least 1.")
     groups = -(-row // group_size)
     return groups, -(-row // groups)
 
@@ -96,10 +101,9 @@ def pack_layers(network: nn.Module, layers: Mapping[str, Sequence[str]], group_s
         group_size: largest number of weights that share a scale.
 
     Raises:
-        UserError: a number of bits that there is not, or a name of no layer with a weight.
+        UserError: a number of bits that there is not, groups of less than one weight, or a name of no layer with a
+            weight.
     """
-    if group_size < 1:
-        raise UserError(f"group_size={group_size} is not possible: give a number of at least 1.")
     for bits, names in layers.items():
         if not str(bits).isdecimal() or int(bits) not in BITS:
             raise UserError(f"Weights of {bits} bits cannot be packed: choose from {', '.join(map(str, BITS))}.")

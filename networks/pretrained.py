@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from networks.checkpoint_formats import ENCODER, OURS, Format, encoder_name, formats
 from networks.errors import UserError
-from networks.layers.cnn import cnn_module
+from networks.layers.cnn import check_padding, cnn_module
 from networks.layers.hybrid import resize_positions
 from networks.layers.levit import extend_biases
 from networks.state_dicts import CONSTANTS, check_plain, check_tensor, read_weights, unwrap, unwrap_state
@@ -87,7 +87,7 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
         UserError: the source is neither a file nor a timm model with weights; the file is not readable, holds more than
             tensors and plain values, or values that are none; it has no known format, or fits the network too little:
             less than half of a transformer encoder, not all of a convolutional one, or of a whole network anything but
-            the head.
+            the head; or its encoder pads in another way (:func:`networks.layers.cnn.check_padding`).
         UserError: the download failed.
     """
     network = unwrap(network)
@@ -134,6 +134,8 @@ def load(network: nn.Module, source: str | Path) -> LoadReport:
     left = [name for name in own if name not in filled]
     report = LoadReport(str(source), form.name, loaded, resized, skipped, left)
     _check(network, report, form)
+    if form.encoder == "cnn":
+        check_padding(network.get_submodule(encoder_name(network, form.encoder)), weights, source)
     network.load_state_dict(own | filled)
     logger.info("%s", report)
     return report

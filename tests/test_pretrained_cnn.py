@@ -8,7 +8,9 @@ from torch import nn
 
 from networks import TransUnet, Unet
 from networks.classifier import Classifier
+from networks.errors import UserError
 from networks.pretrained import load
+from scripts.corpus.features import timm_features
 from tests.test_pretrained import TouchFile, randomise, small
 
 TRANSUNET = {"width": 32, "depths": (2, 1, 1), "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_dim": 40}
@@ -150,6 +152,18 @@ def test_our_classifiers_go_into_encoders_of_timm(tmp_path, name):
     network = Unet(encoder_name=f"tu-{name}")
     report = load(network, tmp_path / "model.pt")
     assert not [key for key in report.left if key.startswith("encoder.") and not key.endswith("num_batches_tracked")]
+
+
+def test_efficientnet_pytorch_files_do_not_go_where_padding_differs(tmp_path):
+    """The features would be others without a word."""
+    torch.save(get_encoder("efficientnet-b0", weights=None).state_dict(), tmp_path / "b0.pth")
+    network = Unet(3, 2, encoder_name="tu-efficientnet_b0")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(UserError, match="choose tu-tf_efficientnet_b0 instead"):
+        load(network, tmp_path / "b0.pth")
+    assert all((tensor == before[name]).all() for name, tensor in network.state_dict().items())
+    with pytest.raises(UserError, match="choose tf_efficientnet_b0 instead"):
+        timm_features("efficientnet_b0", str(tmp_path / "b0.pth"), 64, "cpu")
 
 
 def test_efficientnet_pytorch_files_go_into_timms_efficientnets(tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders, get_encoder
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from networks.errors import UserError
@@ -78,8 +79,7 @@ def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str
     Known are the names of torchvision, of timm, of pretrainedmodels and efficientnet-pytorch, as NASA's MicroNet files
     have them, and of smp's older versions: the first DenseNets had a dot in "norm.1", and timm's networks are one level
     deeper since smp takes them from timm, which writes "stages.0" as "stages_0" there. The names of
-    efficientnet-pytorch also go into timm's EfficientNets, of which only those called "tf_..." compute what the weights
-    were trained to: the others pad in another way.
+    efficientnet-pytorch also go into timm's EfficientNets (see `check_padding`).
     """
     own = encoder.state_dict().keys()
     found = (re.match(r"(?:model\.)?(blocks\.\d+\.\d+)\.", name) for name in own)
@@ -95,6 +95,32 @@ def convert_cnn_names(encoder: nn.Module, names: Iterable[str]) -> dict[str, str
                 converted[given] = candidate
                 break
     return converted
+
+
+def check_padding(encoder: nn.Module, names: Iterable[str], source: object) -> None:
+    """Refuse weights of efficientnet-pytorch in a network of timm that pads in another way than they were trained with.
+
+    In the deeper features of EfficientNet-Lite0 the difference is about as large as the features.
+
+    Args:
+        encoder: of timm, or smp's encoder around it.
+        names: of the weights.
+        source: where they are from, for the message.
+
+    Raises:
+        UserError: says which network pads as these weights need it: timm calls it "tf_...".
+    """
+    inner = getattr(encoder, "model", encoder)
+    name = (getattr(inner, "pretrained_cfg", None) or {}).get("architecture", "")
+    is_timm = hasattr(inner, "conv_stem")
+    if not is_timm or not any(given.startswith("_blocks.") for given in names):
+        return
+    if not any(isinstance(module, Conv2dSame) for module in inner.modules()):
+        prefix = "" if inner is encoder else "tu-"
+        raise UserError(
+            f"{source} has the weights of efficientnet-pytorch, which pads as TensorFlow does, and {prefix}{name} pads "
+            f"in another way and would compute other features; choose {prefix}tf_{name} instead."
+        )
 
 
 def _flat(name: str) -> str:

@@ -15,7 +15,7 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from networks.errors import UserError, did_you_mean
-from networks.layers.cnn import convert_cnn_names
+from networks.layers.cnn import check_padding, convert_cnn_names
 from networks.pretrained import COUNTER, load
 from networks.state_dicts import CONSTANTS, check_tensor, read_weights, unwrap_state
 from networks.workflow import load_weights
@@ -100,7 +100,7 @@ def fill_timm(network: nn.Module, weights: str) -> None:
     """Load a file into a network of timm without classifier: every tensor of the network, and no other but a head's.
 
     Raises:
-        UserError: the file cannot be read or is of another network.
+        UserError: the file cannot be read, is of another network, or of one that pads in another way.
     """
     state = clean_state_dict(dict(unwrap_state(read_weights(weights))))
     state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
@@ -127,6 +127,7 @@ def fill_timm(network: nn.Module, weights: str) -> None:
             f"{len(foreign)} of the file have no place and {len(unfit)} have another shape (such as "
             f"{(left or foreign or unfit)[0]!r}); give a file of this network and the --size of its training."
         )
+    check_padding(network, state, weights)
     for name, tensor in found.items():
         check_tensor(name, tensor, own[name], weights)
     network.load_state_dict(own | found)

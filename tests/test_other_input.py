@@ -40,11 +40,29 @@ def test_other_values_are_told(weights: Path, changed: dict[str, Any], said: str
 
 def test_nothing_is_said_without_a_fitting_record(weights: Path, tmp_path: Path, caplog) -> None:
     """Packed bundles have the preset in their configs, and a record may be of other weights."""
-    warn_of_other_input(weights, {**IDS, "preset": None}, tmp_path)
+    packed = tmp_path / "packed"
+    (packed / "configs").mkdir(parents=True)
+    (packed / "configs" / "metadata.json").touch()
+    warn_of_other_input(weights, {**IDS, "preset": None}, packed)
     weights.write_bytes(weights.read_bytes() + b" ")
     warn_of_other_input(weights, {**IDS, "img_size": [64, 64]}, ROOT / "bundles/unet")
     weights.with_suffix(".json").unlink()
     warn_of_other_input(weights, {**IDS, "img_size": [64, 64]}, ROOT / "bundles/unet")
+    assert not caplog.records
+
+
+def test_a_folder_of_results_tells_nothing_of_presets(weights: Path, tmp_path: Path, caplog) -> None:
+    """With ``--bundle_root`` elsewhere a forgotten preset is told; a packed bundle's weights lie in its folder."""
+    warn_of_other_input(weights, {**IDS, "preset": None}, tmp_path / "results")
+    assert 'preset "synapse", and this run has preset null' in caplog.text
+    caplog.clear()
+    models = tmp_path / "packed" / "models"
+    models.mkdir(parents=True)
+    for file in (weights, weights.with_suffix(".json")):
+        file.rename(models / file.name)
+    (tmp_path / "packed" / "configs").mkdir()
+    (tmp_path / "packed" / "configs" / "metadata.json").touch()
+    warn_of_other_input(models / weights.name, {**IDS, "preset": None}, tmp_path / "results")
     assert not caplog.records
 
 

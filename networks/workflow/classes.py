@@ -88,13 +88,16 @@ def warn_of_other_input(checkpoint: str | Path, ids: Mapping[str, Any], bundle_r
     Args:
         checkpoint: as for :func:`trained_classes`.
         ids: of the config, by name, which shape the network's input; ``preset`` is one of them.
-        bundle_root: folder of the bundle. One without the training's preset was packed and has it in its configs.
+        bundle_root: folder of the bundle, or of what it writes: then the bundle may be where the checkpoint lies. A
+            bundle without the training's preset was packed and has it in its configs.
 
     Raises:
         UserError: the record is not readable.
     """
     trained = _part(checkpoint, "ids")
-    if trained.get("preset") and not Path(bundle_root, "configs", "presets", f"{trained['preset']}.json").is_file():
+    roots = (Path(bundle_root), Path(checkpoint).absolute().parent.parent)
+    configs = next((root / "configs" for root in roots if (root / "configs" / "metadata.json").is_file()), None)
+    if configs and trained.get("preset") and not (configs / "presets" / f"{trained['preset']}.json").is_file():
         del trained["preset"]
     other = [key for key in ids if key in trained and _plain(trained[key]) != _plain(ids[key])]
     if not other or _of_other_weights(Path(checkpoint)):

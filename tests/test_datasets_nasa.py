@@ -131,6 +131,15 @@ def test_nasa_all_sets_of_a_repository(tmp_path, kind, capsys):
     assert capsys.readouterr().out.endswith("EBC1 is there already.\n")
 
 
+def test_a_set_that_is_there_twice_is_refused(tmp_path):
+    """One of them was taken without a word."""
+    for copy in ("new", "old"):
+        make_ebc(tmp_path / "source" / copy / "EBC1")
+    with pytest.raises(UserError, match=r"EBC1 is in .*new.EBC1 and in .*old.EBC1; give --source one of them"):
+        convert_nasa(tmp_path / "source", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_members_that_climb_out_are_never_written(tmp_path):
     make_super(tmp_path / "in" / "Super1", names=["a"])
     archive = tmp_path / "a.zip"

@@ -54,13 +54,17 @@ def convert_nasa(
     Raises:
         UserError: ``source`` is missing or holds no set.
         UserError: ``output_dir`` exists and is not empty.
-        UserError: an unknown set or way to label, or a split has no usable pair.
+        UserError: an unknown set or way to label, a set that is there twice, or a split has no usable pair.
     """
     if ebc_labels not in EBC_LABELS:
         raise UserError(f"The labels {ebc_labels!r} are unknown; choose {', '.join(EBC_LABELS)}.")
     with open_source(source) as opened:
         files = opened.files()
-        roots = {f.parent.parent.name: f.parent.parent for f in files if f.parent.name == "train_annot"}
+        roots: dict[str, Path] = {}
+        for root in sorted({f.parent.parent for f in files if f.parent.name == "train_annot"}):
+            other = roots.setdefault(root.name, root)
+            if other != root:
+                raise UserError(f"{root.name} is in {other} and in {root}; give --source one of them.")
         if not roots:
             raise UserError(
                 f"{opened.root} holds no folder train with train_annot beside it; give --source the repository, "

@@ -297,7 +297,11 @@ def test_weights_of_a_preset_bring_its_data_format(tmp_path: Path) -> None:
     assert pred["channel_def"] == {"0": "background", "1": "grain"} and pred["num_channels"] == 2
     assert inference["inferer"]["_target_"] == "SlidingWindowInferer" and inference["upsample"] == "bilinear"
     assert packed.files["docs/data_license.txt"] == b"grains: CC BY 4.0\n"
-    assert "The network sees windows of 32 x 64." in packed.files["docs/README.md"].decode()
+    readme = packed.files["docs/README.md"].decode()
+    assert (
+        "The network sees windows of 32 x 64." in readme
+        and "`train.json`: pictures, random crops at 32 x 64," in readme
+    )
     del ids["drop_path_rate"]  # as in a record of before there was such an option
     (models / "model.json").write_text(json.dumps(record))
     assert "models/model.pt" in assemble(BY_NAME["swin_unet"], root=root).files

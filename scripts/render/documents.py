@@ -55,9 +55,9 @@ def bundle_readme(
         shipped: the section about weights that come with it.
     """
     root, paper = "configs" if package else f"bundles/{bundle.name}/configs", bundle.paper
-    run = "python -m monai.bundle run"
+    run, contents = "python -m monai.bundle run", contents or bundle_configs(bundle)
     presets = "\n".join(
-        f"- `presets/{name}.json`: {_recipe_text(preset)}; after {preset.source}."
+        f"- `presets/{name}.json`: {_recipe_text(preset, contents[f'presets/{name}'])}; after {preset.source}."
         for name, preset in bundle.presets.items()
     )
     code = (
@@ -92,7 +92,7 @@ The fourth command is the third with TensorRT, which needs an NVIDIA GPU and the
 
 ## Recipes
 
-`train.json`: {_recipe_text(bundle.default)}. Overlays for other data sets:
+`train.json`: {_recipe_text(bundle.default, contents["train"])}. Overlays for other data sets:
 
 {presets}
 
@@ -116,7 +116,7 @@ that data set's published numbers (the two protocols: `docs/scores.md` of the re
 Every id below is an option of the configs that have it: `--epochs 3`, `--img_size "[224,224]"`. Those without a default
 are of presets; `split`, `model` and `tolerance` are of `evaluate.json`. A key that no given config file has is refused.
 
-{id_table(contents or bundle_configs(bundle), bundle.options)}
+{id_table(contents, bundle.options)}
 """
 
 
@@ -214,15 +214,16 @@ def record_table() -> str:
     return "\n".join(rows + [f"| `{key}` | {text} |" for key, text in KEYS.items()])
 
 
-def _recipe_text(preset: Preset) -> str:
+def _recipe_text(preset: Preset, config: Config) -> str:
     recipe = preset.recipe
+    height, width = config["img_size"]  # of weights that were trained at another size, not the catalog's
     patience, second = recipe.extra.get("patience", 0), recipe.extra.get("second_learning_rate", 0)
     plateau = f"; at {second:g} after {patience} epochs without improvement, and stopped after as many more"
     plateau = plateau if patience else ""
     what = "volumes, axial slices" if preset.volumes else "pictures, random crops"
     own = ", strong augmentation, clipped gradients, averaged weights, for any classes" * recipe.robust
     return (
-        f"{what} at {recipe.img_size} x {recipe.img_size}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
+        f"{what} at {height} x {width}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
         f"{recipe.optimizer['_target_'].rsplit('.', 1)[-1]} at {recipe.learning_rate:g}{DECAY[recipe.decay]}, "
         f"{recipe.loss_weights[0]:g} {'balanced ' * recipe.balanced}CE + {recipe.loss_weights[1]:g} Dice{plateau}{own}"
     )

@@ -7,13 +7,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import black
 import isort
 import pytest
 
 from networks.errors import UserError
+from networks.workflow.checks import loader, read_image, reader_of
+from networks.workflow.data import load_datalist
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
+from scripts.render.shared import CHANNELS
 from scripts.zoo.pack import MODEL_INFO
 from scripts.zoo.submit import lay_out, submit
 from scripts.zoo.unit_test import unit_test
@@ -48,7 +52,23 @@ def is_black(text: str) -> bool:
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 def test_unit_tests_have_the_zoos_style(bundle: Bundle) -> None:
-    assert is_sorted(unit_test(bundle)) and is_black(unit_test(bundle))
+    text = unit_test(bundle, CHANNELS[bundle.default.kind])
+    assert is_sorted(text) and is_black(text)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("unet", 1), ("unet", 2), ("unet", 3), ("cs_unet", 1), ("cs_unet", 3)])
+def test_unit_tests_write_images_with_the_networks_channels(
+    name: str, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Volumes and pictures; more or fewer than a bundle's own where its weights were trained so."""
+    monkeypatch.setitem(sys.modules, "utils", SimpleNamespace(check_workflow=None))
+    found: dict = {"__name__": "written"}
+    exec(unit_test(BY_NAME[name], channels), found)
+    test = next(value for key, value in found.items() if key.startswith("Test"))()
+    monkeypatch.setattr(found["tempfile"], "mkdtemp", lambda: str(tmp_path))
+    test.setUp()
+    images = [pair["image"] for pair in load_datalist(test.dataset_dir)["training"]]
+    assert {channels} == {read_image(loader(reader_of(image)), image).shape[0] for image in images}
 
 
 @pytest.mark.parametrize("names", ['"vista2d"', '\n    "vista2d",\n    "vista3d",\n', ""])

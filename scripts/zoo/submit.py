@@ -57,9 +57,11 @@ def lay_out(bundle: Bundle, zoo: Path, weights_url: str = "", root: Path = ROOT)
                 shutil.copyfile(content, temporary)
             else:
                 temporary.write_bytes(content)
+    metadata = json.loads(packed.files["configs/metadata.json"])
+    channels = metadata["network_data_format"]["inputs"]["image"]["num_channels"]
     test = zoo / "ci" / "unit_tests" / f"test_{bundle.name}.py"
     with atomic(test) as temporary:
-        temporary.write_text(unit_test(packed.bundle), encoding="utf-8")
+        temporary.write_text(unit_test(packed.bundle, channels), encoding="utf-8")
     print(f"Wrote {target} and {test}.")
     if bundle.not_scriptable:
         _exclude(bundle.name, zoo / CUSTOM)

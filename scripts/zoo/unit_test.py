@@ -1,7 +1,6 @@
 """The file in the style of the model zoo's ``ci/unit_tests`` that runs a bundle's configs on data of its own."""
 
 from scripts.catalog.bundles import Bundle
-from scripts.render.shared import CHANNELS
 from scripts.zoo.style import formatted, with_sorted_imports
 
 SIDE = 64  # pixels of the images
@@ -95,14 +94,14 @@ if __name__ == "__main__":
 """
 
 
-def unit_test(bundle: Bundle) -> str:
+def unit_test(bundle: Bundle, channels: int) -> str:
     """``ci/unit_tests/test_<name>.py``: trains, evaluates and infers, and checks the properties of the configs.
 
     Args:
         bundle: as it is packed, with preset and classes of its training.
+        channels: of the images that its network takes.
     """
     preset = bundle.default
-    channels = CHANNELS[preset.kind]
     path = "os.path.join(self.dataset_dir, {})"
     if preset.volumes:
         suffix, shape = ".nii.gz", (SIDE, SIDE, 3)

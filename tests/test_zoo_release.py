@@ -75,6 +75,22 @@ def test_nothing_to_release(suite: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "release").exists()
 
 
+def test_data_sets_of_one_name_are_not_the_best_of_each_other(ct_dir: Path, tmp_path: Path) -> None:
+    data = {"dataset_dir": str(ct_dir), "preset": "synapse"}
+    content = {
+        "name": "trial",
+        "description": "a trial",
+        "data_sets": {"CT_small": data, "CT small": data},
+        "networks": {"A": {"bundle": NAME}},
+        "recipes": {"short": {}},
+        "seeds": [0],
+        "protocols": ["strict"],
+    }
+    write_json(tmp_path / "trial.json", content)
+    with pytest.raises(UserError, match=f"'CT_small' and 'CT small', both {NAME}_ct_small; rename one"):
+        release(str(tmp_path / "trial.json"), str(tmp_path / "runs"), str(tmp_path / "release"))
+
+
 def test_card_of_weights_under_the_licence_of_their_data() -> None:
     data = {"name": "EM", "licence": "CC BY-SA 4.0"}
     card = ModelCard(model_card("unet_em", {"trained_weights": {"data_set": data}}, "# U-Net\n"))

@@ -11,7 +11,7 @@ from scripts.catalog.bundles import Bundle
 from scripts.catalog.classification import segmentation_bundle
 from scripts.experiments import commands
 from scripts.experiments.runs import DONE, RunFolder
-from scripts.experiments.suite import load_suite
+from scripts.experiments.suite import Run, load_suite
 from scripts.zoo.card import model_card
 from scripts.zoo.pack import assemble, write
 from scripts.zoo.verify import check
@@ -33,11 +33,16 @@ def release(
         The zip files.
 
     Raises:
-        UserError: a bundle of the suite classifies pictures, nothing is trained, a training failed, a version is taken,
-            or a bundle does not pass its checks.
+        UserError: a bundle of the suite classifies pictures, two data sets would have one name, nothing is trained, a
+            training failed, a version is taken, or a bundle does not pass its checks.
     """
     runs = load_suite(suite).runs
     bundles = {run.bundle: segmentation_bundle(run.bundle) for run in runs}
+    data_sets: dict[str, str] = {}
+    for run in runs:
+        other = data_sets.setdefault(_name(run), run.data_set)
+        if other != run.data_set:
+            raise UserError(f"{suite} has the data sets {other!r} and {run.data_set!r}, both {_name(run)}; rename one.")
     if train:
         commands.run(suite, runs_dir, only=only)
     best: dict[str, tuple[Bundle, Weights]] = {}
@@ -46,7 +51,7 @@ def release(
         if only not in run.name or folder.state() != DONE:
             continue
         found = weights_at(folder.path / "models" / "model.pt", folder.score_files())
-        name = f"{run.bundle}_{re.sub(r'[^a-z0-9]+', '_', run.data_set.lower()).strip('_')}"
+        name = _name(run)
         # by the validation, never by the test
         if name not in best or _validated(found) > _validated(best[name][1]):
             best[name] = bundles[run.bundle], found
@@ -68,6 +73,11 @@ def release(
         print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB), its checks passed.", flush=True)
         paths.append(path)
     return paths
+
+
+def _name(run: Run) -> str:
+    """What the bundle of a run is released as."""
+    return f"{run.bundle}_{re.sub(r'[^a-z0-9]+', '_', run.data_set.lower()).strip('_')}"
 
 
 def _validated(weights: Weights) -> float:

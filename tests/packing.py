@@ -22,6 +22,13 @@ def repository(folder: Path) -> Path:
     return folder
 
 
+def copy_of(trained: Path, folder: Path) -> tuple[Path, Path]:
+    """A copy of a repository with trained bundles, and its folder for the small one."""
+    root = repository(folder)
+    shutil.copytree(trained / "bundles", root / "bundles", dirs_exist_ok=True)
+    return root, root / "bundles" / NAME
+
+
 def train(root: Path, dataset_dir: Path) -> None:
     """Train and evaluate a small Attention U-Net, with options of its own, in a repository's folder for it."""
     options = training_overrides(BUNDLE, root / "bundles" / NAME, dataset_dir, epochs=1)

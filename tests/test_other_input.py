@@ -8,6 +8,7 @@ import torch
 
 from networks.workflow import warn_of_other_input
 from networks.workflow.files import file_hash, write_json
+from networks.workflow.records import read_records
 from tests.predicting import VOLUMES, write_weights
 from tests.workflows import ROOT, config_paths, run, tiny_overrides
 
@@ -34,8 +35,9 @@ def weights(tmp_path: Path) -> Path:
     ],
 )
 def test_other_values_are_told(weights: Path, changed: dict[str, Any], said: str, caplog) -> None:
-    warn_of_other_input(weights, {**IDS, **changed}, ROOT / "bundles/unet")
+    other = warn_of_other_input(weights, {**IDS, **changed}, ROOT / "bundles/unet")
     assert said in caplog.text and bool(said) == bool(caplog.records)
+    assert other == (changed if said else {})
 
 
 def test_nothing_is_said_without_a_fitting_record(weights: Path, tmp_path: Path, caplog) -> None:
@@ -68,7 +70,10 @@ def test_a_folder_of_results_tells_nothing_of_presets(weights: Path, tmp_path: P
 
 @pytest.mark.parametrize(("files", "kind"), [(("inference",), "inference"), (("train", "evaluate"), None)])
 def test_bundles_tell(files: tuple[str, ...], kind: str | None, ct_dir: Path, tmp_path: Path, caplog) -> None:
-    """Evaluation and inference with another range of intensities than the training's, and with the same."""
+    """Evaluation and inference with another range of intensities than the training's, and with the same.
+
+    The scores of an evaluation tell as well.
+    """
     (tmp_path / "models").mkdir()
     write_weights(VOLUMES, tmp_path / "models")
     record = {"ids": {"preset": None, "intensity_range": [0, 400], "img_size": [48, 48]}}
@@ -77,6 +82,11 @@ def test_bundles_tell(files: tuple[str, ...], kind: str | None, ct_dir: Path, tm
     run(config_paths(VOLUMES, *files), kind, **options)
     (told,) = [r.getMessage() for r in caplog.records if "was trained with" in r.getMessage()]
     assert "intensity_range [0, 400], and this run has intensity_range [-125, 275]" in told
+    if kind is None:
+        scored = read_records(tmp_path / "eval" / "results_strict.jsonl")
+        assert all(record["other_input"] == {"intensity_range": [-125, 275]} for record in scored)
     caplog.clear()
     run(config_paths(VOLUMES, *files), kind, **options, output_dir=str(tmp_path / "again"), intensity_range=[0, 400])
     assert "was trained with" not in caplog.text
+    if kind is None:
+        assert not any("other_input" in r for r in read_records(tmp_path / "again" / "results_strict.jsonl"))

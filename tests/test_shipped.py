@@ -108,6 +108,9 @@ def test_documents_say_what_weights_are() -> None:
     assert "| strict | EM, test | 5 | dice 0.9123, iou 0.8 |" in text
     flipped = RECORD | {"evaluations": [RECORD["evaluations"][0] | {"tta": True}]}
     assert "| strict with --tta true | EM, test | 5 |" in section({"em": flipped})
+    scored = {"scores": {"dice": 0.9}, "counts": {"dice": "n=4, 1 missing", "hd95, pixel": "n=0, 5 infinite"}}
+    told = section({"em": RECORD | {"evaluations": [RECORD["evaluations"][0] | scored]}})
+    assert "| dice 0.9 n=4, 1 missing, hd95, pixel none n=0, 5 infinite |" in told
     assert data_licences({"em": RECORD}) == "trained/em.safetensors was trained on EM (Membranes): CC BY 4.0\n"
     assert "| protocol |" not in section({"em": RECORD | {"evaluations": []}})
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
+from networks.errors import UserError
 from networks.workflow.records import KEYS, make_records, number, read_records, write_records
 from networks.workflow.scores import Score
 from networks.workflow.statistics import ALL_CLASSES, class_mean, markdown, summarise, tables
@@ -199,6 +200,20 @@ def test_mistakes_get_one_sentence(ct_dir: Path, tmp_path: Path, monkeypatch, ca
     fails("measurements.jsonl: .*neither large nor small ones are better", "compare", measured)
     fails("does not exist; give a file of results", "summarise", tmp_path / "none")
     fails("No file was given", "summarise")
+
+
+def test_runs_with_flips_are_no_seeds_of_those_without(tmp_path: Path, capsys) -> None:
+    plain = write_results(tmp_path / "a", "m", {"x": [0.5], "y": [0.7]}, seed=0)
+    flipped = write_results(tmp_path / "b", "m", {"x": [0.6], "y": [0.8]}, seed=1)
+    write_records(flipped, [record | {"tta": True} for record in read_records(flipped)])
+    with pytest.raises(UserError, match=r"model m was scored as trained and with --tta true .*; give different runs"):
+        metrics.summarise(plain, flipped)
+    write_records(flipped, [record | {"model": "f"} for record in read_records(flipped)])
+    metrics.summarise(plain, flipped)
+    metrics.compare(plain, flipped)
+    said = capsys.readouterr().out
+    assert "| m | a | 0.6000" in said and "| f with --tta true | a | 0.7000" in said
+    assert "| m | f with --tta true | 2 |" in said
 
 
 def test_results_of_a_suite_are_told_apart(capsys: pytest.CaptureFixture) -> None:

@@ -21,15 +21,13 @@ import torch
 from networks.errors import UserError
 from networks.workflow.files import file_hash
 from networks.workflow.provenance import describe_cases
-from networks.workflow.records import read_records, write_records
 from scripts.catalog.bundles import BUNDLES, BY_NAME, Bundle
 from scripts.render.bundle import NO_WEIGHTS
-from scripts.zoo.card import model_card
 from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.pack import Packed, assemble, write
 from scripts.zoo.push import push
 from scripts.zoo.verify import check, load_checks, verify
-from tests.packing import BUNDLE, CHANNELS, NAME, ZIP, repository
+from tests.packing import BUNDLE, CHANNELS, NAME, ZIP, copy_of, repository
 
 
 @pytest.fixture(scope="module")
@@ -228,12 +226,6 @@ def test_replaced_lists_are_not_taken_for_the_data_set(ct_dir: Path, tmp_path: P
     assert describe_cases(str(linked), training=[{"image": str(linked / item["image"])}])["name"] == "CT phantom"
 
 
-def copy_of(trained: Path, folder: Path) -> tuple[Path, Path]:
-    root = repository(folder)
-    shutil.copytree(trained / "bundles", root / "bundles", dirs_exist_ok=True)
-    return root, root / "bundles" / NAME
-
-
 def test_weights_without_their_record_are_refused(trained: Path, tmp_path: Path) -> None:
     root, bundle = copy_of(trained, tmp_path)
     model, record = bundle / "models" / "model.pt", bundle / "models" / "model.json"
@@ -258,21 +250,6 @@ def test_evaluation_of_other_weights_is_left_out(trained: Path, tmp_path: Path) 
     assert metadata["eval_metrics"] == {} and metadata["evaluations"] == []
     file.unlink()
     assert "never evaluated" in assemble(BUNDLE, root=root).notes[0]
-
-
-def test_scores_with_flips_are_called_so(trained: Path, tmp_path: Path) -> None:
-    root, bundle = copy_of(trained, tmp_path)
-    plain = bundle / "eval" / "results_strict.jsonl"
-    write_records(plain.with_name("results_all.jsonl"), [r | {"tta": True, "value": 0.5} for r in read_records(plain)])
-    # one file of both
-    write_records(plain, [*read_records(plain), *(r | {"tta": "horizontal"} for r in read_records(plain))])
-    packed = assemble(BUNDLE, root=root)
-    metadata = json.loads(packed.files["configs/metadata.json"])
-    assert [part.get("tta") for part in metadata["evaluations"]] == [True, None, "horizontal"]
-    for told in ("", " with --tta true", " with --tta horizontal"):
-        assert f"mean dice (strict protocol{told}, CT phantom, test)" in metadata["eval_metrics"]
-        assert f"| strict{told} | dice |" in packed.files["docs/README.md"].decode()
-        assert f"dice (strict protocol{told}, mean over" in model_card(NAME, metadata, "")
 
 
 def test_weights_of_a_preset_bring_its_data_format(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def trained_names(checkpoint: str | Path, out_channels: int | None = None) -> li
     return names if names and len(names) == len(labels) and out_channels in (None, len(names)) else None
 
 
-def warn_of_other_input(checkpoint: str | Path, ids: Mapping[str, Any], bundle_root: str | Path = ".") -> None:
+def warn_of_other_input(
+    checkpoint: str | Path, ids: Mapping[str, Any], bundle_root: str | Path = "."
+) -> dict[str, Any]:
     """Warn where the training that wrote a checkpoint had its images prepared in another way than they are now.
 
     Nothing is said where there is no record, or where it is of other weights.
@@ -90,6 +92,9 @@ def warn_of_other_input(checkpoint: str | Path, ids: Mapping[str, Any], bundle_r
         ids: of the config, by name, which shape the network's input; ``preset`` is one of them.
         bundle_root: folder of the bundle, or of what it writes: then the bundle may be where the checkpoint lies. A
             bundle without the training's preset was packed and has it in its configs.
+
+    Returns:
+        Those of ``ids`` that the training had otherwise, as JSON has them; none where nothing is said.
 
     Raises:
         UserError: the record is not readable.
@@ -101,7 +106,7 @@ def warn_of_other_input(checkpoint: str | Path, ids: Mapping[str, Any], bundle_r
         del trained["preset"]
     other = [key for key in ids if key in trained and _plain(trained[key]) != _plain(ids[key])]
     if not other or _of_other_weights(Path(checkpoint)):
-        return
+        return {}
     had, has = (", ".join(f"{key} {json.dumps(_plain(of[key]))}" for key in other) for of in (trained, ids))
     logger.warning(
         "%s was trained with %s, and this run has %s: the network sees images that were prepared in another way than "
@@ -110,6 +115,7 @@ def warn_of_other_input(checkpoint: str | Path, ids: Mapping[str, Any], bundle_r
         had,
         has,
     )
+    return {key: _plain(ids[key]) for key in other}
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ class ScoreWriter:
         model, split, seed: as in the records.
         tolerance: of the normalised surface Dice, in millimetres or pixels, which the metric's name tells.
         tta: as of :func:`networks.workflow.flips.flipped`; the records have it where there were flips.
+        other_input: as of :func:`networks.workflow.classes.warn_of_other_input`; the records have it where the images
+            are prepared unlike in training.
 
     Raises:
         ValueError: there is no such protocol.
@@ -127,6 +129,7 @@ class ScoreWriter:
         seed: int,
         tolerance: float = TOLERANCE,
         tta: bool | str = False,
+        other_input: Mapping[str, Any] | None = None,
     ) -> None:
         check_protocol(protocol)
         self.path = Path(save_dir) / f"results_{protocol}.jsonl"
@@ -134,6 +137,8 @@ class ScoreWriter:
         self.ids: dict[str, Any] = {"protocol": protocol, "model": model, "split": split, "seed": seed}
         if tta == HORIZONTAL or truth(tta):
             self.ids["tta"] = tta if tta == HORIZONTAL else True
+        if other_input:
+            self.ids["other_input"] = dict(other_input)
         self.tolerance = tolerance
         self._records: list[Record] = []
 

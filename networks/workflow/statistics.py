@@ -10,6 +10,7 @@ from scipy.stats import bootstrap
 
 from networks.errors import UserError
 from networks.workflow.data import patient
+from networks.workflow.protocols import told_options
 from networks.workflow.records import Record, number
 
 ALL_CLASSES = "all classes"
@@ -29,6 +30,7 @@ class Table:
         values: (cases, classes); NaN where missing. Mean over the seeds where there are several.
         seeds: of the runs.
         prediction: "labels" or "probabilities".
+        options: words about how was predicted, as of :func:`networks.workflow.protocols.told_options`.
     """
 
     model: str
@@ -42,6 +44,7 @@ class Table:
     classes: list[str]
     values: np.ndarray
     seeds: list
+    options: str
 
     @property
     def patients(self) -> list[str]:
@@ -85,7 +88,8 @@ def tables(records: Iterable[Record]) -> list[Table]:
     """Sort records into tables, in the order in which they come.
 
     Raises:
-        UserError: a value is there twice for the same seed, or a case lacks a class or a seed that others have.
+        UserError: a value is there twice for the same seed, a case lacks a class or a seed that others have, or what
+            would be seeds of one model was predicted by different options.
     """
     keys = ("model", "dataset", "split", "protocol", "metric", "unit", "prediction")
     groups: dict[tuple, list[Record]] = defaultdict(list)
@@ -95,6 +99,13 @@ def tables(records: Iterable[Record]) -> list[Table]:
 
 
 def _table(ids: dict[str, str], records: Sequence[Record]) -> Table:
+    options = list(dict.fromkeys(map(told_options, records)))
+    if len(options) > 1:
+        raise UserError(
+            f"The model {ids['model']} was scored {' and '.join(told.strip() or 'as trained' for told in options)} "
+            f"({ids['protocol']} protocol), which are no seeds of one model; give different runs different names, by "
+            "--model of the evaluation."
+        )
     values: dict[tuple, float] = {}
     for record in records:
         key = (record["case"], record["class"] or ALL_CLASSES, record["seed"])
@@ -115,14 +126,20 @@ def _table(ids: dict[str, str], records: Sequence[Record]) -> Table:
                     )
     cases = sorted(cases)
     array = np.array([[[values[case, c, seed] for seed in seeds] for c in classes] for case in cases])
-    return Table(**ids, cases=cases, classes=classes, values=nanmean(array, axis=2), seeds=seeds)
+    means = nanmean(array, axis=2)
+    return Table(**ids, cases=cases, classes=classes, values=means, seeds=seeds, options=options[0])
 
 
 def summarise(table: Table) -> list[Summary]:
     """One summary per class, and one of all classes where there are several or it is a mean over them."""
     people, columns = table.patients, zip(table.classes, table.values.T, strict=True)
     rows = [_summary(name, column[:, None], people) for name, column in columns]
-    return rows if table.classes == [ALL_CLASSES] else [*rows, _summary(ALL_CLASSES, table.values, people)]
+    return rows if table.classes == [ALL_CLASSES] else [*rows, summarise_all(table)]
+
+
+def summarise_all(table: Table) -> Summary:
+    """The last of :func:`summarise`, without the others."""
+    return _summary(ALL_CLASSES, table.values, table.patients)
 
 
 def class_mean(values: np.ndarray) -> np.ndarray:
@@ -220,18 +237,27 @@ def markdown(found: Sequence[Table]) -> str:
 
 
 def cell(summary: Summary, unit: str) -> str:
-    """``mean [low, high] n=scored``, and what the mean leaves out."""
-    digits = 2 if unit else 4
+    """``mean [low, high]`` and :func:`counted`."""
+    digits = _digits(unit)
     if np.isnan(summary.mean):
         text = "none"
     elif np.isnan(summary.low):
         text = f"{summary.mean:.{digits}f}"
     else:
         text = f"{summary.mean:.{digits}f} [{summary.low:.{digits}f}, {summary.high:.{digits}f}]"
-    text += f" n={summary.scored}"
+    return f"{text} {counted(summary, unit)}"
+
+
+def counted(summary: Summary, unit: str) -> str:
+    """``n=scored``, what the mean leaves out, and the median where that takes in more."""
+    text = f"n={summary.scored}"
     for count, what in ((summary.missing, "missing"), (summary.infinite, "infinite")):
         text += f", {count} {what}" if count else ""
-    return text + (f", median {summary.median:.{digits}f}" if summary.infinite else "")
+    return text + (f", median {summary.median:.{_digits(unit)}f}" if summary.infinite else "")
+
+
+def _digits(unit: str) -> int:
+    return 2 if unit else 4
 
 
 def _heading(table: Table) -> str:
@@ -241,4 +267,5 @@ def _heading(table: Table) -> str:
 def _model(table: Table) -> str:
     seeds = f", {len(table.seeds)} seeds" if len(table.seeds) > 1 else ""
     thresholded = table.protocol == "paper" and table.metric.startswith("iou")
-    return table.model + seeds + (" (from label maps)" if thresholded and table.prediction == "labels" else "")
+    maps = " (from label maps)" if thresholded and table.prediction == "labels" else ""
+    return table.model + table.options + seeds + maps

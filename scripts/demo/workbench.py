@@ -15,6 +15,7 @@ from monai.utils import set_determinism
 from networks.errors import UserError
 from networks.workflow.data import PICTURE_SUFFIXES
 from networks.workflow.files import parse_json
+from networks.workflow.protocols import told_options
 from networks.workflow.saving import LABEL_NAMES, write_label_names
 from scripts.datasets.dicom_seg import require_highdicom
 from scripts.demo.uploads import check_image, receive
@@ -247,7 +248,7 @@ def _about(model: Model) -> str:
     data = record.get("data_set") or {}
     if data.get("name"):
         text += f", trained on {data['training']} images of {data['name']}"
-    strict = [e for e in record.get("evaluations", []) if e["protocol"] == "strict" and not e.get("tta")]
+    strict = [e for e in record.get("evaluations", []) if e["protocol"] == "strict" and not told_options(e)]
     scores = [e for e in strict if "dice" in e["scores"]]
     if scores:
         dice, cases = scores[0]["scores"]["dice"], scores[0]["cases"]

@@ -34,7 +34,8 @@ def compare(*results: str, by_class: bool = False) -> None:
     print(f"|{' --- |' * 12}")
     for row in rows:
         a = row.a
-        cells = [f"{a.dataset}, {a.split}", a.protocol, a.metric, row.name, a.model, row.b.model, str(row.pairs)]
+        cells = [f"{a.dataset}, {a.split}", a.protocol, a.metric, row.name]
+        cells += [a.model + a.options, row.b.model + row.b.options, str(row.pairs)]
         cells += [str(row.a_better), str(row.b_better), f"{row.median:.4g}" if row.pairs else "none"]
         print(f"| {' | '.join([*cells, f'{row.p:.3g}', f'{row.corrected:.3g}'])} |")
 

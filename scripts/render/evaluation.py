@@ -40,6 +40,7 @@ def evaluate(bundle: Bundle) -> Config:
             "seed": "@seed",
             "tolerance": "@tolerance",
             "tta": "@tta",
+            "other_input": other_input(bundle.default),
         },
         "validate::evaluator::network": "@network",
         "validate::evaluator::inferer": flipped("@validate::inferer"),
@@ -50,10 +51,7 @@ def evaluate(bundle: Bundle) -> Config:
             "$monai.utils.set_determinism(@seed)",
             check("@validate::dataset::data"),
         ],
-        "run": [
-            other_input(bundle.default),
-            "$workflow.evaluate(@validate::evaluator, @output_dir, @validate::postprocessing)",
-        ],
+        "run": ["$workflow.evaluate(@validate::evaluator, @output_dir, @validate::postprocessing)"],
         "training": "%run",
     }
     return {**content, **more_options(content, train(bundle))}

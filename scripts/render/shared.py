@@ -116,7 +116,7 @@ def check(cases: str, classes: str = "@out_channels", dimensions: str = "@spatia
 
 
 def other_input(preset: Preset) -> str:
-    """The warning of images that are prepared in another way than the training's."""
+    """The warning of images that are prepared in another way than the training's, and what is other of them."""
     # weights of other channels or classes are refused, and the window is each data set's own
     shaping = [key for key in trained_ids(preset) if key.startswith("intensity")]
     ids = ", ".join(f"'{key}': @{key}" for key in ["preset", *shaping, "img_size"])

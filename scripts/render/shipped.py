@@ -4,7 +4,7 @@ import json
 import textwrap
 from typing import Any
 
-from networks.workflow.protocols import told_flips
+from networks.workflow.protocols import told_means, told_options
 from networks.workflow.provenance import start_of
 from scripts.catalog.bundles import Bundle
 from scripts.opened_bundle import ROOT, SHIPPED
@@ -55,8 +55,8 @@ def section(records: dict[str, Record]) -> str:
         parts.append(f"```bash\npython -m scripts.predict IMAGES OUTPUT --trained {name}\n```\n")
         rows = ["| protocol | list | cases | scores, means over cases and classes |", "| --- | --- | --- | --- |"]
         for scored in record["evaluations"]:
-            scores = ", ".join(f"{metric} {value:.4g}" for metric, value in scored["scores"].items())
-            how, where = f"{scored['protocol']}{told_flips(scored)}", f"{scored['data_set']}, {scored['split']}"
+            scores = ", ".join(f"{metric} {mean}" for metric, mean in told_means(scored, 4).items())
+            how, where = f"{scored['protocol']}{told_options(scored)}", f"{scored['data_set']}, {scored['split']}"
             rows.append(f"| {how} | {where} | {scored['cases']} | {scores} |")
         if record["evaluations"]:
             parts.append("\n".join(rows) + "\n")

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from networks.workflow.protocols import told_flips
+from networks.workflow.protocols import told_counts, told_options
 from scripts.zoo.weights import licences
 
 TASK = "image-segmentation"
@@ -32,7 +32,8 @@ def model_card(name: str, metadata: Mapping[str, Any], document: str) -> str:
             dataset_split=evaluation["split"],
             metric_type=metric.split(",")[0],
             metric_name=(
-                f"{metric} ({evaluation['protocol']} protocol{told_flips(evaluation)}, mean over cases and classes)"
+                f"{metric}{told_counts(evaluation, metric)} "
+                f"({evaluation['protocol']} protocol{told_options(evaluation)}, mean over cases and classes)"
             ),
             metric_value=value,
         )

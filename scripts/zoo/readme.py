@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from networks.workflow.protocols import told_flips
+from networks.workflow.protocols import told_means, told_options
 from scripts.catalog.bundles import VERSIONS, Bundle
 from scripts.opened_bundle import changes
 from scripts.render.data import Config
@@ -20,6 +20,11 @@ PREPARED = {
     "picture": f"are {BY_ITSELF}",
     "micrograph": "are normalised with the mean and standard deviation of ImageNet",
 }
+
+COUNTED = (
+    "n counts the values behind a mean. It leaves out missing ones, of classes that neither truth nor prediction has,\n"
+    "and infinite ones, of classes that only one of them has."
+)
 
 
 def zoo_readme(
@@ -114,10 +119,10 @@ def _size(volumes: bool, size: str) -> str:
 def _performance(evaluations: Sequence[Mapping[str, Any]]) -> str:
     """A row for every evaluation and metric, from the records of the runs."""
     rows = [
-        f"| {part['data_set']}, {part['split']} | {part['cases']} | {part['protocol']}{told_flips(part)} | "
-        f"{metric} | {mean:g} |"
+        f"| {part['data_set']}, {part['split']} | {part['cases']} | {part['protocol']}{told_options(part)} | "
+        f"{metric} | {mean} |"
         for part in evaluations
-        for metric, mean in part["scores"].items()
+        for metric, mean in told_means(part, 6).items()
     ]
     if not rows:
         return "No scores were recorded for these weights."
@@ -125,7 +130,8 @@ def _performance(evaluations: Sequence[Mapping[str, Any]]) -> str:
         "| data set | cases | protocol | metric | mean over cases, then classes |",
         "| --- | --- | --- | --- | --- |",
     ]
-    return "\n".join([*head, *rows])
+    more = ["", COUNTED] if any("counts" in part for part in evaluations) else []
+    return "\n".join([*head, *rows, *more])
 
 
 def _deeper(text: str) -> str:

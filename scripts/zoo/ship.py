@@ -14,13 +14,13 @@ from scripts.catalog.bundles import BY_NAME
 from scripts.catalog.classification import segmentation_bundle
 from scripts.opened_bundle import SHIPPED, bundle_folder, shipped_weights
 from scripts.zoo.weights import (
-    EVALUATION_IDS,
     Weights,
     check_fit,
     evaluations_of,
     halved,
     read_record,
     trained_bundle,
+    what_was_scored,
 )
 
 LIMIT = 15e6  # bytes: what a clone of the repository can bear
@@ -67,7 +67,7 @@ def ship(bundle: str, name: str, checkpoint: str, scores: str | Sequence[str] = 
         if not own:
             raise UserError(f"{file} has no scores of {target}; evaluate exactly that file, by --ckpt_path {target}.")
         evaluations += evaluations_of(own)
-    latest = {tuple(item.get(key) for key in EVALUATION_IDS): item for item in evaluations}
+    latest = {what_was_scored(item): item for item in evaluations}
     target.parent.mkdir(exist_ok=True)
     # the record first: weights are never without one, and whatever stops this in between leaves one of other weights,
     # which whoever reads both notices by the checksum

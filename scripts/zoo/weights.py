@@ -16,17 +16,17 @@ from networks.compressed import compressed
 from networks.errors import UserError
 from networks.workflow.checkpoints import load_weights, save_atomically
 from networks.workflow.files import file_hash
-from networks.workflow.protocols import told_flips
+from networks.workflow.protocols import told_counts, told_options
 from networks.workflow.provenance import start_of
 from networks.workflow.records import read_records
-from networks.workflow.statistics import class_mean, tables
+from networks.workflow.statistics import counted, summarise_all, tables
 from scripts.catalog.bundles import BY_NAME, Bundle
 from scripts.opened_bundle import changes, shipped_weights
 
 DECIMALS = 4
 SCORES = "results_*.jsonl"
 HALF_ERROR = 1e-3  # what half precision may change of a value, relative to it and to the mean size of the tensor's
-EVALUATION_IDS = ("data_set", "split", "protocol", "model", "tta")
+OPTIONS = ("tta", "other_input")  # of an evaluation, where it says so
 Record = dict[str, Any]
 
 
@@ -205,27 +205,34 @@ def describe(metadata: dict[str, Any], weights: Weights) -> dict[str, Any]:
 def evaluations_of(records: list[Record]) -> list[Record]:
     """What was scored how, with the mean over the cases and then the classes of every metric.
 
-    Evaluations with flips at test time say so by ``tta``.
+    Evaluations with flips at test time say so by ``tta``, those of images that were prepared unlike in training by
+    ``other_input``. Where a mean leaves out missing or infinite values, ``counts`` says how many.
     """
     found: dict[tuple, Record] = {}
-    flips = dict.fromkeys(record.get("tta") for record in records)
-    for tta, table in ((tta, table) for tta in flips for table in tables(r for r in records if r.get("tta") == tta)):
-        ids = (table.dataset, table.split, table.protocol, table.model, tta)
-        told = {key: value for key, value in zip(EVALUATION_IDS, ids, strict=True) if value is not None}
-        entry = found.setdefault(ids, {"checkpoint": records[0]["checkpoint"], **told})
-        entry["cases"] = len(table.cases)
-        mean = float(class_mean(table.values))
-        scores = entry.setdefault("scores", {})
-        scores[f"{table.metric}, {table.unit}" if table.unit else table.metric] = mean
-    for entry in found.values():
-        entry["scores"] = {name: round(mean, DECIMALS) for name, mean in entry["scores"].items() if math.isfinite(mean)}
+    ways = {told_options(record): {key: record[key] for key in OPTIONS if key in record} for record in records}
+    for told, way in ways.items():
+        for table in tables(record for record in records if told_options(record) == told):
+            ids = {"data_set": table.dataset, "split": table.split, "protocol": table.protocol, "model": table.model}
+            entry = {"checkpoint": records[0]["checkpoint"], **ids, **way, "cases": len(table.cases), "scores": {}}
+            entry = found.setdefault(what_was_scored(entry), entry)
+            metric, summary = f"{table.metric}, {table.unit}" if table.unit else table.metric, summarise_all(table)
+            if math.isfinite(summary.mean):
+                entry["scores"][metric] = round(summary.mean, DECIMALS)
+            if summary.missing or summary.infinite:
+                entry.setdefault("counts", {})[metric] = counted(summary, table.unit)
     return list(found.values())
+
+
+def what_was_scored(evaluation: Record) -> tuple:
+    """What tells evaluations of the same weights apart."""
+    return *(evaluation.get(key) for key in ("data_set", "split", "protocol", "model")), told_options(evaluation)
 
 
 def _scores(evaluations: tuple[Record, ...]) -> dict[str, float]:
     """The means under names that say how they were scored."""
     return {
-        f"mean {name} ({part['protocol']} protocol{told_flips(part)}, {part['data_set']}, {part['split']})": mean
+        f"mean {name}{told_counts(part, name)} ({part['protocol']} protocol{told_options(part)}, {part['data_set']}, "
+        f"{part['split']})": mean
         for part in evaluations
         for name, mean in part["scores"].items()
     }

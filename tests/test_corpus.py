@@ -175,6 +175,24 @@ def test_what_was_made_of_other_pictures_is_not_replaced(tmp_path: Path) -> None
     assert (tmp_path / "clean" / "images" / "a.png").is_file()
 
 
+def test_nor_is_a_list_of_other_pictures(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a/x", "b/x", "other/a/x", "other/b/x")):
+        (tmp_path / name).mkdir(parents=True)
+        for n in range(3):
+            Image.fromarray(texture(10 * seed + n)).save(tmp_path / name / f"{n}.png")
+    folders = [str(tmp_path / name) for name in ("a", "b", "other/a", "other/b")]
+    listed, joined = str(tmp_path / "split"), str(tmp_path / "joined")
+    for _ in range(2):  # the same pictures again are no others
+        split(folders[0], listed, validation=0.3, test=0.3)
+        join(*folders[:2], output_dir=joined)
+    before = [Path(folder, "labels.csv").read_bytes() for folder in (listed, joined)]
+    with pytest.raises(UserError, match=r"split holds what was made of other pictures, such as .*a/x/0\.png"):
+        split(folders[1], listed, validation=0.3, test=0.3)
+    with pytest.raises(UserError, match="joined holds what was made of other pictures"):
+        join(*folders[2:], output_dir=joined)
+    assert [Path(folder, "labels.csv").read_bytes() for folder in (listed, joined)] == before
+
+
 @pytest.mark.parametrize("step", [tile, duplicates, augment])
 def test_sixteen_bit_needs_the_window_of_clean(step: Callable[..., None], tmp_path: Path) -> None:
     """Of 12 bits in 16, other steps would keep 16 grey values."""

@@ -184,6 +184,24 @@ def test_what_belongs_to_test_pictures_is_not_learnt_from(tmp_path: Path) -> Non
     assert len(said) == 1 and said[0].startswith("3 of the 5 pictures") and "share a source" in said[0]
 
 
+def test_nor_from_what_belongs_to_their_kin_and_copies(tmp_path: Path) -> None:
+    """b is of test picture a's specimen and of c's source; d is a copy of a, and of e's specimen."""
+    rows = [
+        ("a", 0, "test", "", "1"),
+        ("b", 1, "train", "x", "1"),
+        ("c", 2, "train", "x", ""),
+        ("d", 0, "val", "", "2"),
+    ]
+    rows += [("e", 3, "train", "", "2"), ("f", 4, "train", "", ""), ("g", 5, "val", "", "")]
+    lines = ["image,split,source,group"]
+    for name, seed, *others in rows:
+        picture(tmp_path / f"{name}.png", seed)
+        lines.append(",".join([f"{name}.png", *others]))
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    found = unlabelled_pictures(str(tmp_path))
+    assert [[item["name"] for item in items] for items in found.values()] == [["f.png"], ["g.png"]]
+
+
 def test_lists_of_a_segmentation(micrograph_dir: Path) -> None:
     found = unlabelled_pictures(str(micrograph_dir))
     names = {split: [item["name"] for item in items] for split, items in found.items()}

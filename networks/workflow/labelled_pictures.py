@@ -345,9 +345,11 @@ def _not_of_test(pictures: list[Picture], dataset_dir: str, say: Callable[[str],
     copies = {twin: original for original, twin in pairs if twin not in tested}
     of_test = sum(original in tested for original in copies.values())
     root = str(picture_root(dataset_dir))
-    units = {unit for picture in pictures if picture.split == "test" for unit in _belongs(picture, root)}
+    units = joined([[f"file {copies.get(p.image, p.image)}", *_belongs(p, root)] for p in pictures])
+    units_of_test = {unit for unit, picture in zip(units, pictures, strict=True) if picture.split == "test"}
+    unit_of = {picture.image: unit for unit, picture in zip(units, pictures, strict=True)}
     distinct = [picture for picture in others if picture.image not in copies]
-    found = [picture for picture in distinct if units.isdisjoint(_belongs(picture, root))]
+    found = [picture for picture in distinct if unit_of[picture.image] not in units_of_test]
     told = (
         (of_test, "are copies of pictures for test"),
         (len(copies) - of_test, "are copies of others"),

@@ -29,6 +29,7 @@ def join(*sources: str, output_dir: str, layout: str = "auto") -> None:
     names = _names(sources)
     with step(output_dir, "join", {"sources": names}) as work:
         joined = join_corpora(dict(zip(names, corpora, strict=True)))
+        work.check_index(joined)
         tiles = []
         for name in names:
             members = [m for m in joined if m.source.startswith(f"{name}/")]

@@ -41,6 +41,7 @@ def split(
     if micrographs[0].split and not truth(again):
         raise UserError(f"{source} is split already; give --again true to split it anew, forgetting those splits.")
     with step(output_dir, "split", {"validation": validation, "test": test, "seed": seed}) as work:
+        work.check_index(micrographs)
         units = units_of(micrographs)
         found = splits_of(micrographs, units, validation, test, seed)
         result = [replace(micrograph, split=found[units[i]]) for i, micrograph in enumerate(micrographs)]

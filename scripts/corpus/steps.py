@@ -1,6 +1,7 @@
 """A step of a corpus: a folder with an index, a sheet to look at, and a journal by which a stopped step goes on."""
 
 import contextlib
+import csv
 import json
 import re
 import zlib
@@ -18,7 +19,7 @@ from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, file_hash, json_text, locked, parse_json, write_json
 from networks.workflow.pictures import as_picture, read_pixels
 from networks.workflow.pixel_size import side_file
-from scripts.corpus.index import TABLE, Micrograph, from_row, write_index
+from scripts.corpus.index import IMAGE, TABLE, Micrograph, from_row, write_index
 
 RECORD, JOURNAL, FAILED, IMAGES = "step.json", ".journal.jsonl", "failed.csv", "images"
 WRITTEN = ".labels.sha256"  # of the index as the step wrote it, to tell whether somebody has edited it
@@ -57,11 +58,8 @@ class Step:
         """
         known = self._read()
         before = {entry.get("image", "") for entry in known.values()}  # of earlier versions it is not known
-        if before and "" not in before and before.isdisjoint(str(m.image.absolute()) for m in micrographs):
-            raise UserError(
-                f"{self.folder} holds what was made of other pictures, such as {min(before)}; give another folder, or "
-                "remove it."
-            )
+        if "" not in before:
+            self._check_same(before, {str(m.image.absolute()) for m in micrographs})
         keys = [_key(micrograph) for micrograph in micrographs]
         todo = [pair for pair in zip(micrographs, keys, strict=True) if pair[1] not in known]
         if len(todo) < len(micrographs):
@@ -88,6 +86,25 @@ class Step:
                 if row["image"] not in kept and row["image"].startswith(f"{IMAGES}/"):
                     (self.folder / row["image"]).unlink(missing_ok=True)
         return found
+
+    def check_index(self, micrographs: Sequence[Micrograph]) -> None:
+        """What :meth:`run` does by its journal, for a step that lists pictures and makes none.
+
+        Raises:
+            UserError: the index that is there lists other pictures altogether.
+        """
+        path = self.folder / TABLE
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                before = {str((self.folder / row[IMAGE]).resolve()) for row in csv.DictReader(file)}
+            self._check_same(before, {str(m.image.resolve()) for m in micrographs})
+
+    def _check_same(self, before: set[str], now: set[str]) -> None:
+        if before and before.isdisjoint(now):
+            raise UserError(
+                f"{self.folder} holds what was made of other pictures, such as {min(before)}; give another folder, or "
+                "remove it."
+            )
 
     def finish(self, micrographs: Sequence[Micrograph]) -> None:
         """Write the index and say where it is.

@@ -7,14 +7,12 @@ import contextlib
 import errno
 import functools
 import inspect
-import logging
 import os
 import re
 import sys
 import traceback
 import types
 import typing
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +22,7 @@ from fire.parser import DefaultParseValue
 from fire.trace import FireTrace
 
 from networks.errors import UserError, did_you_mean
-from networks.workflow.errors import REPORT, user_error
+from networks.workflow.errors import REPORT, hide_noise, user_error
 from networks.workflow.ids import truth
 from networks.workflow.stopping import stoppable
 
@@ -64,11 +62,7 @@ def run(commands: Commands, program: str) -> None:
         commands: a function, or functions (or further commands) by name.
         program: how the command line begins, such as "python -m scripts.zoo".
     """
-    # MONAI says so for every reader that it makes, and no reader here needs it
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-    # nor can anybody here do something about an enumeration of torchao's, which MONAI imports through transformers
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    hide_noise()
     if not sys.stderr.isatty():  # a bar in a file or a log is a line of a hundred states; tqdm reads this when imported
         os.environ.setdefault("TQDM_DISABLE", "1")
     arguments = sys.argv[1:]

@@ -10,7 +10,15 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, MetaTensor
 from monai.optimizers import WarmupCosineSchedule
-from monai.transforms import CastToTyped, Compose, EnsureChannelFirstd, LoadImaged, RandShiftIntensityd, SaveImaged
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    EnsureChannelFirstd,
+    LoadImage,
+    LoadImaged,
+    RandShiftIntensityd,
+    SaveImaged,
+)
 from PIL import Image
 
 from networks.errors import UserError
@@ -31,6 +39,7 @@ from networks.workflow import (
 from networks.workflow import training as training_module
 from networks.workflow.arguments import check_command_line
 from networks.workflow.checks import check_intervals
+from networks.workflow.errors import hide_noise
 from networks.workflow.evaluation import overlay, write_csv
 from networks.workflow.saving import complete_writers
 from tests.tables import rows_of
@@ -260,3 +269,11 @@ def test_a_key_metric_of_the_users_own(scores: list | None, tmp_path: Path, capl
 def test_epochs_without_validation_are_told(val_interval: int, said: str, caplog) -> None:
     check_intervals(10, val_interval)
     assert said in caplog.text and bool(said) == bool(caplog.records)
+
+
+def test_a_run_says_nothing_of_what_nobody_can_change(caplog, recwarn) -> None:
+    hide_noise()
+    LoadImage()
+    Compose([]).inverse({})
+    assert not caplog.records
+    assert not recwarn.list

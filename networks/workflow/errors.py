@@ -1,7 +1,9 @@
 """Errors for people: one sentence instead of a nested traceback, and a traceback for this project's own bugs."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +27,21 @@ def report_errors() -> None:
         UserError: the command line of ``python -m monai.bundle run`` has a mistake that MONAI does not see.
     """
     sys.excepthook = _excepthook
+    hide_noise()
     if is_bundle_run(sys.argv):
         stop_orderly()
     check_command_line(sys.argv)
+
+
+def hide_noise() -> None:
+    """Leave out the warnings of libraries that nobody who runs this project can do something about."""
+    # MONAI says so, in both ways, for every reader that it makes, and no reader here needs it
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    # the preprocessing of pictures has nothing to invert, and what comes after it is the same as for volumes
+    warnings.filterwarnings("ignore", message="inverse has been called but no invertible transforms")
+    # an enumeration of torchao's, which MONAI imports through transformers
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 def user_error(error: BaseException) -> UserError | None:

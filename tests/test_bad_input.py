@@ -141,6 +141,7 @@ def test_pictures_in_a_config_for_volumes(tmp_path: Path) -> None:
     write_precipitate_phantom(tmp_path / "pictures", 1, 1, 1, size=(48, 48))
     text = sentence_of(TRAIN, **training_overrides(SWIN_UNET, tmp_path, tmp_path / "pictures"))
     assert "has 2 spatial dimensions, but this config is for volumes" in text
+    assert "such as robust_pictures" in text
 
 
 def test_training_that_would_never_validate(ct_dir: Path, tmp_path: Path) -> None:

@@ -353,7 +353,7 @@ def test_inputs_that_cannot_be_told_apart_or_found(images: Path, volumes: dict[s
         (images, images, r"is input and output"),
         (images, tmp_path / "out.nii.gz", r"holds 4 cases, but .* is one file"),
         (tmp_path / "empty", tmp_path / "out", r"holds neither images .* nor DICOM series"),
-        (tmp_path / "nowhere", tmp_path / "out", r"nowhere does not exist"),
+        (tmp_path / "nowhere", tmp_path / "out", r"nowhere does not exist; give an image, a folder"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             predict(str(source), str(output), bundle="unet", **volumes)

@@ -274,9 +274,13 @@ def _reason(error: BaseException) -> str:
 def _check_image(path: str, image: MetaTensor, in_channels: int | None, spatial_dims: int | None) -> None:
     if spatial_dims is not None and image.ndim - 1 != spatial_dims:
         kinds = {2: "pictures", 3: "volumes"}
+        advice = {
+            2: "take a preset for pictures, such as robust_pictures, or weights that were trained on pictures",
+            3: "take no preset for pictures, or weights that were trained on volumes",
+        }
         raise UserError(
             f"{path} has {image.ndim - 1} spatial dimensions, but this config is for {kinds[spatial_dims]}; "
-            f"add the preset for {kinds[5 - spatial_dims]} or convert the images."
+            f"{advice.get(image.ndim - 1, 'convert the images')}."
         )
     if in_channels is not None and image.shape[0] != in_channels:
         raise UserError(

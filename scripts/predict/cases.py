@@ -123,6 +123,8 @@ def _single_file(
 
 def _find(source: Path, output: Path | None) -> list[tuple[str, tuple[str, ...], bool]]:
     """Name, files, and whether it is a DICOM series."""
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give an image, a folder of images or DICOM series, or a data set.")
     if source.is_file() and _is_dicom(source):
         return [(source.name, (str(source),), True)]
     if source.is_file() or not source.is_dir() or (source / "dataset.json").is_file():

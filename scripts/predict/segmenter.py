@@ -20,7 +20,7 @@ from matplotlib.colors import ListedColormap
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines.utils import IterationEvents, engine_apply_transform
 from monai.transforms import Orientation
-from PIL import Image
+from PIL import Image, ImageOps
 from pydicom import dcmread
 from torch import nn
 
@@ -39,6 +39,8 @@ from scripts.datasets.dicom_seg import uid_notice, write_dicom_seg
 from scripts.opened_bundle import InferenceConfig
 from scripts.predict.cases import ENDINGS, Case
 from scripts.predict.fastest import DifferentLabelsError, Fastest
+
+LEGIBLE = 256  # pixels of height that a volume's slice is enlarged to, by a whole number
 
 
 @dataclass
@@ -278,7 +280,10 @@ class Segmenter:
         both = torch.cat([plain, label_overlay(grey, found, len(self.labels), colour_map(len(self.labels)))], dim=2)
         if is_volume:
             both = both.flip(1)  # a picture's y runs down, a volume's to the front
-        Image.fromarray((both.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(target)
+        drawn = Image.fromarray((both.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
+        if is_volume:  # a slice of an organ's crop would be no larger than a stamp
+            drawn = ImageOps.scale(drawn, max(1, LEGIBLE // drawn.height), Image.Resampling.NEAREST)
+        drawn.save(target)
 
     def displayed(self, image: Path, label: Path) -> tuple[MetaTensor, MetaTensor]:
         """An image and its label map as people look at them.

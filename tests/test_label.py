@@ -5,6 +5,7 @@ The tests with the server are marked "label" and run in an environment with the 
 
 import importlib.util
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -126,6 +127,9 @@ def test_mistakes_when_starting(app_dir: Path, tmp_path: Path, monkeypatch: pyte
         start(studies=str(tmp_path), app=str(tmp_path))
     with pytest.raises(UserError, match=r"The folder of studies .* does not exist"):
         start(studies=str(tmp_path / "none"), app=str(app_dir))
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="cannot be written to"):
+        patched.setattr(os, "access", lambda path, mode: False)  # whoever runs the tests may write everywhere
+        start(studies=str(tmp_path), app=str(app_dir))
     with pytest.raises(ValueError, match=f"no bundle 'vnet'; choose from {NAME}"):
         start(studies=str(tmp_path), app=str(app_dir), uncertainty="vnet")
     found = importlib.util.find_spec

@@ -35,6 +35,11 @@ def start(
     if not re.match(r"https?://", studies):
         if not Path(studies).is_dir():
             raise UserError(f"The folder of studies {studies} does not exist; give --studies another.")
+        if not os.access(studies, os.W_OK):
+            raise UserError(
+                f"The folder of studies {studies} cannot be written to, and MONAI Label keeps the labels in it; give "
+                "--studies a copy."
+            )
         studies = str(Path(studies).resolve())
     bundles = sorted(path.name for path in (folder / "model").iterdir() if (path / "configs").is_dir())
     if uncertainty and uncertainty not in bundles:

@@ -1,5 +1,6 @@
 """Compressed bundles: weights of few bits are packed, complete, and run wherever the bundle does."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -177,8 +178,13 @@ def test_new_files_replace_the_code_of_an_earlier_version(four_bit: Path, tmp_pa
     assert not [result for result in check(str(folder), load=False) if result[1] is False]
 
 
-def test_mistakes_are_told_before_anything_is_written(four_bit: Path, checkpoint: str, tmp_path: Path) -> None:
+def test_mistakes_are_told_before_anything_is_written(
+    four_bit: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "new"
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="Packing needs black; run"):
+        patched.setattr(importlib.util, "find_spec", lambda name: None if name == "black" else name)
+        quantize(str(output), bundle=NAME, ckpt_path="none.pt")
     for message, options in {
         "--bundle NAME": {},
         "choose from 8, 4, 2, 1": {"bits": 3},

@@ -72,6 +72,8 @@ def test_the_best_run_is_released(suite: Path, tmp_path: Path) -> None:
 def test_nothing_to_release(suite: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"No run of .* with 'seed2' in its name is done"):
         release(str(suite), str(tmp_path / "runs"), str(tmp_path / "release"), train=False, only="seed2")
+    with pytest.raises(UserError, match=r"No run of \S* is done"):
+        release(str(suite), str(tmp_path / "none"), str(tmp_path / "release"), train=False)
     assert not (tmp_path / "release").exists()
 
 

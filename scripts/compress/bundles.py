@@ -21,6 +21,7 @@ from scripts.catalog.bundles import BY_NAME
 from scripts.opened_bundle import InferenceConfig, as_trained, bundle_folder, changes, shipped_weights
 from scripts.zoo.manifest import MANIFEST
 from scripts.zoo.pack import assemble
+from scripts.zoo.style import check_tools
 from scripts.zoo.weights import find_weights
 
 OF_OTHER_WEIGHTS = ("dtype", "evaluations", "epoch", "val_mean_dice")  # in the record of what is compressed
@@ -102,8 +103,10 @@ def check_output(output: str | Path) -> Path:
     """The folder of a compressed bundle, whose name becomes the bundle's.
 
     Raises:
-        UserError: the name is none that Python's packages can have, or the folder holds something else.
+        UserError: the name is none that Python's packages can have, the folder holds something else, or what
+            :func:`write_bundle` needs is not installed.
     """
+    check_tools()
     folder = Path(output)
     if not folder.name.isidentifier():
         raise UserError(f"{folder.name!r} cannot be a bundle's name: give OUTPUT letters, digits and underscores.")

@@ -14,6 +14,7 @@ from scripts.experiments.runs import DONE, RunFolder
 from scripts.experiments.suite import Run, load_suite
 from scripts.zoo.card import model_card
 from scripts.zoo.pack import assemble, write
+from scripts.zoo.style import check_tools
 from scripts.zoo.verify import check
 from scripts.zoo.weights import Weights, weights_at
 
@@ -33,8 +34,9 @@ def release(
         The zip files.
 
     Raises:
-        UserError: a bundle of the suite classifies pictures, two data sets would have one name, nothing is trained, a
-            training failed, a version is taken, or a bundle does not pass its checks.
+        UserError: a bundle of the suite classifies pictures, two data sets would have one name, a tool that packing
+            needs is not installed, nothing is trained, a training failed, a version is taken, or a bundle does not
+            pass its checks.
     """
     runs = load_suite(suite).runs
     bundles = {run.bundle: segmentation_bundle(run.bundle) for run in runs}
@@ -43,6 +45,7 @@ def release(
         other = data_sets.setdefault(_name(run), run.data_set)
         if other != run.data_set:
             raise UserError(f"{suite} has the data sets {other!r} and {run.data_set!r}, both {_name(run)}; rename one.")
+    check_tools()
     if train:
         commands.run(suite, runs_dir, only=only)
     best: dict[str, tuple[Bundle, Weights]] = {}
@@ -56,7 +59,8 @@ def release(
         if name not in best or _validated(found) > _validated(best[name][1]):
             best[name] = bundles[run.bundle], found
     if not best:
-        raise UserError(f"No run of {suite} with {only!r} in its name is done in {runs_dir}; leave out --train false.")
+        named = f" with {only!r} in its name" if only else ""
+        raise UserError(f"No run of {suite}{named} is done in {runs_dir}; leave out --train false.")
     target = Path(output_dir)
     paths = []
     for name, (bundle, found) in best.items():

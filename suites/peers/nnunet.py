@@ -9,6 +9,7 @@ python suites/peers/nnunet.py DATASET_DIR OUTPUT_DIR --seconds 900 --planner_gb 
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def raw_data(root: Path, folder: Path) -> dict[str, list[str]]:
     """nnU-Net's folders, as links, and the names of the lists."""
     content = json.loads((root / "dataset.json").read_text())
     names: dict[str, list[str]] = {"training": [], "validation": []}
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
     for part in names:

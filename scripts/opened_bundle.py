@@ -142,11 +142,13 @@ def as_trained(bundle: str, preset: str | None, options: Mapping[str, Any]) -> t
 
     A training writes such a record (``model.json``). It counts for its own preset, not for another that was asked for.
     A record of other weights, maybe because the training was killed between writing the two, counts with a note.
+    Whether the options are ids of the config is left to who opens it.
 
     Raises:
-        UserError: as of :class:`InferenceConfig`; or the record is none.
+        UserError: no such bundle or preset, or the record is none.
     """
-    config = InferenceConfig(bundle, preset, options)
+    # the others may be of the training's preset, which is not known yet
+    config = InferenceConfig(bundle, preset, {key: options[key] for key in LOCATIONS if key in options})
     weights = Path(str(config["ckpt_path"]))
     path = weights.with_suffix(".json")
     if not path.is_file():

@@ -225,6 +225,21 @@ def test_windows(tmp_path: Path) -> None:
         PictureReader(2)
 
 
+def test_dark_pictures_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """12 bits in 16 would be 16 grey values; alpha, labels, a window, and values up to the end are nothing to tell."""
+    for name, factor in (("dark", 16), ("other", 16), ("bright", 257)):
+        save_tiff(tmp_path / f"{name}.tif", (GREY[..., None] * np.uint16(factor)).repeat(3, axis=2))
+    paths = [str(tmp_path / f"{name}.tif") for name in ("bright", "dark", "other")]
+    PictureReader(3, [0, 4095]).get_data(paths)
+    PictureReader(is_label=True).get_data(paths)
+    PictureReader(3).get_data(paths[:1])
+    assert not caplog.records
+    seen, _ = PictureReader(3).get_data(paths)
+    (record,) = caplog.records
+    assert f"dark.tif has 16 bit and no value above {16 * int(GREY.max())}, so that" in record.getMessage()
+    assert len(np.unique(seen[1])) <= 16
+
+
 def test_inference_sees_what_the_conversion_wrote(tmp_path: Path, monkeypatch) -> None:
     """Of every original the very pixels, 16 bit by the window that the data set keeps."""
     for number, (mode, suffix) in enumerate(KINDS):

@@ -21,7 +21,7 @@ from networks.workflow.checkpoints import save_atomically
 from networks.workflow.files import file_hash, write_json
 from scripts.catalog.bundles import BY_NAME
 from scripts.export.exporting import export
-from scripts.opened_bundle import as_trained
+from scripts.opened_bundle import InferenceConfig, as_trained
 from scripts.predict import predicting
 from scripts.predict.cases import Case
 from scripts.predict.predicting import predict
@@ -393,6 +393,10 @@ def test_what_the_training_recorded_need_not_be_said(
     assert as_trained("unet", None, {"ckpt_path": str(weights)})[0] == "acdc"
     assert "model.json was written for other weights" in capsys.readouterr().out
     assert as_trained("unet", "synapse", {"ckpt_path": str(weights)}) == ("synapse", {"ckpt_path": str(weights)})
+    # ids that only the training's preset has
+    write_json(weights.with_suffix(".json"), {"ids": {"preset": "robust_pictures", "in_channels": 3}})
+    preset, options = as_trained("unet", None, {"ckpt_path": str(weights), "window": [0, 4095]})
+    assert InferenceConfig("unet", preset, options)["reader"].window == [0, 4095]
     weights.with_suffix(".json").write_text("[]")
     with pytest.raises(UserError, match=r"model\.json is not the record of a training"):
         as_trained("unet", None, {"ckpt_path": str(weights)})

@@ -12,7 +12,7 @@ from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from networks.errors import UserError
-from networks.workflow.data import NIFTI_SUFFIXES, VOLUME_SUFFIXES, Pair, case_list, load_datalist
+from networks.workflow.data import NIFTI_SUFFIXES, VOLUME_SUFFIXES, Pair, case_list, load_datalist, stored_window
 from networks.workflow.geometry import brought_onto, check_affine
 from networks.workflow.overlap import check_lists
 from networks.workflow.pictures import PictureReader
@@ -112,8 +112,9 @@ def check_dataset(
         case_list(datalist, "validation")  # training would refuse it with the same sentence
     check_lists(dataset_dir, allow_overlap, say=say, **datalist)
     unique = list({(pair["image"], pair.get("label")): pair for items in datalist.values() for pair in items}.values())
+    window = stored_window(dataset_dir)
     readers = {
-        is_picture: CaseReader(PictureReader(in_channels) if is_picture else None, in_channels, out_channels)
+        is_picture: CaseReader(PictureReader(in_channels, window) if is_picture else None, in_channels, out_channels)
         for is_picture in {reader_of(pair["image"]) is not None for pair in unique}
     }
     _read_all(unique, lambda pair: readers[reader_of(pair["image"]) is not None], visit)

@@ -4,6 +4,7 @@ Grey, palette, one bit, alpha, CMYK, 8 or 16 bit all become 8-bit grey or RGB, u
 """
 
 import contextlib
+import logging
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from networks.errors import UserError
 
+logger = logging.getLogger(__name__)
 CHANNELS = (1, 3)
 _PIXEL_TYPES = {"unsigned_char": "UC", "unsigned_short": "US"}  # names in itk, whose first use loads it for seconds
 # What is not grey or RGB in the file is left to Pillow.
@@ -64,12 +66,21 @@ def read_picture(path: str | Path, channels: int | None = None, window: Sequence
 
 def as_picture(pixels: np.ndarray, channels: int | None = None, window: Sequence[float] | None = None) -> np.ndarray:
     """What :func:`read_picture` makes of the pixels of a file (height, width, channels)."""
-    pixels = to_8_bit(pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1], window)
+    pixels = to_8_bit(_without_alpha(pixels), window)
     if channels is None or pixels.shape[2] == channels:
         return pixels
     if channels == 3:
         return np.repeat(pixels, 3, axis=2)
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def _without_alpha(pixels: np.ndarray) -> np.ndarray:
+    return pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]
+
+
+def is_dark(pixels: np.ndarray) -> bool:
+    """Whether pixels of a file have 16 bit and lose most of their values in 8 bit without a window of their own."""
+    return pixels.dtype != np.uint8 and int(_without_alpha(pixels).max()) < 2**15
 
 
 def read_index_map(path: str | Path) -> np.ndarray:
@@ -143,6 +154,8 @@ def to_8_bit(pixels: np.ndarray, window: Sequence[float] | None = None) -> np.nd
 class PictureReader(ImageReader):
     """:func:`read_picture` for MONAI's ``LoadImage``; as MONAI's other readers it puts x first.
 
+    Without a window it warns of the first picture of 16 bit that comes out dark.
+
     Args:
         channels: 1 or 3, those of the network; None leaves them as they are.
         window: as for :func:`read_picture`.
@@ -164,6 +177,7 @@ class PictureReader(ImageReader):
         if window is not None and not (len(window) == 2 and window[0] < window[1]):
             raise UserError(f"window is {window}; expected two values such as 0,4095, the lower one first.")
         self.channels, self.window, self.is_label = channels, window, is_label
+        self._warned = False
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Every file is tried: its content and not its name says what it is."""
@@ -182,7 +196,7 @@ class PictureReader(ImageReader):
         arrays = []
         meta: dict[str, Any] = {}
         for path in img:
-            pixels = read_index_map(path) if self.is_label else read_picture(path, self.channels, self.window)
+            pixels = read_index_map(path) if self.is_label else self._picture(path)
             array = pixels.swapaxes(0, 1)
             array = array[..., 0] if array.shape[2] == 1 else array
             header = {
@@ -192,6 +206,20 @@ class PictureReader(ImageReader):
             _copy_compatible_dict(header, meta)
             arrays.append(array)
         return _stack_images(arrays, meta), meta
+
+    def _picture(self, path: str) -> np.ndarray:
+        pixels = read_pixels(path)
+        if self.window is None and not self._warned and is_dark(pixels):
+            self._warned, highest = True, int(_without_alpha(pixels).max())
+            logger.warning(
+                "%s has 16 bit and no value above %d, so that no more than %d grey values are left of it; give "
+                "--window, such as 0,%d, the same for training and prediction.",
+                path,
+                highest,
+                highest // 257 + 1,
+                highest,
+            )
+        return as_picture(pixels, self.channels, self.window)
 
 
 @contextlib.contextmanager

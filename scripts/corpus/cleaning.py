@@ -10,14 +10,14 @@ from scipy import ndimage
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from networks.workflow.pictures import as_picture, read_picture, read_pixels
+from networks.workflow.pictures import as_picture, is_dark, read_picture, read_pixels
 from networks.workflow.pixel_size import read_pixel_size
 from scripts.corpus.index import Micrograph
 from scripts.corpus.overlays import INK, Box, Overlays, find_overlays
 from scripts.corpus.readers import corpus_beside
 from scripts.corpus.scale import has_ocr, read_scale
 from scripts.corpus.sheets import KEPT, REMOVED, SIZE, Tile, nanometres, sample, write_sheet
-from scripts.corpus.steps import Done, derived, is_dark, names_of, step
+from scripts.corpus.steps import Done, derived, names_of, step
 
 WAYS = ("crop", "inpaint", "keep")
 NM_PER_INCH, PER_METRE = 2.54e7, 2**31 - 1  # the latter is PNG's limit

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, file_hash, json_text, locked, parse_json, write_json
-from networks.workflow.pictures import as_picture, read_pixels
+from networks.workflow.pictures import as_picture, is_dark, read_pixels
 from networks.workflow.pixel_size import side_file
 from scripts.corpus.index import IMAGE, TABLE, Micrograph, from_row, write_index
 
@@ -210,11 +210,6 @@ def names_of(micrographs: Sequence[Micrograph]) -> dict[Path, str]:
 def safe(name: str) -> str:
     """A name for a file or folder that every system takes, and that no config takes for a reference."""
     return re.sub(r"^[.%@$~-]", "_", re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)).rstrip(". ") or "_"
-
-
-def is_dark(pixels: np.ndarray) -> bool:
-    """Whether pixels of a file have 16 bit and lose most of their values in 8 bit without a window of their own."""
-    return pixels.dtype != np.uint8 and int(pixels.max()) < 2**15
 
 
 def read_cleaned(image: Path, channels: int | None = None) -> np.ndarray:

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +23,7 @@ from networks.texture_phantom import write_texture_phantom
 from scripts.zoo.pack import assemble, write
 from tests import packing
 from tests.packing import BUNDLE, NAME, ZIP
+from tests.predicting import VOLUMES, write_weights
 from tests.workflows import ROOT
 
 torch.set_num_threads(1)
@@ -107,3 +111,25 @@ def unpacked(zoo: Path, tmp_path: Path) -> Path:
     with zipfile.ZipFile(zoo / ZIP) as archive:
         archive.extractall(tmp_path)
     return tmp_path / NAME
+
+
+@pytest.fixture(scope="session")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Options of a prediction for a bundle of volumes."""
+    return write_weights(VOLUMES, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def images(ct_dir: Path, tmp_path: Path) -> Path:
+    """Three volumes in folders, stored in three orientations."""
+    source = nib.load(next((ct_dir / "imagesTs").glob("*.nii.gz")))
+    data = np.asarray(source.dataobj)
+    folder = tmp_path / "images"
+    for name, array, affine in (
+        ("a/one", data, source.affine),
+        ("a/two", data[::-1], source.affine @ np.diag([-1, 1, 1, 1])),
+        ("three", data[:50].transpose(1, 0, 2), source.affine[:, [1, 0, 2, 3]]),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(array), affine), folder / f"{name}.nii.gz")
+    return folder

@@ -10,14 +10,12 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -33,12 +31,12 @@ from scripts.label.server import start
 from scripts.zoo.manifest import MODEL
 from scripts.zoo.pack import assemble, write
 from scripts.zoo.static_checks import check_manifest
+from tests.labelling import TIMEOUT, Server, assert_same, own_inference
 from tests.packing import BUNDLE, NAME, ZIP, repository
-from tests.workflows import ROOT, run
+from tests.workflows import ROOT
 
 UNTRAINED = "swin_unet"
 REAL_CT = ROOT.parent / "shared" / "data" / "totalsegmentator" / "example_ct_sm.nii.gz"
-TIMEOUT = 300
 
 
 @pytest.fixture(scope="module")
@@ -146,63 +144,6 @@ def test_mistakes_when_starting(app_dir: Path, tmp_path: Path, monkeypatch: pyte
             start(studies=str(tmp_path), app=str(app_dir), port=taken.getsockname()[1])
 
 
-class Server:
-    """MONAI Label's server in a process of its own.
-
-    Args:
-        app_dir: the app.
-        studies: folder of images.
-        log: file for what it prints.
-    """
-
-    def __init__(self, app_dir: Path, studies: Path, log: Path) -> None:
-        self.requests = pytest.importorskip("requests")
-        self.app_dir, self.studies, self.log = app_dir, studies, log
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "scripts.label", "start", "--app", str(app_dir), "--studies", str(studies)]
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(port), "--auto_scoring", "false"], stdout=file, stderr=subprocess.STDOUT
-            )
-        end = time.monotonic() + TIMEOUT
-        while not self._answers():
-            assert self.process.poll() is None and time.monotonic() < end, log.read_text()[-4000:]
-            time.sleep(0.2)
-
-    def _answers(self) -> bool:
-        try:
-            return self.requests.get(f"{self.url}/info/", timeout=TIMEOUT).ok
-        except self.requests.ConnectionError:
-            return False
-
-    def get(self, path: str) -> Any:
-        answer = self.requests.get(self.url + path, timeout=TIMEOUT)
-        assert answer.ok, answer.text
-        return answer.json()
-
-    def post(self, path: str, **parameters: Any) -> tuple[int, Any]:
-        answer = self.requests.post(self.url + path, json=parameters or None, timeout=TIMEOUT)
-        return answer.status_code, answer.json()
-
-    def segment(self, model: str, image: str) -> bytes:
-        answer = self.requests.post(f"{self.url}/infer/{model}?image={image}&output=image", timeout=TIMEOUT)
-        assert answer.ok, answer.text
-        return answer.content
-
-    def submit(self, image: str, label: Path) -> None:
-        with label.open("rb") as file:
-            answer = self.requests.put(
-                f"{self.url}/datastore/label?image={image}&tag=final", files={"label": file}, timeout=TIMEOUT
-            )
-        assert answer.ok, answer.text
-
-    def weights(self, model: str) -> bytes:
-        return (self.app_dir / "model" / model / MODEL).read_bytes()
-
-
 @pytest.fixture(scope="module")
 def server(app_dir: Path, ct_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server with seven phantoms, a real scan where there is one, and a file that is cut off."""
@@ -219,23 +160,6 @@ def server(app_dir: Path, ct_dir: Path, tmp_path_factory: pytest.TempPathFactory
     yield running
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(60) in (0, -signal.SIGINT)
-
-
-def own_inference(server: Server, model: str, image: str, folder: Path) -> nib.Nifti1Image:
-    """What the bundle's ``inference.json`` writes for an image."""
-    bundle = server.app_dir / "model" / model
-    options = {"bundle_root": str(bundle), "dataset_dir": str(server.studies / f"{image}.nii.gz"), "device": "cpu"}
-    run([str(bundle / "configs" / "inference.json")], "infer", **options, output_dir=str(folder))
-    (path,) = folder.rglob("*_seg.nii.gz")
-    return nib.load(path)
-
-
-def assert_same(answer: bytes, expected: nib.Nifti1Image, folder: Path) -> None:
-    (folder / "answer.nii.gz").write_bytes(answer)
-    found = nib.load(folder / "answer.nii.gz")
-    assert found.shape == expected.shape
-    np.testing.assert_array_equal(found.affine, expected.affine)
-    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
 
 
 @pytest.mark.label

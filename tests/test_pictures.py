@@ -226,13 +226,15 @@ def test_windows(tmp_path: Path) -> None:
 
 
 def test_dark_pictures_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """12 bits in 16 would be 16 grey values; alpha, labels, a window, and values up to the end are nothing to tell."""
+    """12 bits in 16 would be 16 grey values; nothing is told of labels, of others, and with a window."""
     for name, factor in (("dark", 16), ("other", 16), ("bright", 257)):
         save_tiff(tmp_path / f"{name}.tif", (GREY[..., None] * np.uint16(factor)).repeat(3, axis=2))
     paths = [str(tmp_path / f"{name}.tif") for name in ("bright", "dark", "other")]
     PictureReader(3, [0, 4095]).get_data(paths)
     PictureReader(is_label=True).get_data(paths)
     PictureReader(3).get_data(paths[:1])
+    Image.new("I;16", (4, 4)).save(tmp_path / "black.tif")
+    PictureReader(3).get_data([str(tmp_path / "black.tif")])
     assert not caplog.records
     seen, _ = PictureReader(3).get_data(paths)
     (record,) = caplog.records

@@ -14,16 +14,10 @@ import pytest
 
 from networks.workflow.saving import COLOUR_TABLE, LABEL_NAMES
 from tests.commands import Command
-from tests.predicting import VOLUMES, call, failures, files_of, labels_of, write_weights
+from tests.predicting import call, failures, files_of, labels_of
 from tests.workflows import ROOT
 
 NAMES = (LABEL_NAMES, COLOUR_TABLE)
-
-
-@pytest.fixture(scope="module")
-def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Options for a bundle of volumes."""
-    return write_weights(VOLUMES, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

@@ -78,9 +78,14 @@ def _without_alpha(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]
 
 
-def is_dark(pixels: np.ndarray) -> bool:
-    """Whether pixels of a file have 16 bit and lose most of their values in 8 bit without a window of their own."""
-    return pixels.dtype != np.uint8 and int(_without_alpha(pixels).max()) < 2**15
+def highest_of_16_bit(pixels: np.ndarray) -> int:
+    """The highest value of a file's pixels (height, width, channels), alpha aside; 0 if they have 8 bit."""
+    return 0 if pixels.dtype == np.uint8 else int(_without_alpha(pixels).max())
+
+
+def is_dark(highest: int) -> bool:
+    """Whether pictures with that :func:`highest_of_16_bit` lose most of their values in 8 bit without a window."""
+    return 0 < highest < 2**15
 
 
 def read_index_map(path: str | Path) -> np.ndarray:
@@ -209,8 +214,9 @@ class PictureReader(ImageReader):
 
     def _picture(self, path: str) -> np.ndarray:
         pixels = read_pixels(path)
-        if self.window is None and not self._warned and is_dark(pixels):
-            self._warned, highest = True, int(_without_alpha(pixels).max())
+        highest = highest_of_16_bit(pixels)
+        if self.window is None and not self._warned and is_dark(highest):
+            self._warned = True
             logger.warning(
                 "%s has 16 bit and no value above %d, so that no more than %d grey values are left of it; give "
                 "--window, such as 0,%d, the same for training and prediction.",

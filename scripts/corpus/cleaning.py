@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from networks.errors import UserError
 from networks.workflow.files import atomic
-from networks.workflow.pictures import as_picture, is_dark, read_picture, read_pixels
+from networks.workflow.pictures import as_picture, highest_of_16_bit, is_dark, read_picture, read_pixels
 from networks.workflow.pixel_size import read_pixel_size
 from scripts.corpus.index import Micrograph
 from scripts.corpus.overlays import INK, Box, Overlays, find_overlays
@@ -59,7 +59,7 @@ def clean(
 
 def _clean(micrograph: Micrograph, target: Path, drawn: str, ocr: bool, window: Sequence[float] | None) -> Done:
     raw = read_pixels(micrograph.image)
-    pixels = as_picture(raw, None, window)
+    pixels, highest = as_picture(raw, None, window), highest_of_16_bit(raw)
     overlays = find_overlays(pixels)
     scale = read_scale(micrograph.image, pixels, overlays, ocr)
     kept = without_banners(pixels, overlays)
@@ -90,8 +90,8 @@ def _clean(micrograph: Micrograph, target: Path, drawn: str, ocr: bool, window: 
         "size": size,
         "carried": size is None or read_pixel_size(target)[0] is not None,
         "unread": size is None and not ocr and bool(overlays.banners or overlays.bars),
-        "dark": window is None and is_dark(raw),
-        "highest": int(raw.max()),
+        "dark": window is None and is_dark(highest),
+        "highest": highest,
     }
     box = micrograph.part(kept.left, kept.top, kept.width, kept.height)
     cleaned = derived(micrograph, target, box=box, pixel_size=size, pixel_size_from=origin if size is not None else "")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from networks.errors import UserError
 from networks.workflow.evaluation import write_csv
 from networks.workflow.files import atomic, file_hash, json_text, locked, parse_json, write_json
-from networks.workflow.pictures import as_picture, is_dark, read_pixels
+from networks.workflow.pictures import as_picture, highest_of_16_bit, is_dark, read_pixels
 from networks.workflow.pixel_size import side_file
 from scripts.corpus.index import IMAGE, TABLE, Micrograph, from_row, write_index
 
@@ -219,10 +219,11 @@ def read_cleaned(image: Path, channels: int | None = None) -> np.ndarray:
         UserError: as there, or the picture would come out nearly black.
     """
     pixels = read_pixels(image)
-    if is_dark(pixels):
+    highest = highest_of_16_bit(pixels)
+    if is_dark(highest):
         raise UserError(
-            f"{image} has 16 bit and no value above {int(pixels.max())}, so that it would come out dark; run "
-            f"'python -m scripts.corpus clean' with --window 0,{int(pixels.max())}, or what fits all pictures, first."
+            f"{image} has 16 bit and no value above {highest}, so that it would come out dark; run "
+            f"'python -m scripts.corpus clean' with --window 0,{highest}, or what fits all pictures, first."
         )
     return as_picture(pixels, channels)
 

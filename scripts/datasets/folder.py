@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from networks.errors import UserError
 from networks.workflow.data import NIFTI_SUFFIXES, PICTURE_SUFFIXES, patient
-from networks.workflow.pictures import as_picture, read_pixels
+from networks.workflow.pictures import as_picture, highest_of_16_bit, is_dark, read_pixels
 from scripts.datasets.colours import Colour, colour_map, read_class_numbers
 from scripts.datasets.source import open_source
 from scripts.datasets.splits import Choice, carve, carve_both
@@ -211,8 +210,7 @@ class _Pictures:
         """Image and label as they are to be written."""
         with reading(image_path):
             pixels = read_pixels(image_path)
-        if pixels.dtype != np.uint8:
-            self._highest = max(self._highest, int(pixels.max()))
+        self._highest = max(self._highest, highest_of_16_bit(pixels))
         with reading(mask_path):
             label = read_class_numbers(mask_path, self.colours)
         image = as_picture(pixels, self.channels, self.window)
@@ -220,7 +218,7 @@ class _Pictures:
 
     def hint(self) -> str:
         """A sentence if the 16-bit images would come out dark, else nothing."""
-        if self.window is None and 0 < self._highest < 2**15:
+        if self.window is None and is_dark(self._highest):
             return (
                 f"The 16-bit images have no value above {self._highest}, so they came out dark; convert again with "
                 f"--window 0,{self._highest}."

@@ -51,10 +51,10 @@ def list_bundles(folder: str = ".") -> None:
         bundle = metadata.parent.parent
         presets = sorted(path.stem for path in (bundle / "configs" / "presets").glob("*.json"))
         names = ", ".join(name for name in presets if not name.endswith(("_inference", "_paper")))
-        print(f"  {bundle.name:16} presets: {names or 'none'}")
+        print(f"  {bundle.name:19} presets: {names or 'none'}")
     print("Suites:")
     for suite in sorted(ROOT.glob("suites/*.json")):
-        print(f"  {suite.stem:20} {_description(suite)}")
+        print(f"  {suite.stem:24} {_description(suite)}")
     print("Weights that come with the bundles (segbundles predict INPUT OUTPUT --trained NAME):")
     for weights in shipped_weights():
         print(f"  {weights.stem:20} {weights.parent.parent.name}{_trained_on(weights.with_suffix('.json'))}")

@@ -1,6 +1,7 @@
 """Pruning, training with few bits, distillation, slimming: what comes of each runs, and is what was asked for."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ def test_the_smallest_weights_go_and_stay_away(scope: str) -> None:
 def test_pruning_trains_between_its_steps_and_goes_on(source: dict, ct_dir: Path, tmp_path: Path, capsys) -> None:
     output = tmp_path / "pruned"
     options = {**source, "sparsity": [0.3, 0.5], "dataset_dir": str(ct_dir), "rewind": source["ckpt_path"], **QUICK}
+    handlers = list(logging.getLogger().handlers)
     prune(str(output), **options)
+    assert capsys.readouterr().out.count("Epoch 1 of 1: loss") == 2  # a line per epoch, where there is no progress bar
+    assert logging.getLogger().handlers == handlers
     step = step_of(output)
     assert [item["sparsity"] for item in step["steps"]] == [0.3, 0.5] and step["rewound"]
     state, full = read_weights(output / "models" / "model.pt"), read_weights(source["ckpt_path"])

@@ -153,27 +153,29 @@ class Training:
         return parse_json(record.read_text(encoding="utf-8"), record)
 
     def _train(self, folder: Path, network: nn.Module, lesson: Lesson | None) -> None:
-        workflow = ConfigWorkflow(
-            config_file=[str(file) for file in self.files],
-            workflow_type="train",
-            run_id="training",
-            logging_file=False,
-            **self.options,
-            bundle_root=str(folder),
-            ckpt_dir=str(folder / "models"),
-            output_dir=str(folder / "eval"),
-            log_dir=str(folder / "logs"),
-            resume=(folder / "models" / "last.pt").is_file(),
-        )
-        workflow.parser.update({"network_def": network})
-        if lesson is not None:
-            content = workflow.parser.get_parsed_content
-            workflow.parser.update(lesson(content("train::inferer"), content("loss")))
+        root = logging.getLogger()
         path, hook, level = list(sys.path), sys.excepthook, logging.getLogger("ignite").level
+        handlers, root_level = list(root.handlers), root.level
         try:
+            workflow = ConfigWorkflow(  # whose logging.conf, for a line per epoch, replaces the root's handlers
+                config_file=[str(file) for file in self.files],
+                workflow_type="train",
+                run_id="training",
+                **self.options,
+                bundle_root=str(folder),
+                ckpt_dir=str(folder / "models"),
+                output_dir=str(folder / "eval"),
+                log_dir=str(folder / "logs"),
+                resume=(folder / "models" / "last.pt").is_file(),
+            )
+            workflow.parser.update({"network_def": network})
+            if lesson is not None:
+                content = workflow.parser.get_parsed_content
+                workflow.parser.update(lesson(content("train::inferer"), content("loss")))
             workflow.initialize()
             workflow.run()
             workflow.finalize()
         finally:
             sys.path[:], sys.excepthook = path, hook
             logging.getLogger("ignite").setLevel(level)
+            root.handlers[:], root.level = handlers, root_level

@@ -77,6 +77,15 @@ def test_nothing_to_release(suite: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "release").exists()
 
 
+def test_runs_without_a_score_to_choose_by(suite: Path, tmp_path: Path) -> None:
+    for file in (tmp_path / "runs").rglob("model.json"):
+        record = json.loads(file.read_text())
+        del record["val_mean_dice"]
+        write_json(file, record)
+    with pytest.raises(UserError, match=r"model\.json has no val_mean_dice, by which runs are chosen"):
+        release(str(suite), str(tmp_path / "runs"), str(tmp_path / "release"), train=False)
+
+
 def test_data_sets_of_one_name_are_not_the_best_of_each_other(ct_dir: Path, tmp_path: Path) -> None:
     data = {"dataset_dir": str(ct_dir), "preset": "synapse"}
     content = {

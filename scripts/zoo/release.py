@@ -35,8 +35,8 @@ def release(
 
     Raises:
         UserError: a bundle of the suite classifies pictures, two data sets would have one name, a tool that packing
-            needs is not installed, nothing is trained, a training failed, a version is taken, or a bundle does not
-            pass its checks.
+            needs is not installed, nothing is trained, a training failed or was validated by another score than the
+            mean Dice, a version is taken, or a bundle does not pass its checks.
     """
     runs = load_suite(suite).runs
     bundles = {run.bundle: segmentation_bundle(run.bundle) for run in runs}
@@ -85,4 +85,10 @@ def _name(run: Run) -> str:
 
 
 def _validated(weights: Weights) -> float:
-    return weights.training["val_mean_dice"]
+    try:
+        return weights.training["val_mean_dice"]
+    except KeyError:
+        record = weights.path.with_suffix(".json")
+        raise UserError(
+            f"{record} has no val_mean_dice, by which runs are chosen; pack it with 'python -m scripts.zoo pack'."
+        ) from None

@@ -3,6 +3,7 @@
 The tests with the server are marked "label" and run in an environment with the extra of that name.
 """
 
+import csv
 import importlib.util
 import json
 import os
@@ -281,16 +282,18 @@ def test_training_updates_the_model(server: Server, ct_dir: Path, tmp_path: Path
         (label,) = ct_dir.glob(f"labels*/phantom_{i:03d}.nii.gz")
         server.submit(f"phantom_{i:03d}", label)
     weights, before = server.weights(NAME), server.segment(NAME, "phantom_005")
-    assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=1) == (200, {})
+    assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=2) == (200, {})
     assert server.weights(NAME) != weights
+    with (server.app_dir / "model" / NAME / "eval" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert len(rates) == 2 and 0 == rates[1] < rates[0]  # it decays over the epochs that were asked for
     after = server.segment(NAME, "phantom_005")
     assert after != before
     assert_same(after, own_inference(server, NAME, "phantom_005", tmp_path / "own"), tmp_path)
     record = json.loads((server.app_dir / "model" / NAME / "models" / "model.json").read_text())
     stats = server.get("/info/")["train_stats"][NAME]
-    assert (stats["epoch"], stats["eval"]["best_metric_epoch"]) == (1, 1) and stats["train"]["metrics"][
-        "train_loss"
-    ] > 0
+    assert (stats["epoch"], stats["eval"]["best_metric_epoch"]) == (2, record["epoch"])
+    assert stats["train"]["metrics"]["train_loss"] > 0
     assert stats["best_metric"] == pytest.approx(record["val_mean_dice"], abs=1e-4)
     assert record["data_set"] == {"name": server.studies.name, "training": 2, "validation": 1}
 

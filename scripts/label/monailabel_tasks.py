@@ -131,6 +131,8 @@ class BundleTrain(BundleTrainTask):
         metadata = json.loads(Path(self.bundle_metadata_path).read_text(encoding="utf-8"))
         names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         overrides["class_names"] = [names[str(i)] for i in range(len(names))]
+        # MONAI Label sets the trainer's alone, but learning rates decay over the bundle's
+        overrides["epochs"] = overrides[self.const.key_train_trainer_max_epochs()]
         # a phantom is no part of these studies
         overrides["dataset_dir"] = str(Path(overrides[self.const.key_train_dataset_data()][0]["image"]).parent)
         return overrides

@@ -282,11 +282,12 @@ def test_training_updates_the_model(server: Server, ct_dir: Path, tmp_path: Path
         (label,) = ct_dir.glob(f"labels*/phantom_{i:03d}.nii.gz")
         server.submit(f"phantom_{i:03d}", label)
     weights, before = server.weights(NAME), server.segment(NAME, "phantom_005")
-    assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=2) == (200, {})
+    assert server.get("/info/")["trainers"][NAME]["config"]["learning_rate"] == 0.0005
+    assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=2, learning_rate=0.0002) == (200, {})
     assert server.weights(NAME) != weights
     with (server.app_dir / "model" / NAME / "eval" / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
-    assert len(rates) == 2 and 0 == rates[1] < rates[0]  # it decays over the epochs that were asked for
+    assert len(rates) == 2 and 0 == rates[1] < rates[0] < 0.0002  # it decays over the epochs that were asked for
     after = server.segment(NAME, "phantom_005")
     assert after != before
     assert_same(after, own_inference(server, NAME, "phantom_005", tmp_path / "own"), tmp_path)
@@ -309,6 +310,8 @@ def test_wrong_label_leaves_the_model_as_it_is(server: Server, ct_dir: Path, tmp
     weights = server.weights(NAME)
     code, answer = server.post(f"/train/{NAME}?run_sync=true", max_epochs=1)
     assert code == 422 and "holds the label values 77; expected whole numbers in 0..8" in answer["detail"]
+    code, answer = server.post(f"/train/{NAME}?run_sync=true", batch_size=0.5)
+    assert code == 422 and "batch_size is 0.5; give a positive whole number." in answer["detail"]
     assert server.weights(NAME) == weights
     server.submit("phantom_003", path)
 

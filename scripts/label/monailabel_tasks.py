@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 MODEL = "model.pt"
 KEY_METRIC = "val_mean_dice"
 SIMULATIONS = 4
+SETTINGS = ("learning_rate", "batch_size", "slices_per_epoch", "crops_per_image")  # of a training, beside max_epochs
 
 
 class BundleInfer(BundleInferTask):
@@ -99,10 +100,28 @@ class BundleTrain(BundleTrainTask):
 
     def __init__(self, folder: Path, conf: dict[str, str]) -> None:
         super().__init__(str(folder), conf, load_strict=True)
+        self._request: dict[str, Any] = {}
 
     def config(self) -> dict[str, Any]:
-        """As MONAI Label's, for one file of weights."""
-        return super().config() | {"model_filename": [MODEL]}
+        """As MONAI Label's, for one file of weights, and with settings of the bundle's training."""
+        return super().config() | {"model_filename": [MODEL]} | self._settings()
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> Any:
+        """Train as MONAI Label does, with the settings that the request has.
+
+        Raises:
+            ValueError: a setting is no positive number of its kind.
+        """
+        for name, default in self._settings().items():
+            value, whole = request.get(name, default), isinstance(default, int)
+            if not isinstance(value, int if whole else int | float) or value <= 0:
+                raise ValueError(f"{name} is {value!r}; give a positive {'whole ' * whole}number.")
+        self._request = request
+        return super().__call__(request, datastore)
+
+    def _settings(self) -> dict[str, Any]:
+        found = {name: self.bundle_config.get(name) for name in SETTINGS}
+        return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
     def stats(self) -> dict[str, Any]:
         """Of the latest training here, or of that of the weights the bundle came with: as MONAI Label's ``/info/``."""
@@ -131,6 +150,7 @@ class BundleTrain(BundleTrainTask):
         metadata = json.loads(Path(self.bundle_metadata_path).read_text(encoding="utf-8"))
         names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         overrides["class_names"] = [names[str(i)] for i in range(len(names))]
+        overrides |= {name: self._request[name] for name in self._settings().keys() & self._request.keys()}
         # MONAI Label sets the trainer's alone, but learning rates decay over the bundle's
         overrides["epochs"] = overrides[self.const.key_train_trainer_max_epochs()]
         # a phantom is no part of these studies

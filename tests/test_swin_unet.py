@@ -97,6 +97,15 @@ def test_expand_head_equals_its_definition():
         torch.testing.assert_close(torch.autograd.grad(logits.square().sum(), wanted), gradients)
 
 
+def test_expand_head_in_half_precision_does_not_overflow():
+    torch.manual_seed(0)
+    head, x = ExpandHead(8, 3).eval(), 3000 * torch.randn(1, 4, 4, 8)
+    expected = head(x).detach()
+    logits = head.half()(x.half())
+    assert logits.dtype == torch.float16
+    torch.testing.assert_close(logits.float(), expected, atol=5e-3, rtol=5e-3)
+
+
 def test_dropped_residuals_are_not_computed_but_expectation_holds():
     torch.manual_seed(0)
     block = SwinBlock(8, 2, 4, True, (8, 8), drop_path=0.5).train()

@@ -155,7 +155,7 @@ class ExpandHead(nn.Module):
         expand = expand - expand.mean(1, keepdim=True)
         output = self.output.weight.flatten(1)
         squares = self._squares(x, expand)
-        rstd = (squares / dim + self.norm.eps).rsqrt()
+        rstd = (squares / dim + self.norm.eps).rsqrt().to(output.dtype)
         classes = (output * self.norm.weight) @ expand
         logits = F.linear(x, classes.flatten(0, 1)).view(batch, height, width, cells, -1)
         logits = logits * rstd.unsqueeze(-1) + output @ self.norm.bias
@@ -174,7 +174,13 @@ class ExpandHead(nn.Module):
         if not torch.jit.is_scripting() and eager_cpu_training(x, autocast=False):
             lengths = apply(_QuadraticForms, x.flatten(0, 2), expand.transpose(1, 2) @ expand)
             return lengths.view(x.shape[0], x.shape[1], x.shape[2], -1)
-        return torch.stack([F.linear(x, part).square().sum(-1) for part in expand.unbind(0)], -1)
+        squares = []
+        for part in expand.unbind(0):
+            wide = F.linear(x, part)
+            if wide.dtype == torch.float16:  # where squares overflow; a norm computes in float32 as well
+                wide = wide.float()
+            squares.append(wide.square().sum(-1))
+        return torch.stack(squares, -1)
 
 
 class BilinearHead(nn.Module):

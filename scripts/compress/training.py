@@ -155,12 +155,16 @@ class Training:
     def _train(self, folder: Path, network: nn.Module, lesson: Lesson | None) -> None:
         root = logging.getLogger()
         path, hook, level = list(sys.path), sys.excepthook, logging.getLogger("ignite").level
-        handlers, root_level = list(root.handlers), root.level
+        root_level, console = root.level, logging.StreamHandler(sys.stdout)  # as logging.conf has it: a line per epoch
+        console.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(console)
+        root.setLevel(logging.INFO)
         try:
-            workflow = ConfigWorkflow(  # whose logging.conf, for a line per epoch, replaces the root's handlers
+            workflow = ConfigWorkflow(
                 config_file=[str(file) for file in self.files],
                 workflow_type="train",
                 run_id="training",
+                logging_file=False,  # reading it would close every handler of the process
                 **self.options,
                 bundle_root=str(folder),
                 ckpt_dir=str(folder / "models"),
@@ -178,4 +182,5 @@ class Training:
         finally:
             sys.path[:], sys.excepthook = path, hook
             logging.getLogger("ignite").setLevel(level)
-            root.handlers[:], root.level = handlers, root_level
+            root.removeHandler(console)
+            root.setLevel(root_level)

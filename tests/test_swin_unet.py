@@ -101,6 +101,9 @@ def test_expand_head_in_half_precision_does_not_overflow():
     torch.manual_seed(0)
     head, x = ExpandHead(8, 3).eval(), 3000 * torch.randn(1, 4, 4, 8)
     expected = head(x).detach()
+    with torch.autocast("cpu", dtype=torch.float16):
+        mixed = head(x)
+    torch.testing.assert_close(mixed.float(), expected, atol=5e-3, rtol=5e-3)
     logits = head.half()(x.half())
     assert logits.dtype == torch.float16
     torch.testing.assert_close(logits.float(), expected, atol=5e-3, rtol=5e-3)

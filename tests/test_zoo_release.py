@@ -82,7 +82,10 @@ def test_runs_without_a_score_to_choose_by(suite: Path, tmp_path: Path) -> None:
         record = json.loads(file.read_text())
         del record["val_mean_dice"]
         write_json(file, record)
-    with pytest.raises(UserError, match=r"model\.json has no val_mean_dice, by which runs are chosen"):
+    with pytest.raises(
+        UserError,
+        match=r"model\.json has no val_mean_dice, by which one of several runs is chosen; name one run by --only",
+    ):
         release(str(suite), str(tmp_path / "runs"), str(tmp_path / "release"), train=False)
 
 

@@ -155,7 +155,9 @@ class ExpandHead(nn.Module):
         expand = expand - expand.mean(1, keepdim=True)
         output = self.output.weight.flatten(1)
         squares = self._squares(x, expand)
-        rstd = (squares / dim + self.norm.eps).rsqrt().to(output.dtype)
+        rstd = (squares / dim + self.norm.eps).rsqrt()
+        if output.dtype == torch.float16:  # a network that is so throughout stays so
+            rstd = rstd.half()
         classes = (output * self.norm.weight) @ expand
         logits = F.linear(x, classes.flatten(0, 1)).view(batch, height, width, cells, -1)
         logits = logits * rstd.unsqueeze(-1) + output @ self.norm.bias

@@ -90,5 +90,5 @@ def _validated(weights: Weights) -> float:
     except KeyError:
         record = weights.path.with_suffix(".json")
         raise UserError(
-            f"{record} has no val_mean_dice, by which runs are chosen; pack it with 'python -m scripts.zoo pack'."
+            f"{record} has no val_mean_dice, by which one of several runs is chosen; name one run by --only."
         ) from None

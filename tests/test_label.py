@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from networks.errors import UserError
+from networks.state_dicts import read_weights
 from networks.workflow.files import file_hash, write_json
 from scripts.catalog.bundles import BY_NAME
 from scripts.label.prepare import app
@@ -286,8 +287,10 @@ def test_training_updates_the_model(server: Server, ct_dir: Path, tmp_path: Path
     assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=2, learning_rate=0.0002) == (200, {})
     assert server.weights(NAME) != weights
     with (server.app_dir / "model" / NAME / "eval" / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
-    assert len(rates) == 2 and 0 == rates[1] < rates[0] < 0.0002  # it decays over the epochs that were asked for
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]  # it starts from the weights that were there
+    rates = [float(row["learning_rate"]) for row in rows[1:]]
+    assert 0 == rates[1] < rates[0] < 0.0002  # it decays over the epochs that were asked for
     after = server.segment(NAME, "phantom_005")
     assert after != before
     assert_same(after, own_inference(server, NAME, "phantom_005", tmp_path / "own"), tmp_path)
@@ -297,6 +300,23 @@ def test_training_updates_the_model(server: Server, ct_dir: Path, tmp_path: Path
     assert stats["train"]["metrics"]["train_loss"] > 0
     assert stats["best_metric"] == pytest.approx(record["val_mean_dice"], abs=1e-4)
     assert record["data_set"] == {"name": server.studies.name, "training": 2, "validation": 1}
+
+
+@pytest.mark.label
+def test_training_that_was_stopped_early_loses_no_weights(server: Server, ct_dir: Path) -> None:
+    """They are aside by then; an epoch at no rate to speak of changes nothing but statistics."""
+    for i in range(2):
+        (label,) = ct_dir.glob(f"labels*/phantom_{i:03d}.nii.gz")
+        server.submit(f"phantom_{i:03d}", label)
+    bundle = server.app_dir / "model" / NAME
+    aside = bundle / "models" / "earlier" / "9999"
+    aside.mkdir(parents=True)
+    (bundle / MODEL).rename(aside / "model.pt")
+    assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=1, learning_rate=1e-12) == (200, {})
+    after, before = read_weights(bundle / MODEL), read_weights(aside / "model.pt")
+    names = [name for name in before if name.endswith("weight")]
+    assert names and all(torch.allclose(after[name], before[name], atol=1e-6) for name in names)
+    shutil.rmtree(aside)
 
 
 @pytest.mark.label

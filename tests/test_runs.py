@@ -1,5 +1,6 @@
 """Runs as a whole: extended, spoiled, repeated, at the same time, on a full disk."""
 
+import json
 import logging
 import os
 import resource
@@ -30,7 +31,8 @@ from networks.workflow.files import atomic, locked, put_in_place, write_json
 from networks.workflow.saving import complete_writers
 from networks.workflow.training import default_workers
 from scripts.catalog.bundles import BY_NAME
-from tests.workflows import config_paths, run, training_overrides
+from tests.tables import rows_of
+from tests.workflows import config_paths, run, same_state, training_overrides
 
 UNET = BY_NAME["attention_unet"]
 TRAIN = config_paths(UNET, "train")
@@ -220,6 +222,28 @@ def test_rounds_of_one_trainer_are_one_training(tmp_path: Path) -> None:
     trainer.state.max_epochs = 2
     trainer.run([0])
     assert trainer.state.epoch == 2 and [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_start_stays_the_best_if_no_epoch_is_better(ct_dir: Path, tmp_path: Path, caplog) -> None:
+    run(TRAIN, **training_overrides(UNET, tmp_path / "first", ct_dir, epochs=2))
+    start = tmp_path / "first" / "models" / "model.pt"
+    best = json.loads(start.with_suffix(".json").read_text())["val_mean_dice"]
+    options = {"pretrained": str(start), "learning_rate": 1.0, "val_at_start": "true", "resume": "true"}
+    caplog.set_level(logging.INFO)
+    run(TRAIN, **training_overrides(UNET, tmp_path / "second", ct_dir, epochs=2, **options))
+    models, log = tmp_path / "second" / "models", tmp_path / "second" / "eval" / "metrics.csv"
+    assert same_state(read_weights(models / "model.pt"), read_weights(start))
+    record = json.loads((models / "model.json").read_text())
+    assert record["epoch"] == 0 and record["val_mean_dice"] == pytest.approx(best) and best > 0
+    rows = rows_of(log)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"] and not rows[0]["loss"]
+    scores = [float(row["val_mean_dice"]) for row in rows]
+    assert scores[0] == pytest.approx(best, abs=1e-4) and max(scores[1:]) < scores[0]
+    assert f"the validation split: {best:.4f} before the first epoch." in caplog.text
+    caplog.clear()
+    run(TRAIN, **training_overrides(UNET, tmp_path / "second", ct_dir, epochs=3, **options))
+    assert rows_of(log)[:3] == rows and len(rows_of(log)) == 4
+    assert "Before the first epoch" not in caplog.text and not (models / "earlier").exists()
 
 
 def test_one_training_at_a_time(ct_dir: Path, tmp_path: Path) -> None:

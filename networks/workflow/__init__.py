@@ -28,6 +28,7 @@ PUBLIC = {  # name: its module, which is imported when the name is first asked f
     "Plateau": "training",
     "ScoreWriter": "evaluation",
     "SliceDataset": "slices",
+    "StartValidation": "training",
     "StopOnNan": "training",
     "StrictCheckpointLoader": "checkpoints",
     "TrainingProgress": "training",

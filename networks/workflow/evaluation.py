@@ -39,7 +39,8 @@ COLOURS = "turbo"
 class EpochLog:
     """After every epoch a line for people and a row of ``metrics.csv``: loss, learning rate, scores, Dice per class.
 
-    Attach it to the trainer after the validation. Rows of epochs that a resumed run repeats are replaced.
+    Attach it to the trainer after the validation. Rows of epochs that a resumed run repeats are replaced. The scores of
+    what a training starts from, where they are asked for, are those of epoch 0.
 
     Args:
         path: the CSV file.
@@ -59,9 +60,17 @@ class EpochLog:
         Average(output_transform=LOSS).attach(engine, "train_loss")
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        self.evaluator.add_event_handler(Events.COMPLETED, self._log_start)
 
     def _start(self) -> None:
         self._started = time.monotonic()
+
+    def _log_start(self) -> None:
+        if idist.get_rank() > 0 or state_of(self.evaluator).epoch > 0:
+            return
+        scores, text = self._validated(0)
+        logger.info("Before the first epoch: %s", text)
+        self._write({"epoch": "0", "loss": "", "learning_rate": "", **scores})
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
@@ -73,25 +82,34 @@ class EpochLog:
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3g}",
         }
         text = f"loss {row['loss']}, learning rate {row['learning_rate']}, {time.monotonic() - self._started:.1f} s"
+        scores, shown = self._validated(epoch)
+        logger.info("Epoch %d of %d: %s", epoch, engine.state.max_epochs, f"{text}, {shown}" if shown else text)
+        self._write(row | scores)
+
+    def _validated(self, epoch: int) -> tuple[dict[str, str], str]:
+        """Columns of the scores of an epoch, and the same for people; empty if it was not validated."""
         validated = state_of(self.evaluator)
-        if validated.epoch == epoch and validated.metrics:
-            name = validated.key_metric_name
-            row |= {metric: f"{value:.{DECIMALS}f}" for metric, value in validated.metrics.items()}
-            best = ", the best so far" if validated.best_metric_epoch == epoch else ""
-            text += f", {MEASURES.get(name, name)} {row[name]} on the validation split{best}"
-            details = validated.metric_details.get(name)
-            if self.class_names and details is not None and details.shape[1:] == (len(self.class_names),):
-                scores = class_means(details)
-                row |= {c: f"{score:.{DECIMALS}f}" for c, score in zip(self.class_names, scores, strict=True)}
-                text += f" ({', '.join(f'{c} {row[c]}' for c in self.class_names)})"
-        logger.info("Epoch %d of %d: %s", epoch, engine.state.max_epochs, text)
+        if validated.epoch != epoch or not validated.metrics:
+            return {}, ""
+        name = validated.key_metric_name
+        columns = {metric: f"{value:.{DECIMALS}f}" for metric, value in validated.metrics.items()}
+        best = ", the best so far" if validated.best_metric_epoch == epoch else ""
+        text = f"{MEASURES.get(name, name)} {columns[name]} on the validation split{best}"
+        details = validated.metric_details.get(name)
+        if self.class_names and details is not None and details.shape[1:] == (len(self.class_names),):
+            means = class_means(details)
+            columns |= {c: f"{score:.{DECIMALS}f}" for c, score in zip(self.class_names, means, strict=True)}
+            text += f" ({', '.join(f'{c} {columns[c]}' for c in self.class_names)})"
+        return columns, text
+
+    def _write(self, row: dict[str, str]) -> None:
         if self._rows is None:
-            self._rows = self._rows_before(epoch)
+            self._rows = self._rows_before(int(row["epoch"]))
         self._rows.append(row)
         write_csv(self.path, self._rows)
 
     def _rows_before(self, epoch: int) -> list[dict[str, str]]:
-        if epoch == 1 or not self.path.is_file():
+        if epoch <= 1 or not self.path.is_file():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
             return [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]

@@ -202,6 +202,7 @@ IDS = {
         number(0), "the rate after the first such time; 0 stops at once, as a cosine schedule has to"
     ),
     "val_interval": Id(whole(1), "epochs between validations"),
+    "val_at_start": Id(TRUTH, "validate what training starts from, so that it stays the best if no epoch is better"),
     "sw_batch_size": Id(whole(1), "slices or windows at once in validation and inference"),
     "crops_per_image": Id(whole(1), "random crops of every picture per epoch"),
     "slices_per_epoch": Id(whole(1), "slices that are drawn from all volumes per epoch"),

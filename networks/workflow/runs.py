@@ -144,13 +144,13 @@ def train(trainer: "SupervisedTrainer", evaluator: Engine, ckpt_dir: str, output
     with _alone((ckpt_dir, output_dir), "training", remedy), _quiet(trainer, evaluator), saying(safe):
         trainer.run()
     state = state_of(evaluator)
-    if idist.get_rank() > 0 or state.best_metric_epoch < 1:
+    if idist.get_rank() > 0 or state.best_metric_epoch < 0:
         return
     name = state.key_metric_name
     _summary(
         f"Trained to epoch {trainer.state.epoch} in {_duration(time.monotonic() - started)}; best "
-        f"{MEASURES.get(name, name)} on the validation split: {state.best_metric:.4f} in epoch "
-        f"{state.best_metric_epoch}.",
+        f"{MEASURES.get(name, name)} on the validation split: {state.best_metric:.4f} "
+        + (f"in epoch {state.best_metric_epoch}." if state.best_metric_epoch else "before the first epoch."),
         {
             "best weights": Path(ckpt_dir) / BEST,
             "to go on": last,

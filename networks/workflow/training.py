@@ -31,7 +31,7 @@ from networks.workflow.ids import truth
 from networks.workflow.state import state_of
 
 if TYPE_CHECKING:
-    from monai.engines import SupervisedTrainer
+    from monai.engines import Evaluator, SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 LOSS = from_engine("loss", first=True)
@@ -237,6 +237,30 @@ def _not_finite(what: str, engine: Engine) -> UserError:
         f"{what} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; the checkpoints of the epochs "
         "before are kept: lower --learning_rate, then --resume true or start again."
     )
+
+
+class StartValidation:
+    """Validate what a training starts from, so that it stays the best if no epoch makes it better.
+
+    Attach it last: the weights are loaded by then, and the files of an earlier training are moved aside. A resumed
+    training has its start behind it.
+
+    Args:
+        evaluator: MONAI's, of the validation.
+        wanted: whether to do so. A truth value or a text of one.
+    """
+
+    def __init__(self, evaluator: "Evaluator", wanted: bool | str = False) -> None:
+        self.evaluator, self.wanted = evaluator, truth(wanted)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        if self.wanted:
+            engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.epoch == 0:
+            self.evaluator.run(0)
 
 
 class Plateau:

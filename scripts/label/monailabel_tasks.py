@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from fastapi import HTTPException
+from monai.handlers import CheckpointLoader
 from monai.transforms import Activations, AsDiscreted, Invertd, SaveImaged
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelException
@@ -101,6 +102,7 @@ class BundleTrain(BundleTrainTask):
     def __init__(self, folder: Path, conf: dict[str, str]) -> None:
         super().__init__(str(folder), conf, load_strict=True)
         self._request: dict[str, Any] = {}
+        self._has_start = False
 
     def config(self) -> dict[str, Any]:
         """As MONAI Label's, for one file of weights, and with settings of the bundle's training."""
@@ -146,6 +148,14 @@ class BundleTrain(BundleTrainTask):
         if done.returncode:
             raise RuntimeError(f"The training's processes ended with code {done.returncode}; the log says why.")
 
+    def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[dict[str, Any]]) -> None:
+        # MONAI Label's knows model.pt only, which a training that was stopped before its first validation has not left
+        weights = newest_weights(Path(model_pytorch).parent) if pretrained else None
+        self._has_start = weights is not None
+        train_handlers[:] = [handler for handler in train_handlers if handler["_target_"] != CheckpointLoader.__name__]
+        if weights:
+            super()._load_checkpoint(str(weights), True, train_handlers)
+
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
         metadata = json.loads(Path(self.bundle_metadata_path).read_text(encoding="utf-8"))
         names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
@@ -153,6 +163,9 @@ class BundleTrain(BundleTrainTask):
         overrides |= {name: self._request[name] for name in self._settings().keys() & self._request.keys()}
         # MONAI Label sets the trainer's alone, but learning rates decay over the bundle's
         overrides["epochs"] = overrides[self.const.key_train_trainer_max_epochs()]
+        overrides["val_interval"] = min(self.bundle_config.get("val_interval"), overrides["epochs"])
+        # a few corrections may make good weights worse
+        overrides["val_at_start"] = self._has_start
         # a phantom is no part of these studies
         overrides["dataset_dir"] = str(Path(overrides[self.const.key_train_dataset_data()][0]["image"]).parent)
         return overrides

@@ -46,6 +46,7 @@ def train(bundle: Bundle) -> Config:
         "pretrained": None,
         "resume": False,
         "overwrite": False,
+        "val_at_start": False,
         "seed": 0,
         "amp": True,
         "num_workers": DEFAULT_WORKERS,
@@ -248,6 +249,11 @@ def train_handlers(log: Config, robust: bool = False, clipped: bool = False, acc
             "output_dir": "@output_dir",
             "log_dir": "@log_dir",
             "overwrite": "@overwrite",
+        },
+        {
+            "_target_": f"{WORKFLOW}.StartValidation",
+            "evaluator": "@validate::evaluator",
+            "wanted": "@val_at_start",
         },
     ]
 

@@ -54,6 +54,7 @@ def training_ids(bundle: ClassificationBundle, folder: str = "") -> Config:
         "pretrained": None,
         "resume": False,
         "overwrite": False,
+        "val_at_start": False,
         "seed": 0,
         "amp": True,
         "num_workers": DEFAULT_WORKERS,

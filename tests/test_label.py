@@ -243,10 +243,16 @@ def test_processes_of_a_training_that_fail_are_a_failure() -> None:
 
 
 @pytest.mark.label
-def test_compressed_weights_tell_no_epoch(tmp_path: Path) -> None:
+def test_what_is_told_of_weights_and_of_a_start(tmp_path: Path) -> None:
     tasks = pytest.importorskip("scripts.label.monailabel_tasks", reason="needs the extra 'label'")
     write_json(tmp_path / "models" / "model.json", {"compression": {}})
-    assert tasks.BundleTrain.stats(type("Task", (), {"bundle_path": tmp_path})) == {}
+    task = type("Task", (), {"bundle_path": tmp_path})
+    assert tasks.BundleTrain.stats(task) == {}
+    # what a training starts from has scores and no loss
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "metrics.csv").write_text("epoch,loss,learning_rate,val_mean_dice\n0,,,0.5\n")
+    stats = tasks.BundleTrain.stats(task)
+    assert (stats["epoch"], stats["best_metric"]) == (0, 0.5) and "train" not in stats
 
 
 @pytest.mark.label

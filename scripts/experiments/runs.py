@@ -153,7 +153,8 @@ class RunFolder:
     def epochs(self) -> tuple[int, int]:
         """Epochs that are trained, and the most that will be (patience may end a training before)."""
         total = self.run.options.get("epochs") or self._preset()["epochs"]
-        return len(self.curve()), int(total)
+        curve = self.curve()
+        return int(curve[-1]["epoch"]) if curve else 0, int(total)
 
     def curve(self) -> list[dict[str, str]]:
         """Rows of the training's ``metrics.csv``."""

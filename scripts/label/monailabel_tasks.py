@@ -131,9 +131,9 @@ class BundleTrain(BundleTrainTask):
         if log.is_file():
             with log.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            return _stats(rows, float(rows[-1]["loss"]))
+            return _stats(rows, rows[-1]["loss"])
         found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        return _stats([found], None) if "epoch" in found else {}  # compressed weights are of no epoch
+        return _stats([found], "") if "epoch" in found else {}  # compressed weights are of no epoch
 
     def run_multi_gpu(self, request: dict[str, Any], cmd: list[str], env: dict[str, str]) -> None:
         """In a process per GPU, as MONAI Label does, which says that training is done also where it failed.
@@ -219,12 +219,15 @@ class _Scoring(EpistemicScoring):
             logger.warning("%s was not scored: %s", image_id, reason(error))
 
 
-def _stats(rows: list[dict[str, Any]], loss: float | None) -> dict[str, Any]:
-    """Epochs, with their scores on the validation split, in the words of MONAI Label's own trainings."""
+def _stats(rows: list[dict[str, Any]], loss: str) -> dict[str, Any]:
+    """Epochs, with their scores on the validation split, in the words of MONAI Label's own trainings.
+
+    Epoch 0, which is what a training starts from, has no loss.
+    """
     scored = [(float(row[KEY_METRIC]), int(row["epoch"])) for row in rows if row.get(KEY_METRIC)]
     found: dict[str, Any] = {"epoch": int(rows[-1]["epoch"])}
-    if loss is not None:
-        found["train"] = {"metrics": {"train_loss": loss}}
+    if loss:
+        found["train"] = {"metrics": {"train_loss": float(loss)}}
     if scored:
         best, epoch = max(scored, key=lambda score: score[0])
         metrics = {KEY_METRIC: scored[-1][0]}

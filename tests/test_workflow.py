@@ -254,7 +254,9 @@ def test_a_key_metric_of_the_users_own(scores: list | None, tmp_path: Path, capl
 
     state = {"epoch": 1, "best_metric_epoch": 1, "key_metric_name": "val_iou", "metrics": {"val_iou": 0.5}}
     details = {} if scores is None else {"val_iou": torch.tensor(scores)}
-    evaluator = SimpleNamespace(state=SimpleNamespace(**state, metric_details=details))
+    evaluator = Engine(lambda engine, batch: None)
+    for name, value in {**state, "metric_details": details}.items():
+        setattr(evaluator.state, name, value)
     trainer = Engine(lambda engine, batch: [{"loss": torch.tensor(2.0)}])
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     EpochLog(str(tmp_path / "metrics.csv"), optimizer, evaluator, ["background", "a"]).attach(trainer)

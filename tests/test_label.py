@@ -3,7 +3,6 @@
 The tests with the server are marked "label" and run in an environment with the extra of that name.
 """
 
-import csv
 import importlib.util
 import json
 import os
@@ -35,6 +34,7 @@ from scripts.zoo.pack import assemble, write
 from scripts.zoo.static_checks import check_manifest
 from tests.labelling import TIMEOUT, Server, assert_same, own_inference
 from tests.packing import BUNDLE, NAME, ZIP, repository
+from tests.tables import rows_of
 from tests.workflows import ROOT
 
 UNTRAINED = "swin_unet"
@@ -55,6 +55,8 @@ def app_dir(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An app with both, in a folder whose name has a space."""
     folder = tmp_path_factory.mktemp("apps") / "my app"
     app(bundles=f"{zoo / ZIP},{zoo / UNTRAINED}_v{BY_NAME[UNTRAINED].version}.zip", output_dir=str(folder))
+    file = folder / "model" / UNTRAINED / "configs" / "train.json"  # validates more rarely than it is trained here
+    write_json(file, json.loads(file.read_text()) | {"val_interval": 3})
     return folder
 
 
@@ -292,8 +294,7 @@ def test_training_updates_the_model(server: Server, ct_dir: Path, tmp_path: Path
     assert server.get("/info/")["trainers"][NAME]["config"]["learning_rate"] == 0.0005
     assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=2, learning_rate=0.0002) == (200, {})
     assert server.weights(NAME) != weights
-    with (server.app_dir / "model" / NAME / "eval" / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(server.app_dir / "model" / NAME / "eval" / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]  # it starts from the weights that were there
     rates = [float(row["learning_rate"]) for row in rows[1:]]
     assert 0 == rates[1] < rates[0] < 0.0002  # it decays over the epochs that were asked for
@@ -323,6 +324,15 @@ def test_training_that_was_stopped_early_loses_no_weights(server: Server, ct_dir
     names = [name for name in before if name.endswith("weight")]
     assert names and all(torch.allclose(after[name], before[name], atol=1e-6) for name in names)
     shutil.rmtree(aside)
+
+
+@pytest.mark.label
+def test_training_from_random_weights_if_asked_for(server: Server, ct_dir: Path) -> None:
+    for i in range(2):
+        (label,) = ct_dir.glob(f"labels*/phantom_{i:03d}.nii.gz")
+        server.submit(f"phantom_{i:03d}", label)
+    assert server.post(f"/train/{NAME}?run_sync=true", max_epochs=1, pretrained=False) == (200, {})
+    assert [row["epoch"] for row in rows_of(server.app_dir / "model" / NAME / "eval" / "metrics.csv")] == ["1"]
 
 
 @pytest.mark.label

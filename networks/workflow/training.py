@@ -243,7 +243,8 @@ class StartValidation:
     """Validate what a training starts from, so that it stays the best if no epoch makes it better.
 
     Attach it last: the weights are loaded by then, and the files of an earlier training are moved aside. A resumed
-    training has its start behind it.
+    training has its start behind it; MONAI's ``ValidationHandler(exec_at_start=True)`` asks for neither, and would take
+    a network that is yet to be resumed for the best.
 
     Args:
         evaluator: MONAI's, of the validation.

@@ -102,7 +102,6 @@ class BundleTrain(BundleTrainTask):
     def __init__(self, folder: Path, conf: dict[str, str]) -> None:
         super().__init__(str(folder), conf, load_strict=True)
         self._request: dict[str, Any] = {}
-        self._has_start = False
 
     def config(self) -> dict[str, Any]:
         """As MONAI Label's, for one file of weights, and with settings of the bundle's training."""
@@ -151,8 +150,8 @@ class BundleTrain(BundleTrainTask):
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[dict[str, Any]]) -> None:
         # MONAI Label's knows model.pt only, which a training that was stopped before its first validation has not left
         weights = newest_weights(Path(model_pytorch).parent) if pretrained else None
-        self._has_start = weights is not None
-        train_handlers[:] = [handler for handler in train_handlers if handler["_target_"] != CheckpointLoader.__name__]
+        # the list is the bundle's own, which may have the loader of the training before
+        train_handlers[:] = [handler for handler in train_handlers if not _loads(handler)]
         if weights:
             super()._load_checkpoint(str(weights), True, train_handlers)
 
@@ -165,7 +164,7 @@ class BundleTrain(BundleTrainTask):
         overrides["epochs"] = overrides[self.const.key_train_trainer_max_epochs()]
         overrides["val_interval"] = min(self.bundle_config.get("val_interval"), overrides["epochs"])
         # a few corrections may make good weights worse
-        overrides["val_at_start"] = self._has_start
+        overrides["val_at_start"] = any(map(_loads, overrides[self.const.key_train_handlers()]))
         # a phantom is no part of these studies
         overrides["dataset_dir"] = str(Path(overrides[self.const.key_train_dataset_data()][0]["image"]).parent)
         return overrides
@@ -217,6 +216,10 @@ class _Scoring(EpistemicScoring):
             super().run_scoring(image_id, *others)
         except Exception as error:
             logger.warning("%s was not scored: %s", image_id, reason(error))
+
+
+def _loads(handler: dict[str, Any]) -> bool:
+    return handler["_target_"] == CheckpointLoader.__name__
 
 
 def _stats(rows: list[dict[str, Any]], loss: str) -> dict[str, Any]:
